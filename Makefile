@@ -1,0 +1,34 @@
+# make env, demo, test, check, generate: each works on a bare machine with Python 3.11 to 3.13.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: env demo test check generate lock
+
+env: .venv/ready
+
+# uv installs in a minute what takes pip several; it goes into the environment, not into yours.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.lock --editable .
+	touch $@
+
+demo: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true mlflow run . --env-manager local
+
+test: env
+	$(BIN)/python -m pytest
+
+check: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+generate: env
+	$(BIN)/python -m detreg.project
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --no-emit-index-url \
+	  --no-annotate --quiet --output-file requirements.lock
+	$(BIN)/python -m detreg.project

@@ -1,0 +1,14 @@
+"""`detreg` and `python -m detreg`."""
+
+import sys
+
+
+def main() -> None:
+    """The command line; its exit code is SPEC's."""
+    from detreg.cli import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The story: one model, from data to a registered version."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detreg import __version__, templates
+from detreg.data.dataset import Dataset, load
+from detreg.errors import RefusedError, UsageError
+from detreg.params import build, declared, plain, texts
+from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.tracking import runs
+from detreg.tracking.runs import Run
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from detreg.evaluation.ground_truth import GroundTruth
+    from detreg.export.parity import Parity
+    from detreg.inference.detections import Detections
+    from detreg.training.engine import Fitted
+    from detreg.training.weights import Start
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a training is told, each part valid."""
+
+    template: Template
+    params: CommonParams
+    options: RunOptions
+    dataset: Dataset
+    start: "Start"
+    config: "Config"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of its run."""
+        tags = {runs.TEMPLATE: self.template.name, runs.DIGEST: self.dataset.digest, runs.START: self.start.sentence}
+        return tags | ({runs.PARENT: self.start.parent} if self.start.parent else {})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The artifact params.json: typed values, where MLflow's parameters are text."""
+        return {
+            "template": self.template.name,
+            "dataset_digest": self.dataset.digest,
+            "classes": list(self.dataset.classes),
+            "detreg_version": __version__,
+            "hyperparameters": plain(self.params),
+            "options": plain(self.options),
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The end of a training, as `--json` prints it. mAP is the exported model's on the val split, from 0 to 1."""
+
+    run_id: str
+    status: str
+    template: str
+    mAP: float
+    mAP_50: float
+    mAP_75: float
+    best_epoch: int
+    parity_matched: float
+    model_name: str
+    model_version: str
+    alias: str
+    reason: str
+    dataset_digest: str
+
+
+def train(template: str, **values: Any) -> dict[str, Any]:
+    """Trains, exports and registers a model; `values` are hyperparameters and run options by name (`data`, `image_size`, `seed` ...).
+
+    Returns what `detreg train --json` prints. Raises the errors of detreg.errors.
+    """
+    chosen = templates.find(template)
+    params, options = settings(chosen, values)
+    return asdict(run(chosen, params, options))
+
+
+def settings(template: Template, values: Mapping[str, Any]) -> tuple[CommonParams, RunOptions]:
+    """Hyperparameters and run options from texts or Python values. Raises UsageError with every problem of both at once."""
+    for_options = {name: value for name, value in values.items() if name in declared(RunOptions)}
+    for_params = {name: value for name, value in values.items() if name not in for_options}
+    built: list[Any] = []
+    problems: list[str] = []
+    for cls, given in ((template.params, for_params), (RunOptions, for_options)):
+        try:
+            built.append(build(cls, given))
+        except UsageError as error:
+            problems += error.problems
+    if problems:
+        raise UsageError(problems)
+    return built[0], built[1]
+
+
+def run(template: Template, params: CommonParams, options: RunOptions) -> Trained:
+    """The story itself. Whatever can be refused is refused before the MLflow run starts."""
+    dataset = load(options.data)
+    print(describe(dataset), flush=True)
+    # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
+    from detreg.training.compose import compose
+    from detreg.training.engine import fit
+    from detreg.training.weights import resolve
+
+    start = resolve(template, params, dataset)
+    job = Job(template, params, options, dataset, start, compose(template, params, dataset, options))
+    print(start.sentence, flush=True)
+    with runs.start(options.run_name, job.tags) as active:
+        print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
+        record(active, job)
+        fitted = fit(job.config, template, params, options, dataset.classes, start, active)
+        return publish(active, job, fitted)
+
+
+def describe(dataset: Dataset) -> str:
+    """The dataset in a few words, with the repairs that were made."""
+    splits = ", ".join(f"{split.images} {name}" for name, split in dataset.splits.items())
+    classes = ", ".join(dataset.classes[:10]) + (" ..." if len(dataset.classes) > 10 else "")
+    repairs = "".join(f"\n  repaired: {sentence} ({count})" for sentence, count in dataset.repairs.items())
+    return f"Dataset {dataset.name} ({dataset.format}, digest {dataset.digest}): {splits} images; classes {classes}{repairs}"
+
+
+def record(active: Run, job: Job) -> None:
+    """Logs what is known before the first step."""
+    from detreg.training.weights import PARAMS_FILE
+
+    active.log_params(texts(job.params) | texts(job.options))
+    active.log_dataset(job.dataset)
+    active.log_text(json.dumps(job.facts, indent=2), PARAMS_FILE)
+    active.log_text(job.config.pretty_text, "config.py")
+
+
+def publish(active: Run, job: Job, fitted: "Fitted") -> Trained:
+    """From the best checkpoint to a registered version, each step logged before the next.
+
+    Raises RefusedError, with everything logged, where the exported model disagrees with the trained one.
+    """
+    from detreg.evaluation.ground_truth import GroundTruth
+    from detreg.evaluation.predictions import predict_split
+    from detreg.evaluation.scores import score
+    from detreg.export.parity import compare
+    from detreg.inference.detector import Detector
+    from detreg.inference.packaging import log_model
+    from detreg.tracking.registry import register
+
+    onnx, trained = export(active, job, fitted)
+    detector = Detector.load(onnx)
+    truth = GroundTruth.load(job.dataset.splits["val"].annotations)
+    predictions = predict_split(detector, truth)
+    parity = compare(truth, predictions, trained)
+    scores = parity.exported
+    print(f"Parity: {parity.sentence}", flush=True)
+    active.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.class_metrics("val"))
+    if "test" in job.dataset.splits:
+        test = GroundTruth.load(job.dataset.splits["test"].annotations)
+        active.log_metrics(score(test, predict_split(detector, test)).as_metrics("test"))
+    report(active, job, fitted, parity, truth, predictions)
+    model_uri = log_model(onnx).model_uri
+    if not parity.passed:
+        raise RefusedError(f"the model is not registered, because the exported one disagrees with the trained one: {parity.sentence}")
+    name = job.options.registered_model_name or job.template.name
+    tags = {"template": job.template.name}
+    registered = register(name, model_uri, active.id, score=scores.mAP or 0.0, dataset_digest=job.dataset.digest, tags=tags)
+    return Trained(
+        run_id=active.id,
+        status="FINISHED",
+        template=job.template.name,
+        mAP=scores.mAP or 0.0,
+        mAP_50=scores.mAP_50 or 0.0,
+        mAP_75=scores.mAP_75 or 0.0,
+        best_epoch=fitted.best_epoch,
+        parity_matched=parity.matched,
+        model_name=name,
+        model_version=registered.version,
+        alias=registered.alias,
+        reason=registered.reason,
+        dataset_digest=job.dataset.digest,
+    )
+
+
+def export(active: Run, job: Job, fitted: "Fitted") -> "tuple[Path, dict[int, Detections]]":
+    """The ONNX file of the best checkpoint, and what MMDetection itself finds with that checkpoint on the val split."""
+    from detreg.export import graph
+    from detreg.training import checkpoints
+    from detreg.training.compose import card
+    from detreg.training.engine import build_network, predict
+
+    network = build_network(job.config.model, checkpoints.load(fitted.checkpoint).state_dict)
+    found = dict(predict(network, job.config.val_dataloader, job.dataset.classes))
+    made_of = card(job.template, job.params, job.dataset.classes, job.options.score_threshold, job.dataset.digest, active.id)
+    return graph.export(network, job.template.input, made_of, active.folder / f"{job.template.name}.onnx"), found
+
+
+def report(
+    active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "GroundTruth", predictions: "dict[int, Detections]"
+) -> None:
+    """The page with plots and pictures of the exported model on the val split, as the artifact `report`."""
+    from detreg.evaluation.report import write_report
+
+    folder = active.folder / "report"
+    facts = {
+        "run (eid)": active.id,
+        "start": job.start.sentence,
+        "dataset": describe(job.dataset),
+        "best epoch": f"{fitted.best_epoch} of {job.params.num_epochs}",
+        "parity": parity.sentence,
+    } | texts(job.params)
+    title = f"{job.template.name} on {job.dataset.name}"
+    write_report(
+        folder, title=title, split="val", truth=truth, predictions=predictions, scores=parity.exported, history=fitted.history, facts=facts
+    )
+    active.log_file(folder, "report")

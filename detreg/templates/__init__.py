@@ -1,0 +1,16 @@
+"""The templates by name. A new one is a file in this folder and a line here."""
+
+from detreg.errors import UsageError
+from detreg.params import near
+from detreg.templates.template import Template
+from detreg.templates.yolox import YOLOX
+
+TEMPLATES: dict[str, Template] = {template.name: template for template in (YOLOX,)}
+
+
+def find(name: str) -> Template:
+    """The template of a name or alias, in any case. Raises UsageError naming the near one."""
+    names = {word.lower(): template for template in TEMPLATES.values() for word in (template.name, *template.aliases)}
+    if name.lower() not in names:
+        raise UsageError(f"unknown template {name}{near(name, tuple(names))}: there are {', '.join(TEMPLATES)}")
+    return names[name.lower()]

@@ -1,0 +1,200 @@
+"""MLflow runs: the only place that writes to them.
+
+A run works inside `mlflow run`, from the command line and from Python, with any tracking store. Its id is the eid. Tags that
+start with `detreg.` are detreg's; `detreg.failure` says why a run that did not finish did not.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detreg import __version__
+from detreg.data.dataset import Dataset
+from detreg.errors import DetregError, NotFoundError, UnreachableError
+
+FAILURE = "detreg.failure"
+TEMPLATE = "detreg.template"
+DIGEST = "detreg.dataset_digest"
+PARENT = "detreg.parent_eid"
+START = "detreg.start"
+VERSION = "detreg.version"
+
+
+@dataclass
+class Run:
+    """A handle on one MLflow run. `folder` is a local folder for its files, gone when the run ends."""
+
+    id: str
+    folder: Path
+    _pending: list[Any] = field(default_factory=list)
+
+    def log_params(self, texts: Mapping[str, str]) -> None:
+        """Logs parameters that are not there yet: `mlflow run` has logged its own, and MLflow refuses a second value."""
+        from mlflow.entities import Param
+
+        there = _client().get_run(self.id).data.params
+        _client().log_batch(self.id, params=[Param(name, value) for name, value in texts.items() if name not in there])
+
+    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs metrics in one request. What is not finite is left out: MLflow reads NaN back as 1.8e308.
+
+        A tracking server that does not answer costs nothing but a warning here; the values go with the next call.
+        """
+        from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
+
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
+        try:
+            for first in range(0, len(self._pending), 1000):
+                _client().log_batch(self.id, metrics=self._pending[first : first + 1000])
+            self._pending.clear()
+        except MlflowException as error:
+            warnings.warn(f"metrics wait for the tracking server: {one_line(error)}", stacklevel=2)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags; a value longer than MLflow takes is cut."""
+        from mlflow.entities import RunTag
+
+        _client().log_batch(self.id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Uploads a file, or a folder's content, to the run's artifacts under `folder`."""
+        if path.is_dir():
+            _client().log_artifacts(self.id, str(path), folder)
+        else:
+            _client().log_artifact(self.id, str(path), folder)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Uploads `text` as the artifact `name`."""
+        _client().log_text(self.id, text, name)
+
+    def log_dataset(self, dataset: Dataset) -> None:
+        """The dataset as an input of the run: name, digest, and in its profile classes and counts."""
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+
+        counts = {name: {"images": split.images, "boxes": split.boxes} for name, split in dataset.splits.items()}
+        entity = Entity(
+            name=dataset.name,
+            digest=dataset.digest,
+            source_type="local",
+            source=json.dumps({"uri": str(dataset.folder)}),
+            schema=json.dumps({"classes": dataset.classes}),
+            profile=json.dumps({"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}),
+        )
+        _client().log_inputs(self.id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+
+
+@contextmanager
+def start(name: str | None, tags: Mapping[str, str]) -> Iterator[Run]:
+    """A new MLflow run, or the one that `mlflow run` has made for this process.
+
+    It ends as FINISHED, FAILED or KILLED, with the reason in a tag. Raises UnreachableError where the tracking store does not answer.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    _quiet()
+    try:
+        active = mlflow.start_run(run_name=name, log_system_metrics=True)
+        run_id = active.info.run_id
+        with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+            run = Run(run_id, Path(folder))
+            run.set_tags({VERSION: __version__, **tags})
+            yield run
+            run.log_metrics({})
+        mlflow.end_run("FINISHED")
+    except BaseException as error:
+        if mlflow.active_run():
+            _tag_failure(mlflow.active_run().info.run_id, error)
+        mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+        if isinstance(error, MlflowException):
+            raise from_mlflow(error) from error
+        raise
+
+
+def _tag_failure(run_id: str, error: BaseException) -> None:
+    """Writes why it failed into the run's tag, where the server still answers."""
+    reason = "; ".join(error.problems) if isinstance(error, DetregError) else f"{type(error).__name__}: {error}"
+    try:
+        Run(run_id, Path()).set_tags({FAILURE: reason})
+    except Exception as second:
+        warnings.warn(f"the reason could not be written to the run: {one_line(second)}", stacklevel=2)
+
+
+def fail_waiting(error: BaseException) -> None:
+    """Tags the run that `mlflow run` made for this process and that nothing has started yet, where there is one."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        _tag_failure(run_id, error)
+
+
+def find(eid: str) -> Any:
+    """The MLflow run of an eid. Raises NotFoundError for one that is unknown or deleted, UnreachableError without an answer."""
+    from mlflow.exceptions import MlflowException
+
+    _quiet()
+    if not re.fullmatch(r"[0-9a-f]{32}", eid):
+        raise NotFoundError(f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): copy it from the run's page or output")
+    try:
+        run = _client().get_run(eid)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFoundError(f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI") from error
+        raise from_mlflow(error) from error
+    if run.info.lifecycle_stage == "deleted":
+        raise NotFoundError(f"run {eid} is deleted: restore it (mlflow runs restore --run-id {eid}) or name another")
+    return run
+
+
+def download(eid: str, artifact: str, folder: Path) -> Path:
+    """A local copy of a run's artifact. Raises NotFoundError where the run has none of that name."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return Path(mlflow.artifacts.download_artifacts(run_id=eid, artifact_path=artifact, dst_path=str(folder)))
+    except (MlflowException, OSError) as error:
+        raise NotFoundError(f"run {eid} has no artifact {artifact} that can be read: {one_line(error)}") from error
+
+
+def tracking_uri() -> str:
+    """Where runs are kept."""
+    import mlflow
+
+    return str(mlflow.get_tracking_uri())
+
+
+def from_mlflow(error: Exception) -> DetregError:
+    """An error of MLflow's as one of detreg's."""
+    return UnreachableError(f"MLflow at {tracking_uri()} failed: {one_line(error)}. Is the server up and MLFLOW_TRACKING_URI right?")
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, of a length that can be read."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _client() -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient()
+
+
+def _quiet() -> None:
+    """Defaults that a user may override: no telemetry, and a server that refuses connections is found dead in seconds, not minutes."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+

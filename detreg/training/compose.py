@@ -1,0 +1,182 @@
+"""From a template, its hyperparameters and a dataset to the configuration that is trained. Derived numbers are computed here, once."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from detreg import __version__
+from detreg.data.dataset import Dataset
+from detreg.errors import UsageError
+from detreg.inference.card import Card
+from detreg.inference.preprocessing import Preprocessing
+from detreg.params import plain
+from detreg.templates.template import CommonParams, RunOptions, Template
+
+
+def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
+    """How an image becomes the network's input: the one description for training, evaluation, export and serving."""
+    return Preprocessing(
+        image_size=params.image_size,
+        keep_aspect_ratio=params.keep_aspect_ratio,
+        max_aspect_ratio=params.max_aspect_ratio,
+        pad_value=template.input.pad_value,
+    )
+
+
+def card(
+    template: Template, params: CommonParams, classes: tuple[str, ...], score_threshold: float, digest: str | None, eid: str | None
+) -> Card:
+    """The card of the model that these make."""
+    spec = template.input
+    return Card(
+        template=template.name,
+        classes=classes,
+        preprocessing=preprocessing(template, params),
+        normalisation={"mean": list(spec.mean), "std": list(spec.std), "channels": spec.channels},
+        hyperparameters=plain(params),
+        eid=eid,
+        dataset_digest=digest,
+        score_threshold=score_threshold,
+        detreg_version=__version__,
+    )
+
+
+def compose(template: Template, params: CommonParams, dataset: Dataset, options: RunOptions) -> Config:
+    """The MMEngine configuration of a whole training, which is also the record of it.
+
+    Raises UsageError where the machine cannot do what is asked (amp without a GPU).
+    """
+    published = published_config(template, params)
+    plain_epochs = _plain_epochs(template, params.num_epochs)
+    mixing, _ = template.augment(list(published.train_dataloader.dataset.pipeline), params)
+    custom_hooks: list[dict[str, Any]] = [{"type": "SyncNormHook", "priority": 48}]
+    if template.ema_momentum is not None:
+        ema = {"type": "EMAHook", "ema_type": "ExpMomentumEMA", "momentum": template.ema_momentum, "update_buffers": True, "priority": 49}
+        custom_hooks.append(ema)
+    if mixing:
+        skip = sorted({transform["type"] for transform in mixing})
+        custom_hooks.append({"type": "PlainEpochsHook", "epochs": plain_epochs, "skip": skip, "priority": 48})
+    return Config(
+        {
+            "default_scope": "mmdet",
+            "model": network(template, params, published, len(dataset.classes)),
+            "train_dataloader": _train_loader(template, params, dataset, options, published),
+            "val_dataloader": loader(template, params, dataset.splits["val"].annotations, dataset.classes, options.num_workers),
+            "val_evaluator": {"type": "CocoScores", "annotations": str(dataset.splits["val"].annotations)},
+            "train_cfg": {"by_epoch": True, "max_epochs": params.num_epochs, "val_interval": 1},
+            "val_cfg": {},
+            "optim_wrapper": _optimizer(template, params, options),
+            # What these do by default, detreg does by hooks of its own: see hooks.py.
+            "default_hooks": dict.fromkeys(("runtime_info", "timer", "logger", "param_scheduler", "checkpoint"))
+            | {"sampler_seed": {"type": "DistSamplerSeedHook"}},
+            "custom_hooks": custom_hooks,
+            "randomness": {"seed": options.seed},
+            "log_level": "ERROR",
+        }
+    )
+
+
+def published_config(template: Template, params: CommonParams) -> Config:
+    """The configuration that MMDetection packages for the base model."""
+    spec = importlib.util.find_spec("mmdet")
+    assert spec and spec.origin  # a dependency in pyproject.toml
+    path = Path(spec.origin).parent / ".mim" / "configs" / template.weights[params.base_model].config
+    return Config.fromfile(path)
+
+
+def network(template: Template, params: CommonParams, published: Config, num_classes: int) -> dict[str, Any]:
+    """The model's part of the configuration, with the pixels treated as the template's InputSpec says."""
+    model = template.model(published.model.to_dict(), params, num_classes)
+    spec = template.input
+    normalised = any(spec.mean) or any(value != 1 for value in spec.std)
+    model["data_preprocessor"] = {
+        "type": "DetDataPreprocessor",
+        "mean": list(spec.mean) if normalised else None,
+        "std": list(spec.std) if normalised else None,
+        "bgr_to_rgb": spec.channels == "rgb",
+        "pad_size_divisor": preprocessing(template, params).pad_divisor,
+        "pad_value": spec.pad_value,
+    } | model.get("data_preprocessor", {})
+    return model
+
+
+def _plain_epochs(template: Template, num_epochs: int) -> int:
+    """The last epochs without mixing, scaled from the published schedule: one at least, but never the whole training."""
+    scaled = round(num_epochs * template.schedule.plain_epochs / template.schedule.epochs)
+    return min(max(1, scaled), num_epochs - 1)
+
+
+def _resize(prep: Preprocessing) -> dict[str, Any]:
+    return {"type": "Resize", "scale": prep.exact_size or prep.limits, "keep_ratio": prep.keep_aspect_ratio}
+
+
+def _pad(prep: Preprocessing) -> dict[str, Any]:
+    canvas = {"size": prep.fixed_canvas} if prep.fixed_canvas else {"size_divisor": prep.pad_divisor}
+    return {"type": "Pad", "pad_val": {"img": (float(prep.pad_value),) * 3}, **canvas}
+
+
+def _images(annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "type": "CocoDataset",
+        "ann_file": str(annotations),
+        "data_prefix": {"img": ""},
+        "metainfo": {"classes": classes},
+        "filter_cfg": {"filter_empty_gt": False},
+        "pipeline": pipeline,
+    }
+
+
+def _train_loader(
+    template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, published: Config
+) -> dict[str, Any]:
+    prep = preprocessing(template, params)
+    mixing, rest = template.augment(list(published.train_dataloader.dataset.pipeline), params)
+    load = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}, _resize(prep)]
+    # keep_empty=False keeps images that have no box left, as pictures of nothing; True would draw others in their place.
+    finish = [_pad(prep), {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False}, {"type": "PackDetInputs"}]
+    images = _images(dataset.splits["train"].annotations, dataset.classes, load if mixing else [*load, *rest, *finish])
+    if mixing:
+        images = {"type": "MultiImageMixDataset", "dataset": images, "pipeline": [*mixing, *rest, *finish]}
+    return {
+        "batch_size": params.batch_size,
+        "num_workers": options.num_workers,
+        # Workers that persist would keep the random state of an earlier epoch, and a continued training would differ.
+        "persistent_workers": False,
+        "sampler": {"type": "EpochSampler", "minimum": params.min_samples_per_epoch, "seed": options.seed},
+        "worker_init_fn": {"type": "seed_worker"},
+        "dataset": images,
+    }
+
+
+def loader(template: Template, params: CommonParams, annotations: Path, classes: tuple[str, ...], num_workers: int) -> dict[str, Any]:
+    """The loader of a canonical COCO file for scoring: every image once, in order, resized and padded as it is served."""
+    prep = preprocessing(template, params)
+    pipeline = [
+        {"type": "LoadImageFromFile"},
+        _resize(prep),
+        _pad(prep),
+        {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
+    ]
+    return {
+        # Images of one size only share a batch: padding to a batch mate's size would change the result.
+        "batch_size": params.batch_size if prep.fixed_canvas else 1,
+        "num_workers": num_workers,
+        "drop_last": False,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+        "dataset": _images(annotations, classes, pipeline) | {"test_mode": True},
+    }
+
+
+def _optimizer(template: Template, params: CommonParams, options: RunOptions) -> dict[str, Any]:
+    wrapper = dict(template.optimizer)
+    wrapper["optimizer"] = wrapper["optimizer"] | {"lr": params.learning_rate}
+    if options.amp:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError("amp=true needs a GPU, and torch sees none: leave it out")
+        return {"type": "AmpOptimWrapper", "loss_scale": "dynamic", **wrapper}
+    return {"type": "OptimWrapper", **wrapper}
+

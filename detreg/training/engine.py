@@ -1,0 +1,100 @@
+"""Runs a composed training with MMEngine's Runner, and a trained network over a split."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.utils import register_all_modules
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+from detreg.errors import MemoryExhaustedError
+from detreg.inference.detections import Detections
+from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.tracking.runs import Run
+from detreg.training import components
+from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
+from detreg.training.weights import Start, fill
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The end of a training. `checkpoint` is the best one; `history` has one dict of metrics for each epoch."""
+
+    checkpoint: Path
+    best_epoch: int
+    history: list[dict[str, float]]
+
+
+def fit(
+    config: Config, template: Template, params: CommonParams, options: RunOptions, classes: tuple[str, ...], start: Start, run: Run
+) -> Fitted:
+    """Trains as `config` says, from `start`, and logs to `run`.
+
+    Raises StoppedError when the loss is no longer a number, MemoryExhaustedError, and DataError where the start's weights do not fit.
+    """
+    config = config.copy()
+    config.work_dir = str(run.folder / "work")
+    with _quiet():
+        runner = Runner.from_cfg(config)
+        _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
+
+    def fill_from_start(model: torch.nn.Module) -> None:
+        for sentence in fill(model, start.weights, classes, template.class_layers) if start.weights else ():
+            print(f"  {sentence}", flush=True)
+
+    epochs = EpochHook(run, run.folder, classes, options.patience, start.resume, start.weights)
+    runner.register_hook(ReseedHook(options.seed))
+    runner.register_hook(LearningRateHook(params.learning_rate, template.schedule.factor))
+    runner.register_hook(RestoreHook(fill_from_start, start.resume))
+    runner.register_hook(epochs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            runner.train()
+    except torch.cuda.OutOfMemoryError as error:
+        raise MemoryExhaustedError(
+            f"the GPU has no memory left at batch_size={params.batch_size}, image_size={params.image_size}: lower one of them, or set amp=true"
+        ) from error
+    finally:
+        if epochs.bar is not None:
+            epochs.bar.close()
+    return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
+
+
+def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """The network of a model configuration with these weights, ready to predict, on the GPU where there is one."""
+    register_all_modules(init_default_scope=False)
+    init_default_scope("mmdet")
+    with _quiet():
+        network = MODELS.build(ConfigDict(model))
+    network.load_state_dict(state_dict)
+    return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def predict(model: torch.nn.Module, loader: dict[str, Any], classes: tuple[str, ...]) -> Iterator[tuple[int, Detections]]:
+    """MMDetection's own predictions for every image of a loader's configuration: image id and detections in the image's pixels."""
+    with _quiet():
+        images = Runner.build_dataloader(loader, seed=0)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for batch in images:
+            for sample in model.test_step(batch):
+                content = sample.to_dict()
+                yield content["img_id"], components.detections(content, classes)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' start-up chatter out of detreg's output."""
+    logging.getLogger("mmengine").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,221 @@
+"""What happens around training steps: learning rate, seeds, progress, metrics, checkpoints, early stop.
+
+MMEngine's own hooks for these are left out because a continued training must be exact, a checkpoint whole, and what is scored,
+kept and exported the same weights. Order within a moment is by priority; all of these run after EMAHook has put the network back.
+"""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from torch import Tensor
+from tqdm import tqdm
+
+from detreg.errors import StoppedError
+from detreg.tracking.runs import Run
+from detreg.training.checkpoints import Checkpoint, save
+from detreg.training.components import epoch_seed
+from detreg.training.weights import CHECKPOINT_TAG
+
+UPLOAD_SHARE = 0.05
+"""Uploads of checkpoints during training take at most this share of its time."""
+FINITE_CHECK_INTERVAL = 10
+"""Steps between two looks at the loss; each makes the GPU wait."""
+
+
+class ReseedHook(Hook):
+    """Seeds everything random before each epoch from the seed and the epoch's number."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Seeds python, numpy and torch; the loader's processes take theirs from torch."""
+        seed = epoch_seed(self.seed, runner.epoch)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+class LearningRateHook(Hook):
+    """Sets the learning rate of each step as a function of progress alone."""
+
+    priority = "VERY_HIGH"
+
+    def __init__(self, rate: float, factor: Callable[[float], float]) -> None:
+        self.rate = rate
+        self.factor = factor
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
+        """Sets every group's rate."""
+        rate = self.rate * self.factor(runner.iter / runner.max_iters)
+        for group in runner.optim_wrapper.param_groups:
+            group["lr"] = rate
+
+
+class RestoreHook(Hook):
+    """Puts a checkpoint's weights, optimiser and epoch into the runner before the first step of a continued training."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, fill: Callable[[torch.nn.Module], None], resume: Checkpoint | None) -> None:
+        self.fill = fill
+        self.resume = resume
+
+    def before_train(self, runner: Runner) -> None:
+        """Fills the network, and its average with the same weights or with those of the checkpoint."""
+        model, average = runner.model, averaged(runner)
+        if self.resume is None or self.resume.training is None:
+            self.fill(model)
+            if average is not None:
+                average.module.load_state_dict(model.state_dict())
+            return
+        training = self.resume.training
+        model.load_state_dict(training.get("state_dict") or self.resume.state_dict)
+        if average is not None:
+            average.module.load_state_dict(self.resume.state_dict)
+            average.steps.fill_(training["ema_steps"])
+        runner.optim_wrapper.load_state_dict(training["optimizer"])
+        runner.train_loop._epoch = self.resume.epoch
+        runner.train_loop._iter = self.resume.epoch * len(runner.train_dataloader)
+
+
+def averaged(runner: Runner) -> Any:
+    """The moving average of the weights (its `module` and its `steps`), where the template keeps one."""
+    return next((hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook)), None)
+
+
+@dataclass
+class _Losses:
+    """Sums of an epoch's losses, kept on the device so that no step waits for them."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
+
+    def add(self, outputs: dict[str, Tensor]) -> None:
+        for name, value in outputs.items():
+            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        return {f"train/{name}": float(value) / self.steps for name, value in self.sums.items()}
+
+
+class EpochHook(Hook):
+    """After each epoch: shows and logs its metrics, keeps the last and the best checkpoint, stops when patience is over."""
+
+    priority = "VERY_LOW"
+
+    def __init__(self, run: Run, folder: Path, classes: tuple[str, ...], patience: int, before: Checkpoint | None, best: Checkpoint | None):
+        self.run = run
+        self.folder = folder
+        self.classes = classes
+        self.patience = patience
+        self.history = list(before.history) if before else []
+        self.best_epoch = before.best_epoch if before else 0
+        self.best_mAP = before.best_mAP if before else -1.0
+        self.best = best if before else None
+        self.losses = _Losses()
+        self.bar: tqdm[Any] | None = None
+        self.uploads = 0
+        self.uploaded_at, self.upload_seconds = time.monotonic(), 0.0
+        self.begun = time.monotonic()
+        self.begun_epoch = before.epoch if before else 0
+
+    def before_train(self, runner: Runner) -> None:
+        """Writes the parent's best checkpoint where this training's would be, until a better one comes."""
+        if self.best is not None:
+            save(self.folder / "best.pth", self.best)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """A bar per epoch on a terminal."""
+        self.losses = _Losses()
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=len(runner.train_dataloader), desc=f"epoch {runner.epoch + 1}/{runner.max_epochs}", leave=False)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:  # noqa: ARG002
+        """Adds up the losses; now and then, and at the last step, makes sure that they are numbers."""
+        self.losses.add(outputs)
+        if self.bar is not None:
+            self.bar.update()
+        if (batch_idx + 1) % FINITE_CHECK_INTERVAL == 0 or batch_idx + 1 == len(runner.train_dataloader):
+            means = self.losses.means()
+            if self.bar is not None:
+                self.bar.set_postfix_str(f"loss {means['train/loss']:.3f}, best mAP {max(self.best_mAP, 0):.3f}, {self._left(runner, runner.iter + 1)} left")
+            if not all(np.isfinite(value) for value in means.values()):
+                raise StoppedError(
+                    f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and "
+                    f"start again, or continue from run {self.run.id}, whose checkpoint of epoch {runner.epoch} is good"
+                )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Ends the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """`runner.epoch` counts the epoch that was just scored."""
+        metrics = metrics or {}
+        rate = {"train/lr": runner.optim_wrapper.param_groups[0]["lr"]}
+        values = {**self.losses.means(), **rate, **metrics}
+        self.history.append({"epoch": float(runner.epoch), **values})
+        score = metrics.get("val/mAP", 0.0)
+        if better := score > self.best_mAP:
+            self.best_mAP, self.best_epoch = score, runner.epoch
+        self._keep(runner, better)
+        self.run.log_metrics(values, step=runner.epoch)
+        loss = values["train/loss"]
+        line = f"epoch {runner.epoch}/{runner.max_epochs}  loss {loss:.3f}  mAP {score:.3f}{' (best)' if better else ''}"
+        print(f"{line}  {self._left(runner, runner.iter)} left", file=sys.stderr, flush=True)
+        if self.patience and runner.epoch - self.best_epoch >= self.patience:
+            print(f"Stops: no better mAP for {self.patience} epochs (patience)", file=sys.stderr, flush=True)
+            runner.train_loop.stop_training = True
+
+    def after_train(self, runner: Runner) -> None:  # noqa: ARG002
+        """Uploads what was not yet."""
+        self._upload(self.history[-1]["epoch"])
+
+    def _left(self, runner: Runner, steps: int) -> str:
+        """The time to the end of training, in minutes and seconds, after `steps` of all steps are done."""
+        done = steps - self.begun_epoch * len(runner.train_dataloader)
+        seconds = (time.monotonic() - self.begun) / done * (runner.max_iters - steps)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def _keep(self, runner: Runner, better: bool) -> None:
+        average = averaged(runner)
+        network = runner.model.state_dict()
+        training: dict[str, Any] = {"optimizer": runner.optim_wrapper.state_dict()}
+        scored = network
+        if average is not None:
+            scored = average.module.state_dict()
+            training |= {"state_dict": dict(network), "ema_steps": int(average.steps)}
+        state = (dict(scored), self.classes, runner.epoch, self.best_epoch, self.best_mAP, self.history)
+        save(self.folder / "last.pth", Checkpoint(*state, training=training))
+        if better:
+            save(self.folder / "best.pth", Checkpoint(*state))
+        if (time.monotonic() - self.uploaded_at) * UPLOAD_SHARE >= self.upload_seconds:
+            self._upload(runner.epoch)
+
+    def _upload(self, epoch: float) -> None:
+        """Uploads both checkpoints beside the previous ones, then says in a tag which are whole: a kill in between loses nothing."""
+        begun = time.monotonic()
+        slot = f"checkpoints/{self.uploads % 2}"
+        for name in ("last.pth", "best.pth"):
+            self.run.log_file(self.folder / name, slot)
+        where = {"epoch": int(epoch), "last": f"{slot}/last.pth", "best": f"{slot}/best.pth"}
+        self.run.set_tags({CHECKPOINT_TAG: json.dumps(where)})
+        self.uploads += 1
+        self.uploaded_at = time.monotonic()
+        self.upload_seconds = self.uploaded_at - begun

@@ -1,0 +1,246 @@
+"""The served model, over HTTP, in a real `mlflow models serve` process."""
+
+import base64
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from test_detector import encoded, picture, toy_model
+
+from detreg.errors import DataError, NotFoundError, RefusedError, UnreachableError
+from detreg.inference import pictures
+from detreg.inference.detector import Detector
+from detreg.inference.packaging import log_model
+
+JPEG = encoded(picture(128, 96, (32, 16, 64, 48)), ".jpg")
+TEXT = base64.b64encode(JPEG).decode()
+PARQUET = "application/vnd.apache.parquet"
+
+
+class Logged:
+    """A toy model in an MLflow store of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.onnx = toy_model(folder / "toy.onnx")
+        self.store = f"sqlite:///{folder / 'mlflow.db'}"
+        mlflow.set_tracking_uri(self.store)
+        mlflow.create_experiment("toys", artifact_location=(folder / "artifacts").as_uri())
+        mlflow.set_experiment("toys")
+        with mlflow.start_run() as run:
+            self.uri = log_model(self.onnx).model_uri
+        self.run_id = run.info.run_id
+        self.folder = Path(mlflow.artifacts.download_artifacts(self.uri))
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+    before = mlflow.get_tracking_uri()
+    yield Logged(tmp_path_factory.mktemp("served"))
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture(scope="module")
+def port(logged: Logged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        number: int = free.getsockname()[1]
+    # uvicorn is looked up in PATH, as after activating the environment; the server replaces the shell, so its id is the process's own.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": logged.store, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        logged.uri,
+        "--env-manager",
+        "local",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(number),
+    ]
+    with (tmp_path_factory.mktemp("server") / "log").open("w+") as log:
+        server = subprocess.Popen(command, env=environment, cwd=logged.folder, stdout=log, stderr=log)
+        try:
+            _wait_until_ready(server, number, Path(log.name))
+            yield number
+        finally:
+            server.terminate()
+            server.wait(20)
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    for _ in range(400):
+        assert server.poll() is None, log.read_text()
+        try:
+            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            connection.request("GET", "/ping")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def post(port: int, body: Any, content_type: str = "application/json") -> tuple[int, str]:
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    connection.request("POST", "/invocations", data, {"Content-Type": content_type})
+    response = connection.getresponse()
+    return response.status, response.read().decode()
+
+
+def parquet(values: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    pd.DataFrame({"image": values}).to_parquet(file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ({"dataframe_split": {"columns": ["image"], "data": [[TEXT], [TEXT]]}}, "application/json"),
+        ({"dataframe_records": [{"image": TEXT}, {"image": base64.encodebytes(JPEG).decode()}]}, "application/json"),
+        ({"inputs": [TEXT, TEXT]}, "application/json"),
+        ({"inputs": {"image": [TEXT, TEXT]}}, "application/json"),
+        ({"inputs": [{"image": TEXT}, {"image": TEXT}]}, "application/json; charset=utf-8"),
+        ({"instances": [TEXT, TEXT]}, "application/json"),
+        ({"instances": [{"image": TEXT}, {"image": TEXT}]}, "application/json"),
+        (parquet([JPEG, JPEG]), PARQUET),
+    ],
+)
+def test_every_form_of_the_request_gives_what_the_detector_gives(logged: Logged, port: int, body: Any, content_type: str) -> None:
+    status, text = post(port, body, content_type)
+    assert status == 200, text
+    expected = Detector.load(logged.onnx)(pictures.decode(JPEG))
+    for row in json.loads(text)["predictions"]:
+        np.testing.assert_allclose(row["boxes"], expected.boxes)
+        np.testing.assert_allclose(row["scores"], expected.scores)
+        assert row["labels"] == expected.labels.tolist() == [0, 1]
+        assert row["class_names"] == ["boat", "buoy"]
+
+
+def test_params(port: int) -> None:
+    for params, count in (
+        ({}, 2),
+        ({"max_detections": 1}, 1),
+        ({"score_threshold": 0.9}, 1),
+        ({"score_threshold": 0, "max_detections": 9}, 2),
+    ):
+        _, text = post(port, {"dataframe_records": [{"image": TEXT}], "params": params})
+        assert len(json.loads(text)["predictions"][0]["boxes"]) == count
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "valid JSON"),
+        (b"hello", "valid JSON"),
+        (JPEG, "valid JSON"),
+        ([], "Received a list"),
+        ({}, "exactly one of the input fields"),
+        ({"dataframe_records": []}, "no table with a column `image`"),
+        ({"dataframe_records": [{"picture": TEXT}]}, "no table with a column `image`"),
+        ({"dataframe_records": [{"image": None}]}, "Failed to convert column image"),
+        ({"dataframe_records": [{"image": "abcde"}]}, "Failed to convert column image"),
+        ({"dataframe_records": [{"image": ""}]}, "row 0: the bytes (0 of them) are not a picture"),
+        ({"dataframe_records": [{"image": TEXT}, {"image": "aGVsbG8="}]}, "row 1: the bytes (5 of them) are not a picture"),
+        ({"dataframe_records": [{"image": TEXT[:-200]}]}, "row 0: the picture is damaged"),
+        ({"dataframe_split": {"columns": ["image"], "data": []}}, "no rows"),
+        ({"inputs": ["!", "abcde"]}, "row 0: the bytes (1 of them) are not a picture"),
+        ({"inputs": 5}, "no table with a column `image`"),
+        ({"inputs": [TEXT], "params": {"score_threshold": 7}}, "score_threshold lies between 0 and 1"),
+        ({"inputs": [TEXT], "params": {"max_detections": "many"}}, "max_detections"),
+    ],
+)
+def test_a_bad_request_is_told_so_in_one_line(port: int, body: Any, reason: str) -> None:
+    status, text = post(port, body)
+    message = json.loads(text)["message"]
+    assert status == 400
+    assert reason in message
+    assert "\n" not in message
+    assert len(message) < 500
+    assert "stack_trace" not in text
+    assert "Traceback" not in text
+
+
+def test_a_bad_parquet_body_and_another_content_type(port: int) -> None:
+    status, text = post(port, b"x", PARQUET)
+    assert (status, "Traceback" in text) == (400, False)
+    assert post(port, b"x", "text/plain")[0] == 415
+
+
+def test_the_logged_model_needs_neither_training_code_nor_an_installed_detreg(logged: Logged) -> None:
+    code = """
+import sys
+for name in ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "onnx"):
+    sys.modules[name] = None
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(sys.argv[1])
+print(len(model.predict(pandas.DataFrame({"image": [open(sys.argv[2], "rb").read()]})).boxes[0]))
+print(sys.modules["detreg"].__file__)
+"""
+    (logged.folder.parent / "boats.jpg").write_bytes(JPEG)
+    command = [sys.executable, "-c", code, str(logged.folder), str(logged.folder.parent / "boats.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=logged.folder.parent)
+    assert done.stdout.splitlines() == ["2", str(logged.folder / "code" / "detreg" / "__init__.py")]
+
+
+def test_detector_finds_the_file_in_runs_and_models(logged: Logged) -> None:
+    version = mlflow.MlflowClient().create_model_version(mlflow.MlflowClient().create_registered_model("toy").name, logged.uri)
+    mlflow.MlflowClient().set_registered_model_alias("toy", "champion", version.version)
+    for model in (logged.run_id, f"runs:/{logged.run_id}/model", logged.uri, "models:/toy@champion", "models:/toy/1"):
+        assert Detector.load(model).classes == ("boat", "buoy")
+
+
+@pytest.mark.parametrize(
+    "model", ["f" * 32, f"runs:/{'f' * 32}/model", "models:/toy@nobody", "models:/nothing/3", "models:/nothing@champion", "models:/toy/99"]
+)
+def test_what_mlflow_does_not_have(logged: Logged, model: str) -> None:  # noqa: ARG001
+    with pytest.raises(NotFoundError, match=r"is not (there|registered)"):
+        Detector.load(model)
+
+
+def test_a_run_without_a_model_and_a_model_that_is_not_detregs(logged: Logged) -> None:  # noqa: ARG001
+    with mlflow.start_run() as empty:
+        pass
+    with pytest.raises(NotFoundError, match="has logged no model"):
+        Detector.load(empty.info.run_id)
+    with mlflow.start_run() as other:
+        mlflow.log_text("hello", "model/MLmodel")
+    with pytest.raises(DataError, match="0 ONNX files"):
+        Detector.load(other.info.run_id)
+
+
+def test_a_server_that_does_not_answer(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    try:
+        with pytest.raises(UnreachableError, match=r"http://127.0.0.1:9 does not answer .* set MLFLOW_TRACKING_URI"):
+            Detector.load(logged.run_id)
+    finally:
+        mlflow.set_tracking_uri(logged.store)
+
+
+def test_require_gpu_refuses_at_load(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detreg.inference.runtime.cuda_devices", lambda: 0)
+    with pytest.raises(RefusedError, match="A GPU is required"):
+        mlflow.pyfunc.load_model(logged.uri, model_config={"require_gpu": True})
+    monkeypatch.setenv("DETREG_REQUIRE_GPU", "1")
+    with pytest.raises(RefusedError, match="A GPU is required"):
+        mlflow.pyfunc.load_model(logged.uri)
