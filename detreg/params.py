@@ -13,7 +13,6 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 from detreg.errors import UsageError
@@ -23,6 +22,7 @@ ImageSize = tuple[int, ...]
 
 NONE = "none"
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_KINDS = {"int": "an integer", "float": "a number", "size": "one integer or two (width,height), each", "numbers": "1 to 8 numbers, each"}
 _TOLERANCE = 1e-8  # optuna suggests 0.6000000000000001, and people type 0.7 for seven steps of 0.1
 
 
@@ -77,8 +77,7 @@ class Param:
         elif self.type == "text":
             words = "text"
         else:
-            kind = {"int": "an integer", "float": "a number", "size": "one integer or two (width,height), each", "numbers": "1 to 8 numbers, each"}
-            words = kind[self.type] + f" from {_number_text(self.minimum)} to {_number_text(self.maximum)}"
+            words = _KINDS[self.type] + f" from {_number_text(self.minimum)} to {_number_text(self.maximum)}"
             words += f" in steps of {_number_text(self.step)}" if self.step and self.step != 1 else ""
         return f"{NONE}, or {words}" if self.optional else words
 
@@ -99,8 +98,10 @@ def _number(param: Param, value: Any) -> float:
         number = float(value)
     except ValueError:
         raise ValueError(f"{param.domain}, not {value!r}") from None
-    if not math.isfinite(number) or (param.minimum is not None and number < param.minimum) or (
-        param.maximum is not None and number > param.maximum
+    if (
+        not math.isfinite(number)
+        or (param.minimum is not None and number < param.minimum)
+        or (param.maximum is not None and number > param.maximum)
     ):
         raise ValueError(f"{param.domain}, not {value}")
     if param.step and param.minimum is not None:
@@ -218,7 +219,6 @@ def near(word: str, words: Sequence[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-@cache
 def declared(cls: type) -> dict[str, Param]:
     """The declared params of a dataclass, by name, in the order of declaration."""
     return {f.name: dataclasses.replace(f.metadata["param"], name=f.name) for f in dataclasses.fields(cls) if "param" in f.metadata}

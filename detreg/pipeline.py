@@ -197,9 +197,7 @@ def export(active: Run, job: Job, fitted: "Fitted") -> "tuple[Path, dict[int, De
     return graph.export(network, job.template.input, made_of, active.folder / f"{job.template.name}.onnx"), found
 
 
-def report(
-    active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "GroundTruth", predictions: "dict[int, Detections]"
-) -> None:
+def report(active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "GroundTruth", predictions: "dict[int, Detections]") -> None:
     """The page with plots and pictures of the exported model on the val split, as the artifact `report`."""
     from detreg.evaluation.report import write_report
 

@@ -1,6 +1,6 @@
 """Renders what is derived from the declarations: MLproject, conda.yaml and docs/templates.md.
 
-    python -m detreg.project          (make generate) writes them; a test fails when they are stale
+python -m detreg.project          (make generate) writes them; a test fails when they are stale
 """
 
 import hashlib

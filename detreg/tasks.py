@@ -8,7 +8,6 @@ from typing import Any
 
 from detreg.data.dataset import load
 from detreg.errors import NotFoundError, UsageError
-from detreg.inference.detections import MAX_DETECTIONS
 from detreg.params import build
 from detreg.templates.template import Template
 from detreg.tracking import runs
@@ -76,7 +75,7 @@ def predict(model: str, pictures: Sequence[str], out: str, score_threshold: floa
 
 
 def picture_files(paths: Sequence[str]) -> list[Path]:
-    """The pictures among files and folders, folders sorted by name. Raises NotFoundError for a path that is none, or where none is found."""
+    """The pictures among files and folders, folders sorted by name. Raises NotFoundError where there is none."""
     files: list[Path] = []
     for name in paths:
         path = Path(name)

@@ -33,7 +33,7 @@ class Graph(nn.Module):
     Rows past the detections have score 0 and label -1.
     """
 
-    def __init__(self, detector: nn.Module, spec: InputSpec) -> None:
+    def __init__(self, detector: Any, spec: InputSpec) -> None:
         super().__init__()
         self.detector = detector
         self.bgr = spec.channels == "bgr"
@@ -113,9 +113,9 @@ class NonMaxSuppression(torch.autograd.Function):
         return g.op("ScatterND", zeros, where, ones).setType(scores.type())
 
 
-def _decode_yolox(detector: nn.Module, features: tuple[Tensor, ...]) -> Decoded:
+def _decode_yolox(detector: Any, features: tuple[Tensor, ...]) -> Decoded:
     """As YOLOXHead.predict_by_feat: the best class of each cell, scored by class times objectness."""
-    head: Any = detector.bbox_head
+    head = detector.bbox_head
     boxes, scores, labels = [], [], []
     for classes, deltas, objectness, stride in zip(*head(features), head.prior_generator.strides, strict=True):
         height, width = classes.shape[-2:]
@@ -132,15 +132,15 @@ def _decode_yolox(detector: nn.Module, features: tuple[Tensor, ...]) -> Decoded:
     return torch.cat(boxes, dim=1), torch.cat(scores, dim=1), torch.cat(labels, dim=1)
 
 
-_DECODERS: dict[str, Callable[[nn.Module, tuple[Tensor, ...]], Decoded]] = {"YOLOXHead": _decode_yolox}
+_DECODERS: dict[str, Callable[[Any, tuple[Tensor, ...]], Decoded]] = {"YOLOXHead": _decode_yolox}
 
 
-def _decoder(detector: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], Decoded]:
+def _decoder(detector: Any) -> Callable[[Any, tuple[Tensor, ...]], Decoded]:
     return _DECODERS[type(detector.bbox_head).__name__]
 
 
-def _thresholds(detector: nn.Module) -> tuple[float, float]:
-    config: Any = detector.test_cfg
+def _thresholds(detector: Any) -> tuple[float, float]:
+    config = detector.test_cfg
     return float(config.score_thr), float(config.nms.iou_threshold)
 
 
@@ -168,6 +168,8 @@ def export(detector: nn.Module, spec: InputSpec, card: Card, path: Path) -> Path
             dynamo=False,
         )
         model = onnx.load(raw)
+    for output in model.graph.output:  # the exporter does not see that top-k makes this size fixed
+        output.type.tensor_type.shape.dim[1].dim_value = MAX_DETECTIONS
     model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.checker.check_model(model, full_check=True)
     temporary = path.with_suffix(".tmp")

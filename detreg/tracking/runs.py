@@ -107,8 +107,7 @@ def start(name: str | None, tags: Mapping[str, str]) -> Iterator[Run]:
 
     _quiet()
     try:
-        active = mlflow.start_run(run_name=name, log_system_metrics=True)
-        run_id = active.info.run_id
+        run_id = mlflow.start_run(run_name=name, log_system_metrics=True).info.run_id
         with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
             run = Run(run_id, Path(folder))
             run.set_tags({VERSION: __version__, **tags})
@@ -116,8 +115,8 @@ def start(name: str | None, tags: Mapping[str, str]) -> Iterator[Run]:
             run.log_metrics({})
         mlflow.end_run("FINISHED")
     except BaseException as error:
-        if mlflow.active_run():
-            _tag_failure(mlflow.active_run().info.run_id, error)
+        if active := mlflow.active_run():
+            _tag_failure(active.info.run_id, error)
         mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
         if isinstance(error, MlflowException):
             raise from_mlflow(error) from error
@@ -197,4 +196,3 @@ def _quiet() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-

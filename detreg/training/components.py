@@ -20,6 +20,7 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import score
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 
+
 def epoch_seed(seed: int, epoch: int) -> int:
     """The seed of everything random in an epoch, so that an epoch is the same whether or not the training was interrupted before it."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])

@@ -128,14 +128,16 @@ def _images(annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str
     }
 
 
-def _train_loader(
-    template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, published: Config
-) -> dict[str, Any]:
+def _train_loader(template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, published: Config) -> dict[str, Any]:
     prep = preprocessing(template, params)
     mixing, rest = template.augment(list(published.train_dataloader.dataset.pipeline), params)
-    load = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}, _resize(prep)]
+    load: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}, _resize(prep)]
     # keep_empty=False keeps images that have no box left, as pictures of nothing; True would draw others in their place.
-    finish = [_pad(prep), {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False}, {"type": "PackDetInputs"}]
+    finish: list[dict[str, Any]] = [
+        _pad(prep),
+        {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
+        {"type": "PackDetInputs"},
+    ]
     images = _images(dataset.splits["train"].annotations, dataset.classes, load if mixing else [*load, *rest, *finish])
     if mixing:
         images = {"type": "MultiImageMixDataset", "dataset": images, "pipeline": [*mixing, *rest, *finish]}
@@ -179,4 +181,3 @@ def _optimizer(template: Template, params: CommonParams, options: RunOptions) ->
             raise UsageError("amp=true needs a GPU, and torch sees none: leave it out")
         return {"type": "AmpOptimWrapper", "loss_scale": "dynamic", **wrapper}
     return {"type": "OptimWrapper", **wrapper}
-

@@ -61,7 +61,8 @@ def fit(
             runner.train()
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryExhaustedError(
-            f"the GPU has no memory left at batch_size={params.batch_size}, image_size={params.image_size}: lower one of them, or set amp=true"
+            f"the GPU has no memory left at batch_size={params.batch_size} and image_size={params.image_size}: "
+            "lower one of them, or set amp=true"
         ) from error
     finally:
         if epochs.bar is not None:
@@ -79,14 +80,14 @@ def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor]) ->
     return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def predict(model: torch.nn.Module, loader: dict[str, Any], classes: tuple[str, ...]) -> Iterator[tuple[int, Detections]]:
+def predict(network: Any, loader: dict[str, Any], classes: tuple[str, ...]) -> Iterator[tuple[int, Detections]]:
     """MMDetection's own predictions for every image of a loader's configuration: image id and detections in the image's pixels."""
     with _quiet():
         images = Runner.build_dataloader(loader, seed=0)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for batch in images:
-            for sample in model.test_step(batch):
+            for sample in network.test_step(batch):
                 content = sample.to_dict()
                 yield content["img_id"], components.detections(content, classes)
 

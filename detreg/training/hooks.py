@@ -133,7 +133,7 @@ class EpochHook(Hook):
         self.begun = time.monotonic()
         self.begun_epoch = before.epoch if before else 0
 
-    def before_train(self, runner: Runner) -> None:
+    def before_train(self, runner: Runner) -> None:  # noqa: ARG002
         """Writes the parent's best checkpoint where this training's would be, until a better one comes."""
         if self.best is not None:
             save(self.folder / "best.pth", self.best)
@@ -152,14 +152,15 @@ class EpochHook(Hook):
         if (batch_idx + 1) % FINITE_CHECK_INTERVAL == 0 or batch_idx + 1 == len(runner.train_dataloader):
             means = self.losses.means()
             if self.bar is not None:
-                self.bar.set_postfix_str(f"loss {means['train/loss']:.3f}, best mAP {max(self.best_mAP, 0):.3f}, {self._left(runner, runner.iter + 1)} left")
+                left = self._left(runner, runner.iter + 1)
+                self.bar.set_postfix_str(f"loss {means['train/loss']:.3f}, best mAP {max(self.best_mAP, 0):.3f}, {left} left")
             if not all(np.isfinite(value) for value in means.values()):
                 raise StoppedError(
                     f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and "
                     f"start again, or continue from run {self.run.id}, whose checkpoint of epoch {runner.epoch} is good"
                 )
 
-    def after_train_epoch(self, runner: Runner) -> None:
+    def after_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
         """Ends the bar."""
         if self.bar is not None:
             self.bar.close()

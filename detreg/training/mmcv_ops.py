@@ -30,7 +30,7 @@ class _Extension(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
 
-        def missing(*args: Any, **kwargs: Any) -> NoReturn:  # noqa: ARG001
+        def missing(*args: Any, **kwargs: Any) -> NoReturn:
             raise NotImplementedError(f"mmcv's operator {name} needs the compiled mmcv: pip uninstall mmcv-lite; pip install mmcv==2.1.0")
 
         return missing
@@ -53,9 +53,7 @@ class _Extension(ModuleType):
         import torch
 
         _only_average(pool_mode, argmax_y, argmax_x)
-        output.copy_(
-            torch.ops.torchvision.roi_align(features, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned)
-        )
+        output.copy_(torch.ops.torchvision.roi_align(features, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
 
     @staticmethod
     def roi_align_backward(
@@ -67,9 +65,7 @@ class _Extension(ModuleType):
 
         _only_average(pool_mode, argmax_y, argmax_x)
         backward = torch.ops.torchvision._roi_align_backward
-        grad_input.copy_(
-            backward(grad, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
-        )
+        grad_input.copy_(backward(grad, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned))
 
 
 def _only_average(pool_mode: int, *unused: Tensor) -> None:  # noqa: ARG001

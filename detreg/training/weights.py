@@ -176,10 +176,8 @@ def _from_mlflow(uri: str) -> Path:
     try:
         if uri.endswith(".pth"):
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
-        if uri.startswith("models:/"):
-            eid = mlflow.models.get_model_info(uri).run_id
-        else:
-            eid = uri.removeprefix("runs:/").split("/")[0]
+        registered = uri.startswith("models:/")
+        eid = mlflow.models.get_model_info(uri).run_id if registered else uri.removeprefix("runs:/").split("/")[0]
     except (MlflowException, OSError) as error:
         raise NotFoundError(f"load_from={uri} cannot be read: {runs.one_line(error)}") from error
     tags = runs.find(eid).data.tags
@@ -215,7 +213,8 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
     if misfits:
         told.append(f"{len(misfits)} tensors do not fit and start afresh: {'; '.join(misfits)}")
     if absent:
-        told.append(f"{len(absent)} tensors are not in the checkpoint and start afresh: {', '.join(absent[:5])}{' ...' * (len(absent) > 5)}")
+        some = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
+        told.append(f"{len(absent)} tensors are not in the checkpoint and start afresh: {some}")
     return told
 
 

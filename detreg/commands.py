@@ -1,0 +1,158 @@
+"""What each command does and prints. Everything heavy is imported by the command that needs it, so that help is instant."""
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from detreg import templates
+from detreg.errors import UsageError
+from detreg.params import declared
+from detreg.templates.template import RunOptions
+
+
+def list_templates(arguments: argparse.Namespace) -> int:
+    """Prints the templates, or one template's hyperparameters."""
+    if arguments.json:
+        chosen = templates.find(arguments.name).as_json() if arguments.name else [t.as_json() for t in templates.TEMPLATES.values()]
+        print(json.dumps(chosen))
+    elif arguments.name is None:
+        for template in templates.TEMPLATES.values():
+            print(f"{template.name:14}{template.summary}")
+    else:
+        template = templates.find(arguments.name)
+        print(f"{template.name} (also {', '.join(template.aliases)}): {template.summary}\n\n{template.description}\n")
+        rows = [(p.name, p.text(p.default), p.domain, p.help) for p in declared(template.params).values()]
+        widths = [max(len(row[column]) for row in rows) for column in range(2)]
+        for name, default, domain, help in rows:
+            print(f"{name:{widths[0]}}  {default:{widths[1]}}  {domain}\n{'':{sum(widths) + 4}}{help}")
+    return 0
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Prints every problem of a dataset; exit code 65 where there is one."""
+    from detreg.data.dataset import report
+
+    found = report(arguments.data)
+    if arguments.json:
+        print(json.dumps(found))
+        return 0 if found["ok"] else 65
+    for problem in found["problems"]:
+        print(f"problem: {problem}")
+    for sentence, count in found["repairs"].items():
+        print(f"repaired: {sentence} ({count})")
+    if found["ok"]:
+        splits = ", ".join(f"{name} {split['images']} images with {split['boxes']} boxes" for name, split in found["splits"].items())
+        print(f"{arguments.data} is good: {found['format']}, {splits}; classes {', '.join(found['classes'])}; digest {found['digest']}")
+        return 0
+    print(f"{arguments.data} has {len(found['problems'])} problems")
+    return 65
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Writes the built-in dataset."""
+    from detreg.data.sample import draw
+
+    draw(Path(arguments.folder), format=arguments.format, pictures=arguments.pictures, seed=arguments.seed)
+    print(f"{arguments.pictures} pictures in {arguments.folder}; try: detreg check {arguments.folder}")
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Trains, exports and registers, and says what to try next."""
+    template = templates.find(arguments.template)
+    names = [*declared(template.params), *declared(RunOptions)]
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)} | arguments.unknown
+    from detreg import pipeline
+
+    params, options = pipeline.settings(template, values)
+    trained = pipeline.run(template, params, options)
+    print(_summary(trained))
+    if arguments.json:
+        print(json.dumps(asdict(trained)))
+    return 0
+
+
+def _summary(trained: Any) -> str:
+    """What came out, and the three commands to try next."""
+    name = f"{trained.model_name}@{trained.alias}"
+    return f"""
+mAP {trained.mAP:.3f}   mAP_50 {trained.mAP_50:.3f}   of the exported model on the val split
+run (eid) {trained.run_id}
+registered {trained.model_name} version {trained.model_version} as {trained.alias}: {trained.reason}
+
+Try next:
+  look      mlflow ui
+  serve     mlflow models serve -m models:/{name} --env-manager local
+  continue  mlflow run . -e {trained.template} --env-manager local -P continue_from_eid={trained.run_id} -P data=...
+"""
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Scores a model on a split."""
+    from detreg.tasks import evaluate
+
+    result = evaluate(arguments.model, arguments.data, arguments.split)
+    if arguments.json:
+        print(json.dumps(result))
+    else:
+        print(f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}   on {arguments.split} of {arguments.data}")
+        print(f"report in run {result['run_id']}, artifact report/index.html: mlflow ui")
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Writes predictions.json and pictures with boxes."""
+    from detreg.tasks import predict
+
+    path = predict(arguments.model, arguments.pictures, arguments.out, arguments.score_threshold, arguments.max_detections)
+    print(f"{path}, and the pictures beside it")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """Writes an ONNX file."""
+    from detreg import tasks
+
+    if getattr(arguments, "values_of", None) != "export":
+        print(tasks.export_model(arguments.model, arguments.out))
+        return 0
+    template = templates.find(arguments.model)
+    values = {name: getattr(arguments, name) for name in declared(template.params) if hasattr(arguments, name)} | arguments.unknown
+    print(tasks.export_checkpoint(template, values, arguments.pictures, arguments.out))
+    print(arguments.out)
+    return 0
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    """Moves the alias champion."""
+    version = None if arguments.version in (None, "none") else arguments.version
+    if (version is None) != arguments.rollback:
+        raise UsageError("give a version, or --rollback: detreg promote NAME VERSION, detreg promote NAME --rollback")
+    from detreg.tracking import registry
+
+    moved = registry.rollback(arguments.name) if version is None else registry.promote(arguments.name, version)
+    print(f"{moved.name} version {moved.version} is {moved.alias}: {moved.reason}")
+    return 0
+
+
+def weights(arguments: argparse.Namespace) -> int:
+    """Lists or fetches published weights."""
+    if arguments.action == "list":
+        chosen = [templates.find(arguments.template)] if arguments.template else templates.TEMPLATES.values()
+        for template in chosen:
+            for name, weights in template.weights.items():
+                print(f"{template.name:14}{name:22}{weights.url or 'not published in this layout'}")
+        return 0
+    if arguments.template is None:
+        raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")
+    from detreg.training.weights import published
+
+    template = templates.find(arguments.template)
+    base_models = declared(template.params)["base_model"]
+    try:
+        print(published(template, base_models.parse(arguments.base_model or base_models.default)))
+    except ValueError as error:
+        raise UsageError(f"base_model must be {error}") from None
+    return 0
