@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from detreg import __version__, commands, templates
+from detreg.environment import set_defaults
 from detreg.errors import DetregError, DiskError, MemoryExhaustedError, UsageError
 from detreg.params import Param, declared, near
 from detreg.templates.template import RunOptions, Template
@@ -34,6 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def run(argv: Sequence[str]) -> int:
     """Runs one command and returns the exit code: 0, or that of the error, which is told in one line each problem."""
     debug = "--debug" in argv
+    set_defaults()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         arguments = _parse([word for word in argv if word != "--debug"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from detreg import __version__, templates
 from detreg.data.dataset import Dataset, load
+from detreg.environment import set_defaults
 from detreg.errors import RefusedError, UsageError
 from detreg.params import build, declared, plain, texts
 from detreg.templates.template import CommonParams, RunOptions, Template
@@ -78,6 +79,7 @@ def train(template: str, **values: Any) -> dict[str, Any]:
 
     Returns what `detreg train --json` prints. Raises the errors of detreg.errors.
     """
+    set_defaults()
     chosen = templates.find(template)
     params, options = settings(chosen, values)
     return asdict(run(chosen, params, options))

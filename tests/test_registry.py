@@ -146,7 +146,7 @@ def test_what_the_registry_does_not_have(shelf: Shelf) -> None:
         register("a/b", shelf.uri, shelf.run_id, score=0.1, dataset_digest="data", tags={})
 
 
-def test_a_registry_that_does_not_answer(logged: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_a_registry_that_does_not_answer(logged: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     store = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri("http://127.0.0.1:9")

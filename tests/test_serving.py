@@ -211,12 +211,12 @@ def test_detector_finds_the_file_in_runs_and_models(logged: Logged) -> None:
 @pytest.mark.parametrize(
     "model", ["f" * 32, f"runs:/{'f' * 32}/model", "models:/toy@nobody", "models:/nothing/3", "models:/nothing@champion", "models:/toy/99"]
 )
-def test_what_mlflow_does_not_have(logged: Logged, model: str) -> None:  # noqa: ARG001
+def test_what_mlflow_does_not_have(logged: Logged, model: str) -> None:
     with pytest.raises(NotFoundError, match=r"is not (there|registered)"):
         Detector.load(model)
 
 
-def test_a_run_without_a_model_and_a_model_that_is_not_detregs(logged: Logged) -> None:  # noqa: ARG001
+def test_a_run_without_a_model_and_a_model_that_is_not_detregs(logged: Logged) -> None:
     with mlflow.start_run() as empty:
         pass
     with pytest.raises(NotFoundError, match="has logged no model"):

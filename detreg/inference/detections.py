@@ -30,6 +30,20 @@ class Detections:
         if problems:
             raise DataError(problems)
 
+    @classmethod
+    def within(
+        cls,
+        boxes: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        names: tuple[str, ...],
+        size: tuple[int, int],
+    ) -> "Detections":
+        """Detections clipped to a picture of `size` (width, height); what has no extent there is left out."""
+        clipped = np.clip(boxes, 0, np.array(size * 2, np.float32))
+        seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        return cls(clipped[seen], scores[seen], labels[seen], names)
+
     def __len__(self) -> int:
         return len(self.scores)
 

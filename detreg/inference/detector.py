@@ -130,9 +130,8 @@ class Detector:
 
 def _detections(rows: _Rows, picture: Prepared, classes: tuple[str, ...]) -> Detections:
     real = rows.labels >= 0
-    width, height = picture.original
-    boxes = rows.boxes[real] / np.array(picture.scale * 2, np.float32)
-    return Detections(np.clip(boxes, 0, np.array([width, height] * 2, np.float32)), rows.scores[real], rows.labels[real], classes)
+    boxes = (rows.boxes[real] / np.array(picture.scale * 2, np.float32)).astype(np.float32)
+    return Detections.within(boxes, rows.scores[real], rows.labels[real], classes, picture.original)
 
 
 def _check_image(image: Image) -> None:

@@ -5,7 +5,6 @@ start with `detreg.` are detreg's; `detreg.failure` says why a run that did not 
 """
 
 import json
-import logging
 import math
 import os
 import re
@@ -20,7 +19,8 @@ from typing import Any
 
 from detreg import __version__
 from detreg.data.dataset import Dataset
-from detreg.errors import DetregError, NotFoundError, UnreachableError
+from detreg.errors import DetregError, NotFoundError
+from detreg.inference.mlflow_errors import mlflow_errors
 
 FAILURE = "detreg.failure"
 TEMPLATE = "detreg.template"
@@ -98,18 +98,16 @@ class Run:
 
 @contextmanager
 def start(name: str | None, tags: Mapping[str, str]) -> Iterator[Run]:
-    """A new MLflow run, or the one that `mlflow run` has made for this process.
+    """A new MLflow run, nested in the active one if there is one, or the run that `mlflow run` has made for this process.
 
     It ends as FINISHED, FAILED or KILLED, with the reason in a tag. Raises UnreachableError where the tracking store does not answer.
     """
     import mlflow
-    from mlflow.exceptions import MlflowException
 
-    _quiet()
     try:
-        run_id = mlflow.start_run(run_name=name, log_system_metrics=True).info.run_id
-        with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
-            run = Run(run_id, Path(folder))
+        with mlflow_errors("MLflow does not find what it was asked for"), tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+            nested = mlflow.active_run() is not None
+            run = Run(mlflow.start_run(run_name=name, nested=nested, log_system_metrics=True).info.run_id, Path(folder))
             run.set_tags({VERSION: __version__, **tags})
             yield run
             run.log_metrics({})
@@ -118,8 +116,6 @@ def start(name: str | None, tags: Mapping[str, str]) -> Iterator[Run]:
         if active := mlflow.active_run():
             _tag_failure(active.info.run_id, error)
         mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
-        if isinstance(error, MlflowException):
-            raise from_mlflow(error) from error
         raise
 
 
@@ -141,17 +137,10 @@ def fail_waiting(error: BaseException) -> None:
 
 def find(eid: str) -> Any:
     """The MLflow run of an eid. Raises NotFoundError for one that is unknown or deleted, UnreachableError without an answer."""
-    from mlflow.exceptions import MlflowException
-
-    _quiet()
     if not re.fullmatch(r"[0-9a-f]{32}", eid):
         raise NotFoundError(f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): copy it from the run's page or output")
-    try:
+    with mlflow_errors(f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI"):
         run = _client().get_run(eid)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise NotFoundError(f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI") from error
-        raise from_mlflow(error) from error
     if run.info.lifecycle_stage == "deleted":
         raise NotFoundError(f"run {eid} is deleted: restore it (mlflow runs restore --run-id {eid}) or name another")
     return run
@@ -175,11 +164,6 @@ def tracking_uri() -> str:
     return str(mlflow.get_tracking_uri())
 
 
-def from_mlflow(error: Exception) -> DetregError:
-    """An error of MLflow's as one of detreg's."""
-    return UnreachableError(f"MLflow at {tracking_uri()} failed: {one_line(error)}. Is the server up and MLFLOW_TRACKING_URI right?")
-
-
 def one_line(error: BaseException) -> str:
     """The first line of an error's text, of a length that can be read."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
@@ -189,10 +173,3 @@ def _client() -> Any:
     from mlflow import MlflowClient
 
     return MlflowClient()
-
-
-def _quiet() -> None:
-    """Defaults that a user may override: no telemetry, and a server that refuses connections is found dead in seconds, not minutes."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)

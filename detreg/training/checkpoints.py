@@ -97,12 +97,18 @@ class _Ignored:
         pass
 
 
+def _nothing(*args: Any) -> None:
+    """Stands in for `getattr`, by which those buffers name their own methods."""
+
+
 def _read(path: Path) -> dict[str, Any]:
     import numpy as np
 
     # Stock checkpoints hold logs of numpy numbers. Rebuilding such an array runs no code of the file's; anything else is refused.
     harmless = [
         (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
+        (_nothing, "builtins.getattr"),
+        (_nothing, "__builtin__.getattr"),
         (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
         (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
         np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
@@ -118,7 +124,8 @@ def _read(path: Path) -> dict[str, Any]:
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise DataError(f"{path} is refused: it holds more than tensors and plain values, or is broken ({reason})") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read as a checkpoint, it is broken or cut off: {str(error).splitlines()[0]}") from error
+        reason = (str(error).splitlines() or ["it is empty"])[0]
+        raise DataError(f"{path} cannot be read as a checkpoint, it is broken or cut off: {reason}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content

@@ -109,19 +109,13 @@ class PlainEpochsHook(Hook):
 
 
 def detections(sample: dict[str, Any], classes: Sequence[str]) -> Detections:
-    """What MMDetection predicted for one image, clipped to the image, best first, in detreg's type."""
+    """What MMDetection predicted for one image, best first, in detreg's type."""
     predicted = sample["pred_instances"]
     scores, order = predicted["scores"].detach().float().cpu().sort(descending=True, stable=True)
     order = order[:MAX_DETECTIONS]
+    boxes, labels = (predicted[name].detach().cpu()[order] for name in ("bboxes", "labels"))
     height, width = sample["ori_shape"]
-    boxes = predicted["bboxes"].detach().float().cpu()[order]
-    limit = torch.tensor([width, height, width, height], dtype=torch.float32)
-    return Detections(
-        boxes=torch.minimum(boxes.clamp(min=0), limit).numpy(),
-        scores=scores[:MAX_DETECTIONS].numpy(),
-        labels=predicted["labels"].detach().cpu()[order].long().numpy(),
-        class_names=tuple(classes),
-    )
+    return Detections.within(boxes.float().numpy(), scores[:MAX_DETECTIONS].numpy(), labels.long().numpy(), tuple(classes), (width, height))
 
 
 @METRICS.register_module()

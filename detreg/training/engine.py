@@ -64,19 +64,27 @@ def fit(
             f"the GPU has no memory left at batch_size={params.batch_size} and image_size={params.image_size}: "
             "lower one of them, or set amp=true"
         ) from error
+    except RuntimeError as error:
+        # Some losses refuse numbers that are none before the loss can be looked at.
+        if all(bool(parameter.isfinite().all()) for parameter in runner.model.parameters()):
+            raise
+        raise epochs.diverged(runner) from error
     finally:
         if epochs.bar is not None:
             epochs.bar.close()
     return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
 
 
-def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """The network of a model configuration with these weights, ready to predict, on the GPU where there is one."""
+def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor] | None) -> torch.nn.Module:
+    """The network of a model configuration with these weights, or random ones, ready to predict, on the GPU where there is one."""
     register_all_modules(init_default_scope=False)
     init_default_scope("mmdet")
     with _quiet():
         network = MODELS.build(ConfigDict(model))
-    network.load_state_dict(state_dict)
+    if state_dict is None:
+        network.init_weights()
+    else:
+        network.load_state_dict(state_dict)
     return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 

@@ -155,10 +155,14 @@ class EpochHook(Hook):
                 left = self._left(runner, runner.iter + 1)
                 self.bar.set_postfix_str(f"loss {means['train/loss']:.3f}, best mAP {max(self.best_mAP, 0):.3f}, {left} left")
             if not all(np.isfinite(value) for value in means.values()):
-                raise StoppedError(
-                    f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and "
-                    f"start again, or continue from run {self.run.id}, whose checkpoint of epoch {runner.epoch} is good"
-                )
+                raise self.diverged(runner)
+
+    def diverged(self, runner: Runner) -> StoppedError:
+        """The error for a training whose loss or weights are no longer numbers."""
+        kept = f", or continue from run {self.run.id}, whose checkpoint of epoch {runner.epoch} is good" if self.history else ""
+        return StoppedError(
+            f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and start again{kept}"
+        )
 
     def after_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
         """Ends the bar."""

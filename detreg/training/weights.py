@@ -205,17 +205,21 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
             fitting[name] = value
         else:
             misfits.append(f"{name} is {tuple(value.shape)} there and {tuple(own[name].shape)} here")
-    if not any(name.startswith("backbone.") for name in fitting):
+    # Counters of batches are in every network and fit everywhere.
+    if not any(name.startswith("backbone.") and value.ndim for name, value in fitting.items()):
         raise DataError("nothing of the checkpoint's backbone fits this base model: " + ("; ".join(misfits[:3]) or "no name in common"))
     model.load_state_dict(fitting, strict=False)
     absent = [name for name in own if name not in start.state_dict and not name.endswith("num_batches_tracked")]
     told = [f"{len(fitting)} of {len(own)} tensors taken; classes kept by name: {', '.join(shared) or 'none'}"]
     if misfits:
-        told.append(f"{len(misfits)} tensors do not fit and start afresh: {'; '.join(misfits)}")
+        told.append(f"{len(misfits)} tensors do not fit and start afresh: {_some(misfits)}")
     if absent:
-        some = ", ".join(absent[:5]) + (" ..." if len(absent) > 5 else "")
-        told.append(f"{len(absent)} tensors are not in the checkpoint and start afresh: {some}")
+        told.append(f"{len(absent)} tensors are not in the checkpoint and start afresh: {_some(absent)}")
     return told
+
+
+def _some(names: list[str]) -> str:
+    return "; ".join(names[:10]) + (f"; and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _by_class(own: Tensor, other: Tensor, classes: tuple[str, ...], other_classes: tuple[str, ...], groups: int) -> Tensor:

@@ -1,0 +1,63 @@
+"""What the tests share: a cache and a tracking store of their own, and a dataset small enough to train on in seconds."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detreg.environment import set_defaults
+
+set_defaults()
+# Set before anything reads it, and inherited by the processes that tests start.
+_CACHE = tempfile.TemporaryDirectory(prefix="detreg-tests-")
+os.environ["DETREG_CACHE"] = _CACHE.name
+os.environ.pop("DETREG_WEIGHTS", None)
+
+TINY: dict[str, Any] = {
+    "base_model": "yolox_nano",
+    "pretrained_weights": "none",
+    "image_size": 64,
+    "num_epochs": 2,
+    "batch_size": 4,
+    "min_samples_per_epoch": 8,
+    "num_workers": 0,
+}
+"""A training of four steps that runs everything."""
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO dataset of thirty small pictures."""
+    from detreg.data.sample import draw
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny"
+    draw(folder, pictures=30, seed=1, size=(96, 80))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another dataset with the same classes."""
+    from detreg.data.sample import draw
+
+    folder = tmp_path_factory.mktemp("other") / "other"
+    draw(folder, pictures=30, seed=2, size=(96, 80))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of a SQLite tracking store, in use while a module's tests run; artifacts lie beside it."""
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("store")
+    before = mlflow.get_tracking_uri()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    experiment = mlflow.create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
+    mlflow.set_experiment(experiment_id=experiment)
+    yield uri
+    mlflow.set_tracking_uri(before)

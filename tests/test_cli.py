@@ -1,0 +1,339 @@
+"""The command line: what each command prints, and how each kind of error ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detreg import __version__, cli, commands, errors
+from detreg.data.sample import CLASSES, draw
+from detreg.params import declared
+from detreg.templates import TEMPLATES
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A folder and a cache of its own, outside any `mlflow run`, and the process's signal handler put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A small good dataset."""
+    draw(tmp_path / "drawn", pictures=6, size=(64, 64))
+    return tmp_path / "drawn"
+
+
+def fails(capsys: Capture, argv: Sequence[str], exit_code: int) -> list[str]:
+    """Runs a command that has to fail; returns what it says, a line for each problem."""
+    assert cli.run(list(argv)) == exit_code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines
+    assert all(line.startswith("detreg: ") for line in lines)
+    assert "Traceback" not in captured.err
+    return [line.removeprefix("detreg: ") for line in lines]
+
+
+def prints(capsys: Capture, *argv: str) -> str:
+    """Runs a command that has to succeed; returns its standard output."""
+    assert cli.run(argv) == 0
+    return capsys.readouterr().out
+
+
+def test_templates_are_listed_one_line_each(capsys: Capture) -> None:
+    lines = prints(capsys, "templates").splitlines()
+    assert [line.split()[0] for line in lines] == list(TEMPLATES)
+    assert all(template.summary in line for template, line in zip(TEMPLATES.values(), lines, strict=True))
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_is_shown_with_every_hyperparameter(capsys: Capture, name: str) -> None:
+    shown = prints(capsys, "templates", TEMPLATES[name].aliases[0].lower())
+    for param in declared(TEMPLATES[name].params).values():
+        assert param.name in shown
+        assert param.domain in shown
+        assert param.help in shown
+
+
+def test_templates_as_json_keep_the_contract(capsys: Capture) -> None:
+    listed = json.loads(prints(capsys, "templates", "--json"))
+    assert [entry["name"] for entry in listed] == list(TEMPLATES)
+    for entry in listed:
+        assert json.loads(prints(capsys, "templates", entry["name"], "--json")) == entry
+        assert set(entry) == {"name", "aliases", "summary", "hyperparameters"}
+        for param in entry["hyperparameters"]:
+            assert set(param) == {"name", "type", "default", "minimum", "maximum", "step", "choices", "help"}
+    yolox = {param["name"]: param for param in listed[0]["hyperparameters"]}
+    expected: dict[str, Any] = {"type": "int", "default": 8, "minimum": 1, "maximum": 32, "step": 1, "choices": None}
+    assert {key: yolox["batch_size"][key] for key in expected} == expected
+    assert yolox["load_from"]["default"] is None
+    assert yolox["base_model"]["choices"] == list(TEMPLATES["yolox"].weights)
+
+
+def test_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"detreg {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["templates", "check", "sample", "train", "evaluate", "predict", "export", "promote", "weights"])
+def test_every_command_has_help(capsys: Capture, command: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.run([command, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: detreg {command}" in capsys.readouterr().out
+
+
+def test_help_of_a_template_has_every_flag_and_its_default(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        cli.run(["train", "MMDetection_YOLOX", "--help"])
+    shown = capsys.readouterr().out
+    for param in declared(TEMPLATES["yolox"].params).values():
+        assert f"--{param.name} V" in shown
+        assert f"default {param.text(param.default)})" in " ".join(shown.split())
+
+
+def test_an_unknown_flag_gets_the_near_one(capsys: Capture) -> None:
+    (problem,) = fails(capsys, ["train", "yolox", "--imagesize", "640"], 2)
+    assert problem == "unknown parameter imagesize (did you mean image_size?)"
+
+
+@pytest.mark.parametrize(
+    ("argv", "near"),
+    [
+        (["sample", "there", "--formt", "voc"], "format"),
+        (["sample", "there", "--formt=voc"], "format"),
+        (["templates", "--jsn"], "json"),
+        (["evaluate", "m.onnx", "--data", "d", "--splt", "val"], "split"),
+    ],
+)
+def test_an_unknown_flag_of_any_command_gets_the_near_one(capsys: Capture, argv: list[str], near: str) -> None:
+    (problem,) = fails(capsys, argv, 2)
+    assert problem.startswith("unknown argument --")
+    assert "did you mean" in problem
+    assert f"{near}?)" in problem
+
+
+@pytest.mark.parametrize("flag", ["--unknwn", "--comand", "--nam", "--values_off"])
+def test_only_flags_that_there_are_get_suggested(capsys: Capture, flag: str) -> None:
+    (problem,) = fails(capsys, ["templates", flag], 2)
+    assert problem == f"unknown argument {flag}"
+
+
+def test_flags_are_not_abbreviated(capsys: Capture) -> None:
+    (problem,) = fails(capsys, ["train", "yolox", "--image", "640"], 2)
+    assert problem.startswith("unknown parameter image")
+
+
+def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
+    argv = ["train", "yolox", "--batch_size", "99", "--colour=blue", "--seed", "x", "--image_size", "650", "--data", "nowhere"]
+    problems = fails(capsys, argv, 2)
+    assert len(problems) == 4
+    for words in ("batch_size must be", "unknown parameter colour", "seed must be", "image_size must be"):
+        assert any(problem.startswith(words) for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ([], "COMMAND"),
+        (["trian"], "trian"),
+        (["train"], "TEMPLATE"),
+        (["train", "yolocks"], "unknown template yolocks (did you mean yolox?)"),
+        (["templates", "yolocks"], "unknown template yolocks (did you mean yolox?)"),
+        (["check"], "data"),
+        (["check", "sample", "again"], "unexpected argument again"),
+        (["sample", "there", "--format", "pascal"], "pascal"),
+        (["sample", "there", "--pictures", "many"], "many"),
+        (["sample", "there", "--pictures", "2"], "pictures must be 3 or more"),
+        (["train", "yolox", "--image_size"], "--image_size"),
+        (["train", "yolox", "extra"], "extra"),
+        (["evaluate", "model.onnx"], "--data"),
+        (["promote", "boats"], "--rollback"),
+        (["promote", "boats", "3", "--rollback"], "--rollback"),
+        (["weights", "fetch"], "which template"),
+        (["weights", "fetch", "yolox", "--base_model", "yolox_xxl"], "base_model must be one of"),
+        (["weights", "fetch", "yolox", "--base_model", "yolox_m"], "DETREG_WEIGHTS"),
+    ],
+)
+def test_wrong_arguments_end_with_2_and_one_line(capsys: Capture, argv: list[str], words: str) -> None:
+    (problem,) = fails(capsys, argv, 2)
+    assert words in problem
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["check", "nowhere"],
+        ["train", "yolox", "--data", "nowhere"],
+        ["evaluate", "nowhere.onnx", "--data", "nowhere"],
+        ["predict", "model.onnx", "nowhere"],
+    ],
+)
+def test_what_is_missing_ends_with_66(capsys: Capture, argv: list[str]) -> None:
+    (problem,) = fails(capsys, argv, 66)
+    assert "nowhere" in problem
+
+
+def test_a_good_dataset_is_reported(capsys: Capture, folder: Path) -> None:
+    shown = prints(capsys, "check", str(folder))
+    assert f"{folder} is good" in shown
+    assert ", ".join(CLASSES) in shown
+    told = json.loads(prints(capsys, "check", str(folder), "--json"))
+    assert told["ok"] is True
+    assert told["digest"] in shown
+    assert told["classes"] == list(CLASSES)
+    assert {name: split["images"] for name, split in told["splits"].items()} == {"train": 4, "val": 1, "test": 1}
+
+
+def broken(folder: Path) -> Path:
+    """Two mistakes in the training annotations: a box without a known class, and a picture that is not there."""
+    file = next(folder.rglob("*train*.json"))
+    content = json.loads(file.read_text())
+    content["annotations"][0]["category_id"] = 77
+    content["images"][-1]["file_name"] = "gone.jpg"
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_bad_dataset_ends_with_65_and_every_problem(capsys: Capture, folder: Path) -> None:
+    broken(folder)
+    assert cli.run(["check", str(folder)]) == 65
+    shown = capsys.readouterr()
+    problems = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
+    assert any("77" in line for line in problems)
+    assert any("gone.jpg" in line for line in problems)
+    assert shown.out.splitlines()[-1] == f"{folder} has {len(problems)} problems"
+    assert cli.run(["check", str(folder), "--json"]) == 65
+    told = json.loads(capsys.readouterr().out)
+    assert told["ok"] is False
+    assert told["digest"] is None
+    assert [f"problem: {problem}" for problem in told["problems"]] == problems
+    assert fails(capsys, ["train", "yolox", "--data", str(folder)], 65) == told["problems"]
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -> None:
+    drawn = tmp_path / "boats"
+    assert "detreg check" in prints(capsys, "sample", str(drawn), "--format", format, "--pictures", "3", "--seed", "5")
+    told = json.loads(prints(capsys, "check", str(drawn), "--json"))
+    assert told["format"] == format
+    assert {name: split["images"] for name, split in told["splits"].items()} == {"train": 1, "val": 1, "test": 1}
+    (problem,) = fails(capsys, ["sample", str(drawn), "--pictures", "3"], 2)
+    assert "not an empty folder" in problem
+
+
+def test_published_weights_are_listed(capsys: Capture) -> None:
+    lines = prints(capsys, "weights", "list", "yolox").splitlines()
+    assert [line.split()[1] for line in lines] == list(TEMPLATES["yolox"].weights)
+    assert any("https://" in line for line in lines)
+
+
+def test_weights_of_a_folder_of_ones_own_are_found(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "yolox_nano_coco.pth"
+    file.write_bytes(b"weights")
+    monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
+    assert prints(capsys, "weights", "fetch", "yolox", "--base_model", "yolox_nano") == f"{file}\n"
+
+
+class Command:
+    """Stands in for `detreg weights`, and raises what it is given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+        self.error = error
+        monkeypatch.setattr(commands, "weights", self)
+
+    def __call__(self, arguments: object) -> int:  # noqa: ARG002
+        raise self.error
+
+
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DetregError)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_ends_with_the_code_of_its_kind(capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: type[errors.DetregError]) -> None:
+    Command(monkeypatch, kind(["first", "second"]))
+    assert fails(capsys, ["weights", "list"], kind.exit_code) == ["first", "second"]
+
+
+def test_the_exit_codes() -> None:
+    assert {kind.__name__: kind.exit_code for kind in KINDS if kind is not errors.DetregError} == {
+        "UsageError": 2,
+        "DataError": 65,
+        "NotFoundError": 66,
+        "UnreachableError": 69,
+        "MemoryExhaustedError": 71,
+        "DiskError": 74,
+        "StoppedError": 75,
+        "RefusedError": 77,
+    }
+
+
+def test_a_bug_ends_with_70_and_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    Command(monkeypatch, ZeroDivisionError("division by zero"))
+    (problem,) = fails(capsys, ["weights", "list"], 70)
+    for words in ("bug", "ZeroDivisionError", "division by zero", "--debug"):
+        assert words in problem
+
+
+def test_debug_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    Command(monkeypatch, ZeroDivisionError("division by zero"))
+    with pytest.raises(ZeroDivisionError):
+        cli.run(["weights", "list", "--debug"])
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "words"),
+    [
+        (OSError(28, "No space left on device", "/data/x.pth"), 74, "/data/x.pth"),
+        (OSError(30, "Read-only file system", "/data/x.pth"), 74, "/data/x.pth"),
+        (MemoryError(), 71, "batch_size"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_what_the_machine_raises_has_a_code_too(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int, words: str
+) -> None:
+    Command(monkeypatch, error)
+    (problem,) = fails(capsys, ["weights", "list"], exit_code)
+    assert words in problem
+
+
+def test_sigterm_ends_with_143(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def command(arguments: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+        return 0
+
+    monkeypatch.setattr(commands, "weights", command)
+    (problem,) = fails(capsys, ["weights", "list"], 143)
+    assert "terminated" in problem
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["templates"], ["train", "yolox", "--help"], ["train", "yolox", "--batch_size", "99"]])
+def test_help_and_refusals_import_nothing_heavy(argv: list[str]) -> None:
+    script = f"import sys; from detreg.cli import run\ntry: run({argv!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    loaded = {name.split(".")[0] for name in told.stdout.splitlines()[-1].split()}
+    assert "detreg" in loaded
+    assert not loaded & {"torch", "torchvision", "mmdet", "mmengine", "mmcv", "mlflow", "cv2", "onnx", "onnxruntime", "pandas"}
+    if argv[-1] != "99":
+        assert "numpy" not in loaded

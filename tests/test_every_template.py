@@ -1,0 +1,268 @@
+"""One suite over all templates: what exists once per template is tested once here."""
+
+import math
+import re
+from typing import Any
+
+import pytest
+
+from detreg import templates
+from detreg.errors import UsageError
+from detreg.params import Param, build, declared, texts
+from detreg.pipeline import settings
+from detreg.templates import TEMPLATES
+from detreg.templates.template import CommonParams, RunOptions, Template
+
+COMMON = {
+    "keep_aspect_ratio": True,
+    "max_aspect_ratio": 1.5,
+    "min_samples_per_epoch": 300,
+    "pretrained_weights": "coco",
+    "frozen_stages": 0,
+}
+RETINA = {"image_size": (512,), "batch_size": 8, "num_epochs": 50, "per_item_lrate": 0.000625}
+RETINA |= {"anchor_ratios": (0.5, 1.0, 2.0), "use_focal_loss": True}
+# The names and defaults that are promised; everything optional is empty by default.
+PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "yolox": (
+        ("MMDetection_YOLOX", "MMDetection_YoloX"),
+        {"image_size": (640,), "batch_size": 8, "num_epochs": 50, "per_item_lrate": 0.00015625}
+        | {"max_aspect_ratio": 1.0, "base_model": "yolox_s"},
+    ),
+    "yolof": (
+        ("MMDetection_YOLOF", "MMDetection_YoloF"),
+        {"image_size": (512,), "batch_size": 16, "num_epochs": 100, "per_item_lrate": 0.001875}
+        | {"frozen_stages": 1, "base_model": "resnet50"},
+    ),
+    "ssd": (
+        ("MMDetection_SSD",),
+        {"image_size": (320,), "batch_size": 24, "num_epochs": 120, "per_item_lrate": 0.000078125}
+        | {"keep_aspect_ratio": False, "base_model": "ssdlite_mobilenetv2"},
+    ),
+    "faster_rcnn": (
+        ("MMDetection_FasterRCNN",),
+        {"image_size": (800,), "batch_size": 2, "num_epochs": 12, "per_item_lrate": 0.00125}
+        | {"max_aspect_ratio": 1.7, "frozen_stages": 1, "use_perclass_regression": True, "base_model": "resnet50"},
+    ),
+    "inception_v4": (("Clarifai_InceptionV4",), RETINA | {"base_model": "inception_v4"}),
+    "inception_v2": (("Clarifai_InceptionV2",), RETINA | {"base_model": "inception_v2"}),
+    "msc10": (("Detection_MSC10",), RETINA | {"base_model": "inception_v4"}),
+}
+YOLOX_BASE_MODELS = ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x")
+
+EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
+EVERY = [(template, param) for template in TEMPLATES.values() for param in declared(template.params).values()]
+EACH_PARAM = pytest.mark.parametrize(("template", "param"), EVERY, ids=[f"{template.name}-{param.name}" for template, param in EVERY])
+
+
+def companions(param: Param, value: Any) -> dict[str, Any]:
+    """Other values without which this one is refused: a size's own bounds, a second source of weights."""
+    if param.name in ("image_size", "random_resize_lower", "random_resize_upper") and value is not None:
+        bounds = dict.fromkeys(("image_size", "random_resize_lower", "random_resize_upper"), value)
+        return bounds | {"keep_aspect_ratio": len(value) == 1}
+    return {"frozen_stages": 0} if param.name == "pretrained_weights" else {}
+
+
+def corners(param: Param) -> list[Any]:
+    """Values at the low end, the default and the high end of a domain."""
+    if param.type == "bool":
+        return [False, True]
+    if param.type == "choice":
+        return list(param.choices or ())
+    if param.type == "text":
+        return [param.default, "0123456789abcdef0123456789abcdef"]
+    low, high = param.minimum, param.maximum
+    if param.type == "size":
+        return [param.default, (low,), (high,), (low, high)]
+    if param.type == "numbers":
+        return [param.default, (low,), (high,) * 8]
+    return [low, param.default, high]
+
+
+def outside(param: Param) -> list[Any]:
+    """Values just out of the domain, off the step, and of the wrong type."""
+    if param.type == "bool":
+        return ["maybe", 2, None]
+    if param.type == "choice":
+        return ["no_such_choice", 7]
+    if param.type == "text":
+        return ["", 7]
+    assert param.minimum is not None
+    assert param.maximum is not None
+    unit = param.step or 0.001
+    values = [param.minimum - unit, param.maximum + unit, math.nan, math.inf, "many", True]
+    return values + ([param.minimum + unit / 2] if param.step else [])
+
+
+def refused(template: Template, values: dict[str, Any], *words: str) -> None:
+    """The values are refused in one line that has all the words."""
+    with pytest.raises(UsageError) as caught:
+        build(template.params, values)
+    (problem,) = caught.value.problems
+    for word in words:
+        assert word in problem
+
+
+@EACH_PARAM
+def test_low_default_and_high_are_valid_and_survive_as_text(template: Template, param: Param) -> None:
+    for value in corners(param):
+        params = build(template.params, companions(param, value) | {param.name: value})
+        assert getattr(params, param.name) == value
+        passed = texts(params)  # what `mlflow run` puts on the command line
+        assert all(passed.values())
+        assert build(template.params, passed) == params
+
+
+@EACH_PARAM
+def test_what_is_outside_is_refused_by_name(template: Template, param: Param) -> None:
+    for value in outside(param):
+        refused(template, {param.name: value}, f"{param.name} must be {param.domain}")
+
+
+@EACH
+def test_all_low_and_all_high_at_once(template: Template) -> None:
+    numeric = [param for param in declared(template.params).values() if param.type in ("int", "float")]
+    for end in ("minimum", "maximum"):
+        values = {param.name: getattr(param, end) for param in numeric}
+        params = build(template.params, values)
+        assert {name: getattr(params, name) for name in values} == values
+
+
+@EACH
+def test_a_declaration_explains_itself(template: Template) -> None:
+    for param in declared(template.params).values():
+        assert len(param.help) > 10
+        assert "\n" not in param.help
+        assert param.default is None or param.parse(param.text(param.default)) == param.default
+
+
+@EACH
+def test_the_promised_names_and_defaults(template: Template) -> None:
+    aliases, defaults = PROMISED[template.name]
+    assert set(aliases) <= set(template.aliases)
+    params = build(template.params, {})
+    expected = COMMON | defaults
+    assert {name: getattr(params, name) for name in expected} == expected
+    empty = ("random_resize_lower", "random_resize_upper", "load_from", "continue_from_eid")
+    assert [getattr(params, name) for name in empty] == [None] * 4
+
+
+@EACH
+def test_the_promised_domains(template: Template) -> None:
+    params = declared(template.params)
+    domains = {name: (params[name].minimum, params[name].maximum, params[name].step) for name in params}
+    for name in ("image_size", "random_resize_lower", "random_resize_upper"):
+        assert domains[name] == (64, 2048, 32)
+    assert domains["max_aspect_ratio"] == (1.0, 5.0, 0.1)
+    assert domains["batch_size"] == (1, 32, 1)
+    assert domains["num_epochs"] == (1, 200, 1)
+    assert domains["min_samples_per_epoch"] == (1, 10000, 1)
+    assert domains["per_item_lrate"] == (0.0, 1.0, None)
+    assert params["per_item_lrate"].log is not None
+    assert domains["frozen_stages"] == (0, 4, 1)
+    assert {"none", "coco"} <= set(params["pretrained_weights"].choices or ())
+
+
+@EACH
+def test_every_base_model_has_a_configuration_and_a_verifiable_file(template: Template) -> None:
+    assert set(declared(template.params)["base_model"].choices or ()) == set(template.weights)
+    for base_model, weights in template.weights.items():
+        assert weights.config.endswith(".py"), base_model
+        assert (weights.coco_ap is None) or 0 < weights.coco_ap < 100
+        if weights.url:
+            assert weights.url.startswith("https://")
+            assert re.fullmatch(r"[0-9a-f]{8,64}", weights.sha256)
+
+
+@EACH
+def test_the_schedule_is_a_factor_of_the_rate(template: Template) -> None:
+    factors = [template.schedule.factor(step / 1000) for step in range(1000)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert max(factors) == pytest.approx(1.0, abs=0.01)
+    assert factors[-1] < 0.5
+    assert 0 <= template.schedule.plain_epochs < template.schedule.epochs
+
+
+def test_yolox_offers_its_six_sizes() -> None:
+    assert set(declared(TEMPLATES["yolox"].params)["base_model"].choices or ()) == set(YOLOX_BASE_MODELS)
+
+
+def test_names_are_unique_in_any_case() -> None:
+    for template in TEMPLATES.values():
+        words = {word.lower() for word in (template.name, *template.aliases)}
+        others = {word.lower() for other in TEMPLATES.values() if other is not template for word in (other.name, *other.aliases)}
+        assert not words & others
+        assert TEMPLATES[template.name] is template
+        assert template.name == template.name.lower()
+        assert len(set(template.aliases)) == len(template.aliases)
+
+
+@EACH
+def test_an_alias_is_found_in_any_case(template: Template) -> None:
+    for word in (template.name, *template.aliases):
+        for spelled in (word, word.lower(), word.upper(), word.title()):
+            assert templates.find(spelled) is template
+
+
+def test_an_unknown_name_gets_the_near_one() -> None:
+    with pytest.raises(UsageError, match=r"unknown template yolocks \(did you mean yolox\?\)"):
+        templates.find("yolocks")
+
+
+@EACH
+def test_hyperparameters_and_run_options_have_different_names(template: Template) -> None:
+    assert not set(declared(template.params)) & set(declared(RunOptions))
+    assert set(declared(CommonParams)) <= set(declared(template.params))
+
+
+@EACH
+def test_two_numbers_are_an_exact_size_only(template: Template) -> None:
+    refused(template, {"image_size": "800,512", "keep_aspect_ratio": "true"}, "width,height", "keep_aspect_ratio=false")
+    assert build(template.params, {"image_size": "800,512", "keep_aspect_ratio": "false"}).image_size == (800, 512)
+    for name in ("random_resize_lower", "random_resize_upper"):
+        refused(template, {name: "800,512", "keep_aspect_ratio": "true"}, "width,height", name)
+        mixed = {"image_size": "640", name: "640,640", "keep_aspect_ratio": "false"}
+        refused(template, mixed, "random_resize_lower", "random_resize_upper", "form of image_size")
+
+
+@EACH
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_size": "320", "random_resize_lower": "352", "random_resize_upper": "320"},
+        {"image_size": "320", "random_resize_lower": "352"},
+        {"image_size": "320", "random_resize_upper": "288"},
+        {"image_size": "320,320", "keep_aspect_ratio": "false", "random_resize_lower": "320,352"},
+    ],
+)
+def test_the_lower_size_is_not_above_the_upper(template: Template, values: dict[str, str]) -> None:
+    refused(template, values, "random_resize_lower", "must not be above random_resize_upper")
+
+
+@EACH
+def test_two_places_to_start_from_are_refused(template: Template) -> None:
+    refused(template, {"continue_from_eid": "0" * 32, "load_from": "coco"}, "continue_from_eid", "load_from")
+
+
+@EACH
+@pytest.mark.parametrize("source", [{"load_from": "a.pth"}, {"continue_from_eid": "0" * 32}, {"pretrained_weights": "coco"}])
+def test_frozen_stages_want_a_source_of_weights(template: Template, source: dict[str, str]) -> None:
+    values = {"frozen_stages": 2, "pretrained_weights": "none"}
+    refused(template, values, "frozen_stages", "pretrained_weights")
+    assert build(template.params, values | source).frozen_stages == 2
+    assert build(template.params, values | {"frozen_stages": 0}).frozen_stages == 0
+
+
+@EACH
+def test_settings_tell_the_problems_of_both_kinds_at_once(template: Template) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings(template, {"batch_size": 0, "seed": -1, "colour": "blue"})
+    assert len(caught.value.problems) == 3
+    for name in ("batch_size must be", "seed must be", "unknown parameter colour"):
+        assert any(name in problem for problem in caught.value.problems)
+
+
+@EACH
+def test_the_rate_of_a_step_is_batch_size_times_the_rate_of_an_item(template: Template) -> None:
+    assert build(template.params, {"batch_size": 4, "per_item_lrate": 0.001}).learning_rate == pytest.approx(0.004)
+    assert build(template.params, {"per_item_lrate": 0}).learning_rate == 0

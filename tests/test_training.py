@@ -1,0 +1,209 @@
+"""A training, its run, and what goes on from it; all of it real, on a dataset of thirty pictures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+import torch
+from conftest import TINY
+from mlflow import MlflowClient
+
+import detreg
+from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
+from detreg.tracking import runs
+from detreg.training.checkpoints import Checkpoint, load, save
+from detreg.training.weights import CHECKPOINT_TAG
+
+
+def last_checkpoint(eid: str, folder: Path) -> Checkpoint:
+    return load(runs.download(eid, json.loads(runs.find(eid).data.tags[CHECKPOINT_TAG])["last"], folder))
+
+
+def steps(eid: str, metric: str) -> list[int]:
+    return [entry.step for entry in MlflowClient().get_metric_history(eid, metric)]
+
+
+@pytest.fixture(scope="module")
+def trained(store: str, tiny: Path) -> dict[str, Any]:
+    return detreg.train("yolox", data=str(tiny), **TINY)
+
+
+def test_a_run_holds_everything_that_is_promised(trained: dict[str, Any]) -> None:
+    run = runs.find(trained["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["image_size"] == "64" and run.data.params["load_from"] == "none" and run.data.params["seed"] == "0"
+    assert run.data.tags["detreg.template"] == "yolox" and run.data.tags["detreg.version"] == detreg.__version__
+    wanted = {"train/loss", "train/loss_cls", "train/loss_bbox", "train/loss_obj", "train/lr", "val/mAP", "val/mAP_50", "val/mAP_75"}
+    wanted |= {"mAP", "mAP_50", "mAP_75", "test/mAP", "parity/matched", "val/AP/boat", "val/AP/house", "val/AP/balloon"}
+    assert wanted <= run.data.metrics.keys()
+    assert steps(run.info.run_id, "val/mAP") == steps(run.info.run_id, "train/loss") == [1, 2]
+    entity = run.inputs.dataset_inputs[0].dataset
+    assert entity.digest == trained["dataset_digest"] and json.loads(entity.schema)["classes"] == ["balloon", "boat", "house"]
+    names = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"config.py", "params.json", "report", "checkpoints"} <= names
+    version = MlflowClient().get_model_version_by_alias("yolox", "champion")
+    assert version.run_id == run.info.run_id and str(version.version) == trained["model_version"]
+
+
+def test_the_registered_model_detects_without_torch(trained: dict[str, Any], store: str, tiny: Path) -> None:
+    picture = next(tiny.rglob("*.jpg"))
+    code = (
+        "import sys; from detreg import Detector; from detreg.inference.pictures import read\n"
+        f"found = Detector.load('models:/yolox@champion')(read({str(picture)!r}), score_threshold=0.0)\n"
+        "print(found.boxes.dtype, found.labels.dtype, sorted({'torch', 'mmdet', 'mmcv', 'mmengine'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "float32 int64 []"
+
+
+def test_more_epochs_resume_and_metrics_go_on(trained: dict[str, Any], tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = TINY | {"num_epochs": 3, "continue_from_eid": trained["run_id"]}
+    child = detreg.train("yolox", data=str(tiny), **values)
+    assert f"Resumes run {trained['run_id']} after epoch 2 of 3" in capsys.readouterr().out
+    assert steps(child["run_id"], "val/mAP") == [3]
+    assert runs.find(child["run_id"]).data.tags["detreg.parent_eid"] == trained["run_id"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"data": "other"}, "its dataset is another one"),
+        ({"per_item_lrate": 0.001}, "hyperparameters differ: per_item_lrate was 0.00015625, now 0.001"),
+        ({}, "it has done 2 epochs already and num_epochs=2"),
+    ],
+)
+def test_what_differs_starts_from_the_weights_and_says_why(
+    change: dict[str, Any], reason: str, trained: dict[str, Any], tiny: Path, other: Path
+) -> None:
+    from detreg.data.dataset import load as load_dataset
+    from detreg.pipeline import settings
+    from detreg.templates import find
+    from detreg.training.weights import resolve
+
+    values = TINY | {"continue_from_eid": trained["run_id"]} | change
+    data = {"other": other}.get(values.pop("data", ""), tiny)
+    template = find("yolox")
+    start = resolve(template, settings(template, values)[0], load_dataset(data))
+    assert start.sentence.startswith(f"Starts a new training from the best weights of run {trained['run_id']}, because {reason}")
+    assert start.resume is None and start.weights is not None and start.parent == trained["run_id"]
+
+
+def test_a_killed_training_ends_as_the_uninterrupted_one(store: str, tiny: Path, tmp_path: Path) -> None:
+    """kill -9 after the first epoch, with two loading processes and an average of the weights; then on to the end."""
+    values = TINY | {"num_epochs": 3, "num_workers": 2, "random_resize_upper": 96}
+    whole = detreg.train("yolox", data=str(tiny), **values)
+    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    experiment = runs.find(whole["run_id"]).info.experiment_id
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "MLFLOW_EXPERIMENT_ID": experiment}
+    command = [sys.executable, "-m", "detreg", "train", "yolox", "--data", str(tiny), *words]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    eid = ""
+    for line in process.stdout:
+        if line.startswith("MLflow run (eid)"):
+            eid = line.split()[3]
+        if line.startswith("epoch 1/3"):
+            process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    done = last_checkpoint(eid, tmp_path / "killed").epoch
+    assert 1 <= done < 3
+
+    resumed = detreg.train("yolox", data=str(tiny), **values, continue_from_eid=eid)
+    assert steps(resumed["run_id"], "val/mAP") == list(range(done + 1, 4))
+    a, b = (last_checkpoint(result["run_id"], tmp_path / result["run_id"]) for result in (whole, resumed))
+    assert [entry["train/loss"] for entry in a.history] == [entry["train/loss"] for entry in b.history]
+    assert all(torch.equal(value, b.state_dict[name]) for name, value in a.state_dict.items())
+    assert resumed["mAP"] == whole["mAP"]
+
+
+def test_frozen_stages_and_a_rate_of_zero_leave_the_weights_alone(trained: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    values = TINY | {"num_epochs": 1, "load_from": f"runs:/{trained['run_id']}", "frozen_stages": 2}
+    frozen = detreg.train("yolox", data=str(tiny), **values)
+    still = detreg.train("yolox", data=str(tiny), **values | {"per_item_lrate": 0.0})
+    tag = json.loads(runs.find(trained["run_id"]).data.tags[CHECKPOINT_TAG])
+    before = load(runs.download(trained["run_id"], tag["best"], tmp_path)).state_dict
+    after = last_checkpoint(frozen["run_id"], tmp_path / "frozen").state_dict
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert changed, "nothing was trained"
+    assert not [name for name in changed if name.startswith(("backbone.stem.", "backbone.stage1.", "backbone.stage2."))]
+    assert any(name.startswith("backbone.stage3.") and name.endswith("running_mean") for name in changed)
+    after = last_checkpoint(still["run_id"], tmp_path / "still").state_dict
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    assert all(torch.equal(value, before[name]) for name, value in after.items() if not name.endswith(statistics))
+
+
+def test_patience_stops(trained: dict[str, Any], tiny: Path) -> None:
+    values = TINY | {"num_epochs": 9, "patience": 1, "per_item_lrate": 0.0, "min_samples_per_epoch": 4}
+    stopped = detreg.train("yolox", data=str(tiny), **values)
+    assert steps(stopped["run_id"], "val/mAP") == [1, 2]
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(trained: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+    checkpoint = last_checkpoint(trained["run_id"], tmp_path)
+    broken = {
+        name: torch.full_like(value, float("nan")) if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()
+    }
+    save(tmp_path / "broken.pth", Checkpoint(broken, checkpoint.classes))
+    with pytest.raises(StoppedError, match=r"no longer a number in epoch 1: halve per_item_lrate"):
+        detreg.train("yolox", data=str(tiny), **TINY | {"load_from": str(tmp_path / "broken.pth")})
+    failed = mlflow.search_runs(order_by=["attributes.start_time DESC"], max_results=1, output_format="list")[0]
+    assert failed.info.status == "FAILED" and "halve per_item_lrate" in failed.data.tags["detreg.failure"]
+
+
+def test_a_model_that_disagrees_is_not_registered(
+    trained: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_graph import dense
+
+    from detreg.export import graph
+
+    checkpoint = last_checkpoint(trained["run_id"], tmp_path)
+    save(tmp_path / "dense.pth", Checkpoint(dense(checkpoint.state_dict), checkpoint.classes))
+    right = graph.select
+    monkeypatch.setattr(graph, "select", lambda boxes, *rest: right(boxes + 3.0, *rest))  # three pixels off
+    versions = len(MlflowClient().search_model_versions("name = 'yolox'"))
+    with pytest.raises(RefusedError, match="disagrees with the trained one"):
+        detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 1, "load_from": str(tmp_path / "dense.pth"), "per_item_lrate": 0.0})
+    assert len(MlflowClient().search_model_versions("name = 'yolox'")) == versions
+
+
+def test_bad_eids_are_refused_before_anything_starts(trained: dict[str, Any], tiny: Path) -> None:
+    def attempt(eid: str) -> None:
+        detreg.train("yolox", data=str(tiny), **TINY, continue_from_eid=eid)
+
+    with mlflow.start_run() as empty:
+        pass
+    with mlflow.start_run() as deleted:
+        pass
+    MlflowClient().delete_run(deleted.info.run_id)
+    before = len(mlflow.search_runs(output_format="list"))
+    for eid, words in (
+        ("latest", "is not the id of an MLflow run"),
+        ("0" * 32, "no run 0000"),
+        (empty.info.run_id, "has no checkpoint to continue from"),
+        (deleted.info.run_id, "is deleted"),
+    ):
+        with pytest.raises(NotFoundError, match=words):
+            attempt(eid)
+    assert len(mlflow.search_runs(output_format="list")) == before
+
+
+def test_weights_of_another_width_are_refused(trained: dict[str, Any], tiny: Path) -> None:
+    source = f"runs:/{trained['run_id']}"
+    with pytest.raises(DataError, match="nothing of the checkpoint's backbone fits this base model"):
+        detreg.train("yolox", data=str(tiny), **TINY | {"load_from": source, "base_model": "yolox_tiny"})
+
+
+def test_amp_needs_a_gpu(store: str, tiny: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UsageError, match="amp=true needs a GPU"):
+        detreg.train("yolox", data=str(tiny), **TINY, amp=True)
