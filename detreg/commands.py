@@ -2,13 +2,14 @@
 
 import argparse
 import json
-from dataclasses import asdict
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from detreg import templates
 from detreg.errors import UsageError
-from detreg.params import declared
+from detreg.params import changed, declared
 from detreg.templates.template import RunOptions
 
 
@@ -68,24 +69,25 @@ def train(arguments: argparse.Namespace) -> int:
 
     params, options = pipeline.settings(template, values)
     trained = pipeline.run(template, params, options)
-    print(_summary(trained))
+    longer = replace(params, num_epochs=min(2 * params.num_epochs, 200), load_from=None, continue_from_eid=trained.run_id)
+    print(_summary(trained, changed(longer) | changed(options)))
     if arguments.json:
         print(json.dumps(asdict(trained)))
     return 0
 
 
-def _summary(trained: Any) -> str:
+def _summary(trained: Any, continued: dict[str, str]) -> str:
     """What came out, and the three commands to try next."""
-    name = f"{trained.model_name}@{trained.alias}"
+    flags = " ".join(f"-P {name}={shlex.quote(value)}" for name, value in continued.items())
     return f"""
 mAP {trained.mAP:.3f}   mAP_50 {trained.mAP_50:.3f}   of the exported model on the val split
 run (eid) {trained.run_id}
 registered {trained.model_name} version {trained.model_version} as {trained.alias}: {trained.reason}
 
 Try next:
-  look      mlflow ui
-  serve     mlflow models serve -m models:/{name} --env-manager local
-  continue  mlflow run . -e {trained.template} --env-manager local -P continue_from_eid={trained.run_id} -P data=...
+  look at it         mlflow ui
+  serve it           mlflow models serve -m models:/{trained.model_name}@{trained.alias} --env-manager local --port 5001
+  continue from it   mlflow run . -e {trained.template} --env-manager local {flags}
 """
 
 

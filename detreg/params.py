@@ -255,6 +255,12 @@ def texts(instance: Any) -> dict[str, str]:
     return {name: param.text(getattr(instance, name)) for name, param in declared(type(instance)).items()}
 
 
+def changed(instance: Any) -> dict[str, str]:
+    """The text form of the values that are not the default."""
+    params = declared(type(instance))
+    return {name: text for name, text in texts(instance).items() if text != params[name].text(params[name].default)}
+
+
 def plain(instance: Any) -> dict[str, Any]:
     """The typed values by name, in JSON's types."""
     values = {name: getattr(instance, name) for name in declared(type(instance))}

@@ -40,6 +40,8 @@ def fit(
 
     Raises StoppedError when the loss is no longer a number, MemoryExhaustedError, and DataError where the start's weights do not fit.
     """
+    # Numbers too small for the usual format make a CPU several times slower, and a network with random weights has many.
+    torch.set_flush_denormal(True)
     config = config.copy()
     config.work_dir = str(run.folder / "work")
     with _quiet():

@@ -1,0 +1,125 @@
+"""The same training by detreg and by MMDetection's own Runner, turn about in one run: seconds per step.
+
+    python benchmarks/train_vs_mmdet.py ../shared/data/bccd ../shared/weights/yolox_nano_coco.pth
+
+yolox_nano, 416 px, 8 images a step, 2 loading processes, 2 epochs with a validation after each, twice each. Both times are of the whole
+training: steps, validation, checkpoints, logging; detreg's also has the uploads to MLflow. Prints detreg's export and report apart.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+VALUES: dict[str, Any] = {
+    "base_model": "yolox_nano",
+    "image_size": 416,
+    "batch_size": 8,
+    "num_epochs": 2,
+    "per_item_lrate": 0.0003125,
+    "num_workers": 2,
+}
+ROUNDS = 2
+
+
+def main(data: str, weights: str) -> None:
+    """Prints both figures and their ratio."""
+    times: dict[str, list[dict[str, float]]] = {"stock": [], "detreg": []}
+    for _ in range(ROUNDS):
+        for side in times:
+            with tempfile.TemporaryDirectory() as folder:
+                environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+                command = [
+                    sys.executable,
+                    str(Path(__file__).resolve()),
+                    "--one",
+                    side,
+                    str(Path(data).resolve()),
+                    str(Path(weights).resolve()),
+                ]
+                done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+            times[side].append(json.loads(done.stdout.splitlines()[-1]))
+            print(side, times[side][-1], flush=True)
+    stock, ours = (statistics.median(entry["per_step"] for entry in times[side]) for side in ("stock", "detreg"))
+    print(f"MMDetection {stock:.3f} s a step, detreg {ours:.3f} s a step: {ours / stock:.3f} times")
+
+
+def one(side: str, data: str, weights: str) -> None:
+    """One training, in a process of its own; its last line is the measurement."""
+    import detreg.training  # brings mmcv's operators before mmdet asks for them
+    from detreg.data.dataset import load
+
+    assert detreg.training
+    dataset = load(data)
+    images = dataset.splits["train"].images
+    steps = -(-images // VALUES["batch_size"]) * VALUES["num_epochs"]
+    seconds, after = stock(dataset, weights) if side == "stock" else ours(data, weights, images)
+    print(json.dumps({"per_step": seconds / steps, "steps": steps, "export_and_report": after}))
+
+
+def ours(data: str, weights: str, images: int) -> tuple[float, float]:
+    """detreg: seconds of fit, and of everything after it."""
+    from detreg import pipeline
+    from detreg.training import engine
+
+    fit, spent = engine.fit, [0.0]
+
+    def timed(*args: Any) -> Any:
+        begun = time.perf_counter()
+        fitted = fit(*args)
+        spent[0] = time.perf_counter() - begun
+        spent.append(time.perf_counter())
+        return fitted
+
+    engine.fit = timed  # type: ignore[assignment]
+    pipeline.train("yolox", data=data, load_from=weights, min_samples_per_epoch=images, **VALUES)
+    return spent[0], time.perf_counter() - spent[1]
+
+
+def stock(dataset: Any, weights: str) -> tuple[float, float]:
+    """MMDetection's packaged configuration with its own hooks, on the same pictures, sizes and rate."""
+    from mmengine.runner import Runner
+
+    from detreg.pipeline import settings
+    from detreg.templates import find
+    from detreg.training.compose import published_config
+
+    template = find("yolox")
+    params, _ = settings(template, VALUES)
+    config = published_config(template, params)
+    text = config.pretty_text.replace("640", "416")
+    config = type(config).fromstring(text, ".py")
+    config.model.data_preprocessor.batch_augments = None
+    config.model.bbox_head.num_classes = len(dataset.classes)
+    workers = {"batch_size": params.batch_size, "num_workers": VALUES["num_workers"], "persistent_workers": False}
+    meta = {"metainfo": {"classes": dataset.classes}, "data_root": "", "data_prefix": {"img": ""}}
+    config.train_dataloader.update(workers)
+    config.train_dataloader.dataset.dataset.update(meta, ann_file=str(dataset.splits["train"].annotations))
+    for name in ("val_dataloader", "test_dataloader"):
+        config[name].update(workers)
+        config[name].dataset.update(meta, ann_file=str(dataset.splits["val"].annotations))
+    for name in ("val_evaluator", "test_evaluator"):
+        config[name].ann_file = str(dataset.splits["val"].annotations)
+    config.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": params.num_epochs, "val_interval": 1}
+    config.param_scheduler = [{"type": "CosineAnnealingLR", "T_max": params.num_epochs, "by_epoch": True, "convert_to_iter_based": True}]
+    config.optim_wrapper.optimizer.lr = params.learning_rate
+    config.custom_hooks[0].num_last_epochs = 1
+    config.default_hooks.checkpoint.interval = 1
+    config.work_dir = "work"
+    config.load_from = weights
+    runner = Runner.from_cfg(config)
+    begun = time.perf_counter()
+    runner.train()
+    return time.perf_counter() - begun, 0.0
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--one":
+        one(*sys.argv[2:])
+    else:
+        main(*sys.argv[1:])
