@@ -11,7 +11,7 @@ from typing import Any
 
 from detreg import __version__, commands, templates
 from detreg.environment import set_defaults
-from detreg.errors import DetregError, DiskError, MemoryExhaustedError, UsageError
+from detreg.errors import DetregError, DiskError, MemoryExhaustedError, NotFoundError, UsageError
 from detreg.params import Param, declared, near
 from detreg.templates.template import RunOptions, Template
 
@@ -64,8 +64,10 @@ def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 def _known(error: Exception) -> DetregError | None:
     if isinstance(error, DetregError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return DiskError(f"{error.filename or 'the disk'} could not be written: {error.strerror}")
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return NotFoundError(f"{error.filename} is not there")
+    if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)):
+        return DiskError(f"{error.filename or 'the disk'}: {error.strerror}")
     if isinstance(error, MemoryError):
         return MemoryExhaustedError("the machine has no memory left: lower batch_size, image_size or num_workers")
     return None
@@ -95,8 +97,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(argv)
     arguments.unknown = _pairs(unknown)
     if unknown and not hasattr(arguments, "values_of"):
-        flags = tuple(f"--{name}" for name in vars(arguments))
-        raise UsageError([f"unknown argument {word}{near(word, flags)}" for word in unknown if word.startswith("-")] or unknown)
+        chosen = subparsers.choices[next(word for word in argv if word in subparsers.choices)]
+        flags = [option[2:] for action in chosen._actions for option in action.option_strings if option.startswith("--")]
+        raise UsageError([f"unknown argument --{name}{near(name, flags)}" for name in arguments.unknown])
     return arguments
 
 
@@ -134,8 +137,10 @@ def _flags(parser: argparse.ArgumentParser, params: dict[str, Param], title: str
 
 def _named_template(argv: list[str]) -> Template | None:
     """The template that stands after the command, whose name is put in place of an alias."""
-    if len(argv) < 2 or argv[1].startswith("-"):
+    if len(argv) < 2 or argv[1] in ("-h", "--help"):
         return None
+    if argv[1].startswith("-"):
+        raise UsageError(f"the template comes first: detreg {argv[0]} TEMPLATE {argv[1]} ...")
     template = templates.find(argv[1])
     argv[1] = template.name
     return template

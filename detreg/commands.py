@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from detreg import templates
 from detreg.errors import UsageError
-from detreg.params import changed, declared
+from detreg.params import build, changed, declared
 from detreg.templates.template import RunOptions
 
 
@@ -149,12 +150,11 @@ def weights(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.template is None:
         raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")
+    template = templates.find(arguments.template)
+    given = {"base_model": arguments.base_model} if arguments.base_model else {}
+    base_model = build(template.params, given).base_model
     from detreg.training.weights import published
 
-    template = templates.find(arguments.template)
-    base_models = declared(template.params)["base_model"]
-    try:
-        print(published(template, base_models.parse(arguments.base_model or base_models.default)))
-    except ValueError as error:
-        raise UsageError(f"base_model must be {error}") from None
+    folder = os.environ.get("DETREG_WEIGHTS")
+    print(published(template, base_model, Path(folder) if folder else None))
     return 0

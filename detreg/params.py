@@ -11,8 +11,10 @@ for a sweep, its range. The text form is what `mlflow run` passes and logs; `non
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeVar
 
 from detreg.errors import UsageError
@@ -48,9 +50,11 @@ class Param:
 
         Raises ValueError with a phrase that completes "NAME must be ..." when the value is not of the type or out of the domain.
         """
+        if isinstance(value, os.PathLike):
+            value = os.fspath(value)
         if isinstance(value, str):
             value = value.strip()
-        if value is None or value == NONE:
+        if value is None or (isinstance(value, str) and value.lower() == NONE):
             if self.optional:
                 return None
             if not (self.choices and NONE in self.choices):
@@ -92,12 +96,15 @@ def _number_text(value: Any) -> str:
 
 
 def _number(param: Param, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{param.domain}, not {value!r}")
+    refused = ValueError(f"{param.domain}, not {value!r}")
+    # Python also reads 1_0 and the digits of other scripts as numbers.
+    plain_text = isinstance(value, str) and value.isascii() and "_" not in value
+    if isinstance(value, bool) or not (plain_text or isinstance(value, Real)):
+        raise refused
     try:
         number = float(value)
-    except ValueError:
-        raise ValueError(f"{param.domain}, not {value!r}") from None
+    except (ValueError, OverflowError):
+        raise refused from None
     if (
         not math.isfinite(number)
         or (param.minimum is not None and number < param.minimum)

@@ -107,12 +107,13 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traine
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
     from detreg.training.compose import compose
-    from detreg.training.engine import fit
+    from detreg.training.engine import check_fit, fit
     from detreg.training.weights import resolve
 
     start = resolve(template, params, dataset)
     job = Job(template, params, options, dataset, start, compose(template, params, dataset, options))
     print(start.sentence, flush=True)
+    check_fit(job.config, template, dataset.classes, start)
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
         record(active, job)

@@ -18,7 +18,7 @@ DEMO = {
     "base_model": "yolox_nano",
     "pretrained_weights": "none",
     "image_size": "160",
-    "num_epochs": "12",
+    "num_epochs": "24",
     "batch_size": "8",
     "min_samples_per_epoch": "160",
     "per_item_lrate": "0.00125",

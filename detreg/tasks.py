@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detreg.data.dataset import load
-from detreg.errors import NotFoundError, UsageError
+from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.params import build
 from detreg.templates.template import Template
 from detreg.tracking import runs
@@ -121,7 +121,10 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
     if not checkpoint.classes:
         raise UsageError(f"{params.load_from} does not name its classes (meta.dataset_meta.CLASSES): a label would be a number only")
     config = network(template, params, published_config(template, params), len(checkpoint.classes))
-    model = build_network(config, checkpoint.state_dict)
+    try:
+        model = build_network(config, checkpoint.state_dict)
+    except RuntimeError as error:
+        raise DataError(f"{params.load_from} does not fit base_model={params.base_model}: name the one it was trained with") from error
     with tempfile.TemporaryDirectory() as folder:
         annotations = _without_boxes(pictures, checkpoint.classes, Path(folder))
         trained = dict(predict(model, loader(template, params, annotations, checkpoint.classes, 0), checkpoint.classes))

@@ -176,7 +176,7 @@ def test_every_base_model_has_a_configuration_and_a_verifiable_file(template: Te
 
 @EACH
 def test_the_schedule_is_a_factor_of_the_rate(template: Template) -> None:
-    factors = [template.schedule.factor(step / 1000) for step in range(1000)]
+    factors = [template.schedule.factor(step / 1000, 1000) for step in range(1000)]
     assert all(0 <= factor <= 1 for factor in factors)
     assert max(factors) == pytest.approx(1.0, abs=0.01)
     assert factors[-1] < 0.5

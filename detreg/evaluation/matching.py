@@ -55,13 +55,19 @@ def assign(overlap: Floats, iou: float, crowd: Bools | None = None) -> Ints:
     return assigned
 
 
-def match(a: Detections, b: Detections, iou: float = 0.99, score_tolerance: float | None = None) -> Ints:
+def match(
+    a: Detections, b: Detections, iou: float = 0.99, score_tolerance: float | None = None, corner_tolerance: float | None = None
+) -> Ints:
     """Pair the detections of one model with those of another, one to one and within the same class.
 
     Returns (k, 2) indices into a and b, in falling order of a's score. With score_tolerance a pair's scores differ by at most that
-    much. Labels are compared as numbers: both sides must count the same classes.
+    much. With corner_tolerance, in pixels, boxes whose corners are that close pair whatever their overlap: a box of a few pixels
+    loses it to rounding. Labels are compared as numbers: both sides must count the same classes.
     """
     overlap = overlaps(a.boxes, b.boxes)
+    if corner_tolerance is not None:
+        apart = np.abs(a.boxes[:, None].astype(np.float64) - b.boxes[None]).max(axis=-1)
+        overlap = np.where(apart <= corner_tolerance, np.maximum(overlap, 1.0 - apart / 1000), overlap)
     allowed = a.labels[:, None] == b.labels[None]
     if score_tolerance is not None:
         allowed &= np.abs(a.scores[:, None].astype(np.float64) - b.scores[None]) <= score_tolerance

@@ -15,6 +15,8 @@ SCORE_FROM = 0.05
 """Detections under this score are not compared: there are many, and none is ever looked at."""
 IOU = 0.99
 SCORE_TOLERANCE = 0.001
+CORNER_TOLERANCE = 0.1
+"""Pixels. A box of less than ten pixels can have less than IOU for this rounding alone."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Parity:
 def matched(a: Mapping[int, Detections], b: Mapping[int, Detections]) -> tuple[int, int]:
     """How many detections of `a` and `b` over SCORE_FROM have a partner in the other model, and how many there are.
 
-    Partners have one class, an IoU over IOU and scores within SCORE_TOLERANCE.
+    Partners have one class, an IoU over IOU or corners within CORNER_TOLERANCE, and scores within SCORE_TOLERANCE.
     """
     with_partner = total = 0
     for image in a.keys() | b.keys():
-        pairs = match(a[image], b[image], iou=IOU, score_tolerance=SCORE_TOLERANCE)
+        pairs = match(a[image], b[image], iou=IOU, score_tolerance=SCORE_TOLERANCE, corner_tolerance=CORNER_TOLERANCE)
         for detections, partners in ((a[image], {i for i, _ in pairs}), (b[image], {j for _, j in pairs})):
             compared = {position for position, value in enumerate(detections.scores) if value >= SCORE_FROM}
             with_partner += len(compared & partners)

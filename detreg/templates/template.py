@@ -39,12 +39,12 @@ class InputSpec:
 class Schedule:
     """The published schedule in epochs, scaled to the length of a training.
 
-    `factor` maps progress to a factor of the learning rate. Both depend on progress alone, so a continued training is exact.
+    The learning rate depends on progress alone, so a continued training is exact.
     """
 
     epochs: int
-    factor: Callable[[float], float]
-    """From progress in [0, 1) to the factor of the learning rate."""
+    factor: Callable[[float, int], float]
+    """From progress in [0, 1) and the number of all steps to the factor of the learning rate."""
     plain_epochs: int = 0
     """Published number of last epochs with neither Mosaic nor MixUp."""
 

@@ -68,15 +68,16 @@ class RandomBatchResize(nn.Module):
 
     def __init__(self, lower: Sequence[int], upper: Sequence[int], image_size: Sequence[int], divisor: int = 32) -> None:
         super().__init__()
-        self.low, self.high = lower[0] // divisor, upper[0] // divisor
-        self.unit = divisor / image_size[0]
+        self.ranges = [(low // divisor, high // divisor, size) for low, high, size in zip(lower, upper, image_size, strict=True)]
         self.divisor = divisor
 
     def forward(self, inputs: Tensor, data_samples: list[Any]) -> tuple[Tensor, list[Any]]:
         """`inputs` (n, 3, h, w) and the boxes of `data_samples`, both resized."""
         height, width = inputs.shape[-2:]
-        factor = random.randint(self.low, self.high) * self.unit
-        new_h, new_w = (max(1, round(side * factor / self.divisor)) * self.divisor for side in (height, width))
+        factors = [random.randint(low, high) * self.divisor / size for low, high, size in self.ranges]
+        new_w, new_h = (
+            max(1, round(side * factor / self.divisor)) * self.divisor for side, factor in ((width, factors[0]), (height, factors[-1]))
+        )
         if (new_h, new_w) == (height, width):
             return inputs, data_samples
         scale = inputs.new_tensor([new_w / width, new_h / height, new_w / width, new_h / height])

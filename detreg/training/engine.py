@@ -77,6 +77,12 @@ def fit(
     return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
 
 
+def check_fit(config: Config, template: Template, classes: tuple[str, ...], start: Start) -> None:
+    """Raises DataError where the start's weights do not fit, before a run begins."""
+    if start.weights is not None:
+        fill(build_network(config.model, None), start.weights, classes, template.class_layers)
+
+
 def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor] | None) -> torch.nn.Module:
     """The network of a model configuration with these weights, or random ones, ready to predict, on the GPU where there is one."""
     register_all_modules(init_default_scope=False)

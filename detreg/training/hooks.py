@@ -53,13 +53,13 @@ class LearningRateHook(Hook):
 
     priority = "VERY_HIGH"
 
-    def __init__(self, rate: float, factor: Callable[[float], float]) -> None:
+    def __init__(self, rate: float, factor: Callable[[float, int], float]) -> None:
         self.rate = rate
         self.factor = factor
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
         """Sets every group's rate."""
-        rate = self.rate * self.factor(runner.iter / runner.max_iters)
+        rate = self.rate * self.factor(runner.iter / runner.max_iters, runner.max_iters)
         for group in runner.optim_wrapper.param_groups:
             group["lr"] = rate
 

@@ -98,8 +98,8 @@ def _differences(before: Mapping[str, Any], template: Template, params: CommonPa
     return ""
 
 
-def published(template: Template, base_model: str) -> Path:
-    """The published checkpoint of a base model: from the folder DETREG_WEIGHTS, from the cache, or downloaded and verified.
+def published(template: Template, base_model: str, into: Path | None = None) -> Path:
+    """The published checkpoint of a base model: from the folder DETREG_WEIGHTS, or downloaded into the cache (or `into`) and verified.
 
     Raises UsageError where nobody published one, UnreachableError where it cannot be downloaded, DataError for a wrong sha256.
     """
@@ -114,7 +114,7 @@ def published(template: Template, base_model: str) -> Path:
             f"nobody published COCO weights of {base_model} in MMDetection's layout: put a file {name} into a folder and set "
             f"DETREG_WEIGHTS to the folder, or take pretrained_weights=none, or base_model={'|'.join(alike)}"
         )
-    return download(weights.url, cache() / name, weights.sha256)
+    return download(weights.url, (into or cache()) / name, weights.sha256)
 
 
 def cache() -> Path:
@@ -162,9 +162,10 @@ def _fetch_any(source: str) -> Path:
         return download(url, cache() / name, fragment.removeprefix("sha256="))
     if re.match(r"(runs|models):/", source):
         return _from_mlflow(source)
-    if not Path(source).is_file():
+    path = Path(source).expanduser()
+    if not path.is_file():
         raise NotFoundError(f"load_from={source} is not a file; it takes coco, a URL, a path, runs:/..., or models:/...")
-    return Path(source)
+    return path
 
 
 def _from_mlflow(uri: str) -> Path:
@@ -199,8 +200,10 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
         layer = next((layer for layer in layers if re.fullmatch(layer.pattern, name)), None)
         if name not in own:
             continue
-        if layer is not None:
+        if layer is not None and own[name].shape[1:] == value.shape[1:] and len(value) == layer.groups * len(start.classes):
             fitting[name] = _by_class(own[name].clone(), value, classes, start.classes, layer.groups)
+        elif layer is not None and not start.classes:
+            misfits.append(f"{name} is of classes that the checkpoint does not name")
         elif own[name].shape == value.shape:
             fitting[name] = value
         else:
@@ -224,8 +227,6 @@ def _some(names: list[str]) -> str:
 
 def _by_class(own: Tensor, other: Tensor, classes: tuple[str, ...], other_classes: tuple[str, ...], groups: int) -> Tensor:
     """`own` with the rows of the classes that both know, in each of `groups` blocks of one row per class."""
-    if own.shape[1:] != other.shape[1:] or other.shape[0] != groups * len(other_classes):
-        return own
     target = own.view(groups, len(classes), *own.shape[1:])
     source = other.view(groups, len(other_classes), *other.shape[1:])
     for position, name in enumerate(classes):
