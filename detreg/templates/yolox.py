@@ -52,9 +52,9 @@ class YoloxParams(CommonParams):
 def learning_rate_factor(progress: float, steps: int) -> float:
     """Quadratic warm-up for 5 of 300 epochs, cosine down to a twentieth at 285, constant to the end.
 
-    A short training warms up for 20 steps, or a fifth of them: at the full rate in its second step the network collapses.
+    A short training warms up for 5 steps, or a fifth of them: at the full rate in its second step the network collapses.
     """
-    warm, flat, floor = max(5 / 300, min(20 / steps, 0.2)), 285 / 300, 0.05
+    warm, flat, floor = max(5 / 300, min(5 / steps, 0.2)), 285 / 300, 0.05
     if progress < warm:
         return (progress / warm) ** 2
     if progress >= flat:
