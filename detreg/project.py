@@ -22,6 +22,7 @@ DEMO = {
     "batch_size": "8",
     "min_samples_per_epoch": "160",
     "per_item_lrate": "0.00125",
+    "registered_model_name": "demo",  # leaves the name yolox, and its champion, to real data
 }
 """The entry point `main`: learns the built-in sample from nothing in minutes on two CPU cores."""
 

@@ -48,6 +48,37 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of yolox_nano that finds much, though nothing true, on the tiny dataset."""
+    from detreg.data.dataset import load
+    from detreg.pipeline import settings
+    from detreg.templates import find
+    from detreg.training.checkpoints import Checkpoint, save
+    from detreg.training.compose import compose
+    from detreg.training.engine import build_network
+
+    template, dataset = find("yolox"), load(tiny)
+    params, options = settings(template, TINY)
+    network = build_network(compose(template, params, dataset, options).model, None)
+    path = tmp_path_factory.mktemp("weights") / "dense.pth"
+    save(path, Checkpoint(dense(network.state_dict()), dataset.classes))
+    return path
+
+
+def dense(state: dict[str, Any]) -> dict[str, Any]:
+    """Random weights that score every class somewhere, none so sure that two classes both round to 1."""
+    import torch
+
+    torch.manual_seed(0)
+    for key, value in state.items():
+        if key.endswith("running_var"):
+            value.fill_(0.3)
+        elif "multi_level_conv_cls" in key or "multi_level_conv_obj" in key:
+            value.copy_(torch.randn_like(value) * 0.1)
+    return state
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URI of a SQLite tracking store, in use while a module's tests run; artifacts lie beside it."""

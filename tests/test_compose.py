@@ -118,7 +118,7 @@ def test_random_sizes_are_composed_only_where_they_are_asked_for(dataset: Datase
     assert (resize["lower"], resize["upper"], resize["image_size"]) == ((128,), (192,), (128,))
 
 
-@pytest.mark.parametrize(("num_epochs", "plain"), [(1, 0), (2, 1), (20, 1), (50, 2), (200, 10)])
+@pytest.mark.parametrize(("num_epochs", "plain"), [(1, 1), (2, 2), (20, 2), (50, 2), (200, 10)])
 def test_the_last_epochs_are_plain(dataset: Dataset, num_epochs: int, plain: int) -> None:
     hooks = {hook["type"]: hook for hook in composed(dataset, num_epochs=num_epochs, **NANO)["custom_hooks"]}
     assert hooks["PlainEpochsHook"]["epochs"] == plain

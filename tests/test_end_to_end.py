@@ -88,9 +88,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 
 @pytest.fixture(scope="module")
-def run(desk: Desk, tiny: Path) -> dict[str, Any]:
+def run(desk: Desk, tiny: Path, dense_checkpoint: Path) -> dict[str, Any]:
     """A training by `mlflow run`, with values that MLflow has already logged in the user's spelling."""
-    values = TINY | {"data": tiny, "per_item_lrate": "1e-3", "run_name": "first one"}
+    values = TINY | {"data": tiny, "load_from": dense_checkpoint, "per_item_lrate": "1e-6", "run_name": "first one"}
     words = [word for name, value in values.items() for word in ("-P", f"{name}={value}")]
     done = desk("mlflow", "run", str(ROOT), "-e", "MMDetection_YOLOX", "--env-manager", "local", *words)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -101,7 +101,7 @@ def run(desk: Desk, tiny: Path) -> dict[str, Any]:
 def test_mlflow_run_logs_one_run(run: dict[str, Any]) -> None:
     assert run["info"]["status"] == "FINISHED"
     params = {entry["key"]: entry["value"] for entry in run["data"]["params"]}
-    assert params["per_item_lrate"] == "1e-3" and params["base_model"] == "yolox_nano" and params["amp"] == "false"
+    assert params["per_item_lrate"] == "1e-6" and params["base_model"] == "yolox_nano" and params["amp"] == "false"
     metrics = {entry["key"] for entry in run["data"]["metrics"]}
     assert {"mAP", "val/mAP", "train/loss", "test/mAP", "parity/matched"} <= metrics
     assert any(name.startswith("system/") for name in metrics) or run["info"]["end_time"] - run["info"]["start_time"] < 20_000
@@ -119,7 +119,7 @@ def test_a_run_that_is_refused_says_why(desk: Desk, run: dict[str, Any]) -> None
 
 def test_it_goes_on_from_the_server_alone(desk: Desk, run: dict[str, Any], tiny: Path) -> None:
     """In another folder with another cache, as on another machine."""
-    values = TINY | {"data": tiny, "per_item_lrate": 0.001, "num_epochs": 3, "continue_from_eid": run["info"]["run_id"]}
+    values = TINY | {"data": tiny, "per_item_lrate": 1e-6, "num_epochs": 3, "continue_from_eid": run["info"]["run_id"]}
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     away = desk.folder / "away"
     away.mkdir()

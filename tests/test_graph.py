@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import dense
 
 from detreg.data.dataset import load
 from detreg.evaluation.ground_truth import GroundTruth
@@ -40,17 +41,6 @@ def test_the_file_finds_what_the_network_finds(name: str, sizes: dict[str, objec
     assert abs(compare(truth, exported, trained).difference) <= 0.001
     assert detector.card == about
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == OPSET
-
-
-def dense(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Random weights that score every class somewhere, none so sure that two classes both round to 1."""
-    torch.manual_seed(0)
-    for key, value in state.items():
-        if key.endswith("running_var"):
-            value.fill_(0.3)
-        elif "multi_level_conv_cls" in key or "multi_level_conv_obj" in key:
-            value.copy_(torch.randn_like(value) * 0.1)
-    return state
 
 
 def test_select_equals_mmcvs_batched_nms() -> None:

@@ -159,19 +159,15 @@ def test_a_loss_that_is_no_number_stops_with_advice(trained: dict[str, Any], tin
 
 
 def test_a_model_that_disagrees_is_not_registered(
-    trained: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: dict[str, Any], tiny: Path, dense_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_graph import dense
-
     from detreg.export import graph
 
-    checkpoint = last_checkpoint(trained["run_id"], tmp_path)
-    save(tmp_path / "dense.pth", Checkpoint(dense(checkpoint.state_dict), checkpoint.classes))
     right = graph.select
     monkeypatch.setattr(graph, "select", lambda boxes, *rest: right(boxes + 3.0, *rest))  # three pixels off
     versions = len(MlflowClient().search_model_versions("name = 'yolox'"))
     with pytest.raises(RefusedError, match="disagrees with the trained one"):
-        detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 1, "load_from": str(tmp_path / "dense.pth"), "per_item_lrate": 0.0})
+        detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 1, "load_from": str(dense_checkpoint), "per_item_lrate": 0.0})
     assert len(MlflowClient().search_model_versions("name = 'yolox'")) == versions
 
 
