@@ -137,7 +137,7 @@ def test_predict_evaluate_export_and_promote(desk: Desk, run: dict[str, Any], ti
     rows = json.loads((desk.folder / "found/predictions.json").read_text())
     assert len(list((desk.folder / "found").glob("*.jpg"))) == len(list(tiny.rglob("*.jpg")))
     assert rows and {"image_id", "category_id", "category_name", "bbox", "score", "file_name"} <= rows[0].keys()
-    result = json.loads(desk.good("detreg", "evaluate", run["info"]["run_id"], "--data", str(tiny), "--json"))
+    result = json.loads(desk.good("detreg", "evaluate", run["info"]["run_id"], "--data", str(tiny), "--json").splitlines()[-1])
     trained = {entry["key"]: entry["value"] for entry in run["data"]["metrics"]}
     assert result["mAP"] == pytest.approx(trained["mAP"], abs=1e-9)
     desk.good("detreg", "export", "models:/yolox@champion", "--out", "model.onnx")
