@@ -192,7 +192,7 @@ for name in ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "onnx"):
     sys.modules[name] = None
 import mlflow, pandas
 model = mlflow.pyfunc.load_model(sys.argv[1])
-print(len(model.predict(pandas.DataFrame({"image": [open(sys.argv[2], "rb").read()]})).boxes[0]))
+print(len(model.predict(pandas.DataFrame({"image": [open(sys.argv[2], "rb").read()]}))[0]["boxes"]))
 print(sys.modules["detreg"].__file__)
 """
     (logged.folder.parent / "boats.jpg").write_bytes(JPEG)

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detreg.data.dataset import Dataset
+from detreg.data.source import cache_folder
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.params import plain
 from detreg.templates.template import ClassLayer, CommonParams, Template
@@ -118,8 +119,8 @@ def published(template: Template, base_model: str, into: Path | None = None) -> 
 
 
 def cache() -> Path:
-    """Where downloads are kept: DETREG_CACHE, or detreg's folder in the user's cache."""
-    return Path(os.environ.get("DETREG_CACHE") or Path.home() / ".cache" / "detreg") / "weights"
+    """Where downloads are kept."""
+    return cache_folder() / "weights"
 
 
 def download(url: str, path: Path, sha256: str = "") -> Path:
