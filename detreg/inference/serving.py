@@ -38,7 +38,7 @@ class ServedDetector(PythonModel):
         self.detector = Detector.load(context.artifacts["onnx"], require_gpu=asked or configured)
         answer_in_one_line()
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:  # noqa: ARG002, E501
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:  # noqa: ARG002
         """Detects in the pictures of the column `image`: a dict for each row, in the rows' order.
 
         Dicts, because building a table and taking it apart again costs a third of a small network's time.
