@@ -140,6 +140,29 @@ def test_frozen_stages_and_a_rate_of_zero_leave_the_weights_alone(trained: dict[
     assert all(torch.equal(value, before[name]) for name, value in after.items() if not name.endswith(statistics))
 
 
+def test_an_interruption_keeps_the_last_finished_epoch(
+    trained: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Uploads are held back here after the first, as a slow artifact store does."""
+    from detreg.tracking.runs import Run
+    from detreg.training import hooks
+
+    log_metrics = Run.log_metrics
+
+    def interrupted(self: Run, values: dict[str, float], step: int = 0) -> None:
+        log_metrics(self, values, step)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(hooks, "UPLOAD_SHARE", 0.0)
+    monkeypatch.setattr(Run, "log_metrics", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 4})
+    killed = mlflow.search_runs(order_by=["attributes.start_time DESC"], max_results=1, output_format="list")[0]
+    assert killed.info.status == "KILLED"
+    assert last_checkpoint(killed.info.run_id, tmp_path).epoch == 2
+
+
 def test_patience_stops(trained: dict[str, Any], tiny: Path) -> None:
     values = TINY | {"num_epochs": 9, "patience": 1, "per_item_lrate": 0.0, "min_samples_per_epoch": 4}
     stopped = detreg.train("yolox", data=str(tiny), **values)

@@ -2,8 +2,8 @@
 
     mlflow run . -e yolox -P data=/data/boats -P base_model=yolox_tiny -P image_size=416
 
-A few hundred pictures at 640 px and 50 epochs take yolox_s about half an hour on one recent GPU. On two CPU cores, yolox_nano at
-416 px takes about 1.4 s per step of 8 images. With `pretrained_weights=coco` expect most of the final mAP within the first epochs.
+On two CPU cores, yolox_nano at 416 px takes about 0.7 s per step of 8 images; 8 epochs on 205 pictures give a val mAP of 0.54.
+With `pretrained_weights=coco` expect most of the final mAP within the first epochs.
 """
 
 import math

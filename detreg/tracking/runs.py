@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 import tempfile
 import time
 import warnings
@@ -48,7 +49,7 @@ class Run:
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs metrics in one request. What is not finite is left out: MLflow reads NaN back as 1.8e308.
 
-        A tracking server that does not answer costs nothing but a warning here; the values go with the next call.
+        A tracking server that does not answer costs nothing but a line on stderr here; the values go with the next call.
         """
         from mlflow.entities import Metric
         from mlflow.exceptions import MlflowException
@@ -60,7 +61,7 @@ class Run:
                 _client().log_batch(self.id, metrics=self._pending[first : first + 1000])
             self._pending.clear()
         except MlflowException as error:
-            warnings.warn(f"metrics wait for the tracking server: {one_line(error)}", stacklevel=2)
+            print(f"metrics wait for the tracking server: {one_line(error)}", file=sys.stderr, flush=True)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags; a value longer than MLflow takes is cut."""

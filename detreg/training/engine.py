@@ -61,6 +61,7 @@ def fit(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             runner.train()
+        epochs.upload_kept()
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryExhaustedError(
             f"the GPU has no memory left at batch_size={params.batch_size} and image_size={params.image_size}: "
@@ -74,6 +75,9 @@ def fit(
     finally:
         if epochs.bar is not None:
             epochs.bar.close()
+        # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
+        with contextlib.suppress(Exception):
+            epochs.upload_kept()
     return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from detreg.errors import StoppedError
-from detreg.tracking.runs import Run
+from detreg.tracking.runs import Run, one_line
 from detreg.training.checkpoints import Checkpoint, save
 from detreg.training.components import epoch_seed
 from detreg.training.weights import CHECKPOINT_TAG
@@ -129,6 +129,7 @@ class EpochHook(Hook):
         self.losses = _Losses()
         self.bar: tqdm[Any] | None = None
         self.uploads = 0
+        self.uploaded_epoch = self.kept_epoch = 0
         self.uploaded_at, self.upload_seconds = time.monotonic(), 0.0
         self.begun = time.monotonic()
         self.begun_epoch = before.epoch if before else 0
@@ -159,7 +160,7 @@ class EpochHook(Hook):
 
     def diverged(self, runner: Runner) -> StoppedError:
         """The error for a training whose loss or weights are no longer numbers."""
-        kept = f", or continue from run {self.run.id}, whose checkpoint of epoch {runner.epoch} is good" if self.history else ""
+        kept = f", or continue from run {self.run.id}, whose checkpoint of epoch {self.kept_epoch} is good" if self.kept_epoch else ""
         return StoppedError(
             f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and start again{kept}"
         )
@@ -188,9 +189,10 @@ class EpochHook(Hook):
             print(f"Stops: no better mAP for {self.patience} epochs (patience)", file=sys.stderr, flush=True)
             runner.train_loop.stop_training = True
 
-    def after_train(self, runner: Runner) -> None:  # noqa: ARG002
-        """Uploads what was not yet."""
-        self._upload(self.history[-1]["epoch"])
+    def upload_kept(self) -> None:
+        """Uploads the checkpoints of the last finished epoch, unless they are there already."""
+        if self.kept_epoch > self.uploaded_epoch:
+            self._upload()
 
     def _left(self, runner: Runner, steps: int) -> str:
         """The time to the end of training, in minutes and seconds, after `steps` of all steps are done."""
@@ -210,17 +212,22 @@ class EpochHook(Hook):
         save(self.folder / "last.pth", Checkpoint(*state, training=training))
         if better:
             save(self.folder / "best.pth", Checkpoint(*state))
+        self.kept_epoch = runner.epoch
         if (time.monotonic() - self.uploaded_at) * UPLOAD_SHARE >= self.upload_seconds:
-            self._upload(runner.epoch)
+            try:
+                self._upload()
+            except Exception as error:  # the next epoch, or the end, tries again
+                print(f"the checkpoints wait for the artifact store: {one_line(error)}", file=sys.stderr, flush=True)
 
-    def _upload(self, epoch: float) -> None:
+    def _upload(self) -> None:
         """Uploads both checkpoints beside the previous ones, then says in a tag which are whole: a kill in between loses nothing."""
         begun = time.monotonic()
         slot = f"checkpoints/{self.uploads % 2}"
         for name in ("last.pth", "best.pth"):
             self.run.log_file(self.folder / name, slot)
-        where = {"epoch": int(epoch), "last": f"{slot}/last.pth", "best": f"{slot}/best.pth"}
+        where = {"epoch": self.kept_epoch, "last": f"{slot}/last.pth", "best": f"{slot}/best.pth"}
         self.run.set_tags({CHECKPOINT_TAG: json.dumps(where)})
         self.uploads += 1
+        self.uploaded_epoch = self.kept_epoch
         self.uploaded_at = time.monotonic()
         self.upload_seconds = self.uploaded_at - begun
