@@ -5,6 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
+from detreg.environment import set_defaults
 from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.inference.mlflow_errors import mlflow_errors
 
@@ -39,6 +40,7 @@ def read_model(model: str | os.PathLike[str]) -> bytes:
 
 
 def _download(uri: str, missing: str) -> bytes:
+    set_defaults()  # before MLflow is imported: no progress bar of its own
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder, mlflow_errors(missing):
