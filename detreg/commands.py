@@ -145,16 +145,22 @@ def weights(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         chosen = [templates.find(arguments.template)] if arguments.template else templates.TEMPLATES.values()
         for template in chosen:
-            for name, weights in template.weights.items():
-                print(f"{template.name:14}{name:22}{weights.url or 'not published in this layout'}")
+            for name, weights in template.base_models.items():
+                sources = [source for source in (weights.url, weights.imagenet) if source]
+                print(f"{template.name:14}{name:22}{' '.join(sources) or 'not published in this layout'}")
         return 0
     if arguments.template is None:
         raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")
     template = templates.find(arguments.template)
     given = {"base_model": arguments.base_model} if arguments.base_model else {}
     base_model = build(template.params, given).base_model
-    from detreg.training.weights import published
+    from detreg.training.weights import imagenet, published
 
     folder = os.environ.get("DETREG_WEIGHTS")
-    print(published(template, base_model, Path(folder) if folder else None))
+    into = Path(folder) if folder else None
+    known = template.base_models[base_model]
+    if known.url or not known.imagenet:
+        print(published(template, base_model, into))
+    if known.imagenet:
+        print(imagenet(template, base_model, into))
     return 0

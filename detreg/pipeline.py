@@ -113,7 +113,7 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traine
     start = resolve(template, params, dataset)
     job = Job(template, params, options, dataset, start, compose(template, params, dataset, options))
     print(start.sentence, flush=True)
-    check_fit(job.config, template, dataset.classes, start)
+    check_fit(job.config, template, params, dataset.classes, start)
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
         record(active, job)
@@ -197,7 +197,7 @@ def export(active: Run, job: Job, fitted: "Fitted") -> "tuple[Path, dict[int, De
     network = build_network(job.config.model, checkpoints.load(fitted.checkpoint).state_dict)
     found = dict(predict(network, job.config.val_dataloader, job.dataset.classes))
     made_of = card(job.template, job.params, job.dataset.classes, job.options.score_threshold, job.dataset.digest, active.id)
-    return graph.export(network, job.template.input, made_of, active.folder / f"{job.template.name}.onnx"), found
+    return graph.export(network, job.template.base_model(job.params).input, made_of, active.folder / f"{job.template.name}.onnx"), found
 
 
 def report(active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "GroundTruth", predictions: "dict[int, Detections]") -> None:

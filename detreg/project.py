@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detreg.params import declared
 from detreg.templates import TEMPLATES
-from detreg.templates.template import RunOptions, Template
+from detreg.templates.template import BaseModel, RunOptions, Template
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,13 +80,21 @@ def templates_page() -> str:
     """docs/templates.md: each template with its hyperparameters, then the run options."""
     lines = ["# Templates and their hyperparameters", "", f"<!-- {GENERATED} -->", ""]
     lines += ["A value is written the same everywhere: `--name value`, `-P name=value`, `detreg.train(name=value)`. `none` is empty.", ""]
+    lines += ["Parameters (millions, at 80 classes) and GFLOPs (one square picture of the default image_size) are counted by a test.", ""]
     for template in TEMPLATES.values():
         lines += [f"## {template.name}", "", f"Also accepted as {', '.join(template.aliases)}. {template.description}", ""]
-        lines += ["| base model | COCO val2017 box AP, published | weights |", "|---|---|---|"]
-        for name, weights in template.weights.items():
-            lines.append(f"| {name} | {weights.coco_ap} | {'`coco`' if weights.url else 'a file of yours in `DETREG_WEIGHTS`'} |")
+        lines += [f"When to choose it: {template.when}", ""]
+        lines += ["| base model | parameters | GFLOPs | COCO val2017 box AP, published | weights |", "|---|---|---|---|---|"]
+        lines += [_base_model_row(name, base_model) for name, base_model in template.base_models.items()]
         lines += ["", *_table(template.params), ""]
     return "\n".join([*lines, "## Run options", "", "The same for every template.", "", *_table(RunOptions)]) + "\n"
+
+
+def _base_model_row(name: str, base_model: BaseModel) -> str:
+    weights = [word for word, known in (("`coco`", base_model.url), ("`imagenet`", base_model.imagenet)) if known]
+    ap = "not published" if base_model.coco_ap is None else str(base_model.coco_ap)
+    own = f"a file {name}_coco.pth of yours in `DETREG_WEIGHTS`"
+    return f"| {name} | {base_model.parameters:.3g} | {base_model.gflops:.3g} | {ap} | {', '.join(weights) or own} |"
 
 
 def _table(cls: type) -> list[str]:

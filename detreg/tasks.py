@@ -129,7 +129,9 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
         annotations = _without_boxes(pictures, checkpoint.classes, Path(folder))
         trained = dict(predict(model, loader(template, params, annotations, checkpoint.classes, 0), checkpoint.classes))
         about = card(template, params, checkpoint.classes, score_threshold=0.05, digest=None, eid=None)
-        exported = predict_split(Detector.load(export(model, template.input, about, Path(out))), GroundTruth.load(annotations))
+        exported = predict_split(
+            Detector.load(export(model, template.base_model(params).input, about, Path(out))), GroundTruth.load(annotations)
+        )
     return agreement(exported, trained)
 
 

@@ -84,7 +84,7 @@ def test_templates_as_json_keep_the_contract(capsys: Capture) -> None:
     expected: dict[str, Any] = {"type": "int", "default": 8, "minimum": 1, "maximum": 32, "step": 1, "choices": None}
     assert {key: yolox["batch_size"][key] for key in expected} == expected
     assert yolox["load_from"]["default"] is None
-    assert yolox["base_model"]["choices"] == list(TEMPLATES["yolox"].weights)
+    assert yolox["base_model"]["choices"] == list(TEMPLATES["yolox"].base_models)
 
 
 def test_version(capsys: Capture) -> None:
@@ -243,7 +243,7 @@ def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -
 
 def test_published_weights_are_listed(capsys: Capture) -> None:
     lines = prints(capsys, "weights", "list", "yolox").splitlines()
-    assert [line.split()[1] for line in lines] == list(TEMPLATES["yolox"].weights)
+    assert [line.split()[1] for line in lines] == list(TEMPLATES["yolox"].base_models)
     assert any("https://" in line for line in lines)
 
 

@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 
 from detreg.training import components
-from detreg.training.components import CocoScores, EpochSampler, PlainEpochsHook, RandomBatchResize, epoch_seed, seed_worker
+from detreg.training.components import (
+    CocoScores,
+    EpochSampler,
+    PlainEpochsHook,
+    RandomMixedSize,
+    RandomSize,
+    epoch_seed,
+    norm_single_values,
+    seed_worker,
+)
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
@@ -77,54 +84,84 @@ def test_a_worker_takes_pythons_and_numpys_seed_from_torchs() -> None:
     assert second[1] != first[1]
 
 
-def batch(width: int, height: int) -> tuple[torch.Tensor, list[DetDataSample]]:
-    """Two pictures with a box each; the second has a region to ignore as well."""
-    samples = [DetDataSample(gt_instances=InstanceData(bboxes=torch.tensor([[0.0, 0.0, width / 2, height]]))) for _ in range(2)]
-    samples[1].ignored_instances = InstanceData(bboxes=torch.tensor([[width / 2, 0.0, width, height / 2]]))
-    return torch.rand(2, 3, height, width), samples
+def picture(width: int, height: int) -> dict[str, Any]:
+    """A picture with a box over its left half, as MMDetection's transforms pass it on."""
+    from mmdet.structures.bbox import HorizontalBoxes  # after detreg.training, which brings the operators
+
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    boxes = HorizontalBoxes(torch.tensor([[0.0, 0.0, width / 2, height]]))
+    return {"img": image, "img_shape": (height, width), "ori_shape": (height, width), "gt_bboxes": boxes}
+
+
+def sized(lower: tuple[int, ...], upper: tuple[int, ...], cls: type[RandomSize] = RandomSize, **sizes: Any) -> RandomSize:
+    """The transform, of pictures that keep their ratio."""
+    usual = {"image_size": lower, "keep_aspect_ratio": len(lower) == 1, "max_aspect_ratio": 1.5, "pad_value": 0, "pad_divisor": 32}
+    return cls(lower, upper, usual | sizes)
 
 
 def test_a_random_size_is_on_the_grid_between_the_two() -> None:
-    resize = RandomBatchResize(lower=(96,), upper=(192,), image_size=(128,))
+    resize = sized((96,), (192,))
     random.seed(0)
-    seen = {tuple(resize(*batch(128, 128))[0].shape[-2:]) for _ in range(60)}
-    assert seen == {(side, side) for side in (96, 128, 160, 192)}
+    seen = Counter(resize(picture(250, 200))["img"].shape[:2] for _ in range(200))
+    assert set(seen) == {(96, 120), (128, 160), (160, 200), (192, 240)}
+    assert min(seen.values()) > 30
 
 
 def test_width_and_height_each_stay_between_their_limits() -> None:
-    resize = RandomBatchResize(lower=(96, 64), upper=(192, 64), image_size=(128, 64))
+    resize = sized((96, 64), (192, 64))
     random.seed(0)
-    seen = {tuple(resize(*batch(128, 64))[0].shape[-2:]) for _ in range(100)}
-    assert {width for _, width in seen} == {96, 128, 160, 192}
-    assert {height for height, _ in seen} == {64}
+    seen = {resize(picture(250, 200))["img"].shape[:2] for _ in range(100)}
+    assert seen == {(64, 96), (64, 128), (64, 160), (64, 192)}
+
+
+def test_the_longer_side_is_limited_at_every_size() -> None:
+    resize = sized((96,), (192,))
+    random.seed(0)
+    for _ in range(50):
+        height, width = resize(picture(1000, 200))["img"].shape[:2]
+        assert width in (144, 192, 240, 288) and height == round(width / 5)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "size"), [((96,), (192,), (300, 80)), ((96,), (192,), (80, 90)), ((96, 96), (192, 192), (95, 95))]
+)
+def test_a_picture_smaller_than_the_lower_limit_keeps_its_size(
+    lower: tuple[int, ...], upper: tuple[int, ...], size: tuple[int, int]
+) -> None:
+    result = sized(lower, upper)(picture(*size))
+    assert result["img"].shape[:2] == size[::-1]
+    assert result["gt_bboxes"].tensor.tolist() == [[0.0, 0.0, size[0] / 2, size[1]]]
+
+
+def test_a_part_of_a_large_picture_is_not_small() -> None:
+    assert sized((96,), (96,))({**picture(40, 40), "ori_shape": (300, 300)})["img"].shape[:2] == (96, 96)
+
+
+def test_one_side_over_its_limit_is_not_small() -> None:
+    assert sized((96, 96), (96, 96))(picture(300, 80))["img"].shape[:2] == (96, 96)
 
 
 def test_boxes_are_resized_with_their_picture() -> None:
-    resize = RandomBatchResize(lower=(64,), upper=(64,), image_size=(128,))
-    inputs, samples = resize(*batch(192, 128))
-    assert inputs.shape == (2, 3, 64, 96)
-    for sample in samples:
-        assert sample.gt_instances.bboxes.tolist() == [[0.0, 0.0, 48.0, 64.0]]
-        assert sample.img_shape == sample.batch_input_shape == sample.pad_shape == (64, 96)
-    assert samples[1].ignored_instances.bboxes.tolist() == [[48.0, 0.0, 96.0, 32.0]]
+    result = sized((64,), (64,))(picture(160, 128))
+    assert result["img"].shape[:2] == (64, 80)
+    assert result["gt_bboxes"].tensor.tolist() == [[0.0, 0.0, 40.0, 64.0]]
 
 
-def test_the_size_that_is_there_already_changes_nothing() -> None:
-    inputs, samples = batch(128, 128)
-    same, _ = RandomBatchResize(lower=(128,), upper=(128,), image_size=(128,))(inputs, samples)
-    assert same is inputs
-    assert samples[0].gt_instances.bboxes.tolist() == [[0.0, 0.0, 64.0, 128.0]]
+def test_a_mixed_canvas_is_scaled_as_a_whole_small_or_not() -> None:
+    resize = sized((64,), (64,), RandomMixedSize, image_size=(128,))
+    assert resize(picture(192, 192))["img"].shape[:2] == (96, 96)
+    assert resize(picture(32, 32))["img"].shape[:2] == (16, 16)
 
 
 def test_random_sizes_are_the_same_for_a_seed_of_python_whatever_torch_draws() -> None:
-    def sizes() -> list[tuple[int, ...]]:
-        resize = RandomBatchResize(lower=(64,), upper=(256,), image_size=(128,))
+    drawn = []
+    for torch_seed in range(2):
+        resize = sized((64,), (256,))
+        torch.manual_seed(torch_seed)
+        np.random.seed(torch_seed)
         random.seed(5)
-        return [tuple(resize(*batch(128, 96))[0].shape) for _ in range(8)]
-
-    first = sizes()
-    assert sizes() == first
-    assert len(set(first)) > 1
+        drawn.append([resize(picture(300, 300))["img"].shape[0] for _ in range(10)])
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) > 2
 
 
 def runner(epoch: int) -> Any:
@@ -182,3 +219,18 @@ def test_scores_compare_with_the_annotations(tmp_path: Path, label: int, expecte
     metric.process(None, [predicted([[5, 5, 25, 35]], [0.8], [label])])
     scores = metric.evaluate(1)
     assert scores["val/mAP"] == pytest.approx(expected)
+
+
+def test_a_single_value_is_normed_by_the_statistics_so_far() -> None:
+    norm = torch.nn.BatchNorm2d(3)
+    with pytest.raises(ValueError, match="more than 1 value"):
+        norm(torch.ones(1, 3, 1, 1))
+    norm_single_values(norm)
+    norm.running_mean.fill_(0.5)
+    before = norm.running_mean.clone()
+    torch.testing.assert_close(norm(torch.ones(1, 3, 1, 1)), torch.full((1, 3, 1, 1), 0.5), rtol=1e-4, atol=0)
+    assert norm.training and torch.equal(norm.running_mean, before)
+    usual = norm(torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+    torch.testing.assert_close(usual.mean(), torch.tensor(0.0))
+    assert not torch.equal(norm.running_mean, before)
+    assert not norm.eval()(torch.ones(1, 3, 1, 1)).isnan().any() and not norm.training

@@ -1,15 +1,19 @@
 """From declarations to what is trained: every hyperparameter counts, and the network is the published one."""
 
 import json
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from random import seed
 from typing import Any
 
 import mlflow
 import numpy as np
 import pytest
 import torch
-from mmdet.registry import DATASETS, MODELS, TRANSFORMS
+from conftest import SMALL, scaled
+from mmdet.registry import DATASETS, MODELS, TASK_UTILS, TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
@@ -22,20 +26,25 @@ from detreg.data.sample import CLASSES, draw
 from detreg.errors import DetregError, NotFoundError, UsageError
 from detreg.params import Param, build, declared
 from detreg.pipeline import Job
-from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.templates import TEMPLATES, ssd
+from detreg.templates.template import RunOptions, Template
 from detreg.tracking import runs
-from detreg.training import checkpoints
+from detreg.training import backbones, checkpoints, heads
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.compose import compose, loader, network, preprocessing, published_config
 from detreg.training.weights import CHECKPOINT_TAG, PARAMS_FILE, Start, resolve
 
+assert backbones and heads  # importing them lets MODELS build them by name
 YOLOX = TEMPLATES["yolox"]
 NANO = {"base_model": "yolox_nano", "pretrained_weights": "none"}
-SOURCES = ("pretrained_weights", "load_from", "continue_from_eid")
+SOURCES = ("pretrained_weights", "pretrain_base_data", "load_from", "continue_from_eid")
 """What decides where weights come from, not what the configuration is."""
+EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
 COMPOSED = [
-    (template, param) for template in TEMPLATES.values() for param in declared(template.params).values() if param.name not in SOURCES
+    (template, param)
+    for template in TEMPLATES.values()
+    for param in declared(template.params).values()
+    if param.name not in SOURCES and len(param.choices or ("more", "than one")) > 1
 ]
 
 
@@ -74,6 +83,8 @@ def yolox(num_classes: int = 3, **values: Any) -> nn.Module:
 def another(template: Template, param: Param) -> Any:
     """A value of the domain that is not the default and means something else."""
     params = template.params()
+    if template.name == "msc10" and param.name == "base_model":
+        return "resnet50"
     if param.name == "random_resize_lower":
         return tuple(side - 32 for side in params.image_size)
     if param.name == "random_resize_upper":
@@ -96,9 +107,13 @@ def another(template: Template, param: Param) -> Any:
 @pytest.mark.parametrize(("template", "param"), COMPOSED, ids=[f"{template.name}-{param.name}" for template, param in COMPOSED])
 def test_every_hyperparameter_changes_what_is_trained(dataset: Dataset, template: Template, param: Param) -> None:
     # keep_aspect_ratio decides whether max_aspect_ratio means anything
-    given = {"keep_aspect_ratio": True} if param.name == "max_aspect_ratio" else {}
+    given: dict[str, Any] = {"keep_aspect_ratio": True} if param.name == "max_aspect_ratio" else {}
     changed = composed(dataset, template, **given, **{param.name: another(template, param)})
-    assert changed != composed(dataset, template, **given)
+    before = composed(dataset, template, **given)
+    assert changed != before
+    if param.name not in ("num_epochs", "batch_size", "per_item_lrate", "min_samples_per_epoch"):  # these are the loop's, not the network's
+        parts = ("model", "train_dataloader")
+        assert any(changed[part] != before[part] for part in parts)
 
 
 def test_the_values_are_where_they_belong(dataset: Dataset) -> None:
@@ -112,10 +127,59 @@ def test_the_values_are_where_they_belong(dataset: Dataset) -> None:
     assert composed(dataset, frozen_stages=3)["model"]["backbone"]["frozen_stages"] == 3
 
 
-def test_random_sizes_are_composed_only_where_they_are_asked_for(dataset: Dataset) -> None:
-    assert composed(dataset, **NANO)["model"]["data_preprocessor"]["batch_augments"] is None
-    (resize,) = composed(dataset, image_size=128, random_resize_upper=192, **NANO)["model"]["data_preprocessor"]["batch_augments"]
-    assert (resize["lower"], resize["upper"], resize["image_size"]) == ((128,), (192,), (128,))
+@EACH
+def test_every_value_that_all_templates_have_is_where_it_belongs(dataset: Dataset, template: Template) -> None:
+    values = {"batch_size": 3, "num_epochs": 7, "per_item_lrate": 0.002, "min_samples_per_epoch": 11}
+    config = composed(dataset, template, **values)
+    assert config["train_cfg"]["max_epochs"] == 7
+    assert config["train_dataloader"]["batch_size"] == 3
+    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "seed": 0}
+    assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(0.006)
+
+
+def steps(config: dict[str, Any]) -> list[str]:
+    """The types of all transforms of training pictures, in order."""
+    images = config["train_dataloader"]["dataset"]
+    inner = images["dataset"]["pipeline"] if images["type"] == "MultiImageMixDataset" else []
+    return [transform["type"] for transform in [*inner, *images["pipeline"]]]
+
+
+@EACH
+def test_random_sizes_are_composed_only_where_they_are_asked_for(dataset: Dataset, template: Template) -> None:
+    usual = steps(composed(dataset, template))
+    assert "Resize" in usual and "Pad" in usual and not {"RandomSize", "RandomMixedSize"} & set(usual)
+    config = composed(dataset, template, image_size=128, random_resize_upper=192)
+    random = steps(config)
+    assert "RandomSize" in random and "Resize" not in random and "Pad" not in random
+    assert ("RandomMixedSize" in random) == ("Mosaic" in random)
+    plain = [hook["skip"] for hook in config["custom_hooks"] if hook["type"] == "PlainEpochsHook"]
+    assert all("RandomMixedSize" in skip for skip in plain)
+
+
+@EACH
+def test_pictures_of_random_sizes_reach_the_network_with_their_boxes(dataset: Dataset, template: Template) -> None:
+    """Between the limits, of several sizes, boxes inside; and equal for equal seeds."""
+    values = {name: value for name, value in SMALL[template.name].items() if name in declared(template.params)}
+    values |= {"image_size": 64, "random_resize_lower": 64, "random_resize_upper": 128}
+    images = DATASETS.build(composed(dataset, template, **values)["train_dataloader"]["dataset"])
+
+    def drawn() -> list[Any]:
+        seed(3)
+        np.random.seed(3)
+        return [images[index % len(images)] for index in range(12)]
+
+    pictures = drawn()
+    smaller = [min(picture["inputs"].shape[1:]) for picture in pictures]
+    assert len(set(smaller)) > 2 and all(64 <= side <= 128 for side in smaller)
+    for picture in pictures:
+        boxes = picture["data_samples"].gt_instances.bboxes
+        boxes = getattr(boxes, "tensor", boxes)
+        assert (
+            (boxes >= 0).all()
+            and (boxes[:, 0::2] <= picture["inputs"].shape[2]).all()
+            and (boxes[:, 1::2] <= picture["inputs"].shape[1]).all()
+        )
+    assert all(torch.equal(one["inputs"], other["inputs"]) for one, other in zip(pictures, drawn(), strict=True))
 
 
 @pytest.mark.parametrize(("num_epochs", "plain"), [(1, 1), (2, 2), (20, 2), (50, 2), (200, 10)])
@@ -292,38 +356,103 @@ def test_a_run_without_a_checkpoint_is_refused(dataset: Dataset, store: None) ->
 
 # the network is the published one ------------------------------------------------------------------------------------------------
 
-
-def published(base_model: str) -> nn.Module:
-    """MMDetection's own network of 80 classes."""
-    return built(published_config(YOLOX, params_of(base_model)).model.to_dict())
-
-
-def params_of(base_model: str) -> CommonParams:
-    """Hyperparameters of a base model."""
-    return build(YOLOX.params, {"base_model": base_model})
-
-
-@pytest.mark.parametrize("base_model", ["yolox_nano", "yolox_s"])
-def test_parameters_have_the_published_names_and_shapes(base_model: str) -> None:
-    ours, theirs = yolox(80, base_model=base_model).state_dict(), published(base_model).state_dict()
-    assert {name: tensor.shape for name, tensor in ours.items()} == {name: tensor.shape for name, tensor in theirs.items()}
+PUBLISHED = [
+    ("yolox", "yolox_nano"),
+    ("yolox", "yolox_s"),
+    ("yolof", "resnet50"),
+    ("ssd", "ssdlite_mobilenetv2"),
+    ("ssd", "ssd300_vgg16"),
+    ("ssd", "ssd512_vgg16"),
+    ("faster_rcnn", "resnet50"),
+    ("faster_rcnn", "resnet101"),
+    ("msc10", "resnet50"),
+    ("msc10", "resnet101"),
+]
+EACH_PUBLISHED = pytest.mark.parametrize(("name", "base_model"), PUBLISHED, ids=[f"{name}-{base_model}" for name, base_model in PUBLISHED])
 
 
-def test_outputs_equal_the_published_networks() -> None:
-    ours, theirs = yolox(80).eval(), published("yolox_nano").eval()
-    for module in (*theirs.bbox_head.multi_level_conv_cls, *theirs.bbox_head.multi_level_conv_obj):
-        nn.init.normal_(module.weight, std=0.2)
-        nn.init.zeros_(module.bias)  # a fresh network finds nothing
+def pair(name: str, base_model: str, device: str) -> tuple[nn.Module, nn.Module]:
+    """detreg's network of 80 classes, and MMDetection's own of the same base model."""
+    template = TEMPLATES[name]
+    params = build(template.params, {"base_model": base_model} | ({"image_size": 512} if "512" in base_model else {}))
+    config = published_config(template, params)
+    theirs = config.model.to_dict()
+    if name == "ssd":
+        theirs["bbox_head"]["type"] = "PredictingSSDHead"  # theirs cannot predict
+    theirs["backbone"]["init_cfg"] = None  # downloads
+    with torch.device(device):
+        return built(network(template, params, config, 80)), built(theirs)
+
+
+@EACH_PUBLISHED
+def test_parameters_have_the_published_names_and_shapes(name: str, base_model: str) -> None:
+    # SSD's VGG makes its weights in memory, wherever it is told to.
+    ours, theirs = pair(name, base_model, "cpu" if "vgg" in base_model else "meta")
+    shapes, published = ({key: value.shape for key, value in model.state_dict().items()} for model in (ours, theirs))
+    assert shapes == published
+    learning, published = ({key for key, value in model.named_parameters() if value.requires_grad} for model in (ours, theirs))
+    assert learning == published or name in ("ssd", "msc10")  # whose default freezes other stages than the published one
+
+
+@pytest.mark.parametrize(
+    ("name", "base_model"),
+    [case for case in PUBLISHED if case[1] not in ("yolox_s", "ssd512_vgg16", "resnet101")],
+)
+def test_outputs_equal_the_published_networks(name: str, base_model: str) -> None:
+    """At the published settings. SSD300 is compared on its maps: 300 px are not on the grid of image_size, and boxes follow it."""
+    ours, theirs = pair(name, base_model, "cpu")
+    ours.eval()
+    theirs.eval()
+    side = {"yolox_nano": 96, "ssdlite_mobilenetv2": 320, "ssd300_vgg16": 320}.get(base_model, 128)
+    torch.manual_seed(1)
+    pixels = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
+    classes = re.compile(r".*(cls_convs\.\d+\.[01]|multi_level_conv_(cls|obj)\.\d|object_pred|rpn_cls|fc_cls|cls_score|retina_cls)")
+    outputs: list[Any] = [layer for name, layer in theirs.named_modules() if "head" in name and classes.fullmatch(name)]
+    outputs = [layer for layer in outputs if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    if name == "ssd":  # whose own start fades to nothing on the way to the last map
+        for layer in (layer for layer in theirs.modules() if isinstance(layer, nn.Conv2d)):
+            nn.init.kaiming_normal_(layer.weight)
+    with torch.no_grad(), scaled(outputs):  # a fresh network finds nothing
+        theirs(torch.randn(1, 3, side, side), [DetDataSample(metainfo={"img_shape": (side, side)})], mode="tensor")
+    for layer in outputs:
+        layer.weight.data.mul_(4)
     ours.load_state_dict(theirs.state_dict())
-    pixels = torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8)
-    found = []
+    found, maps = [], []
     for model in (ours, theirs):
-        sample = DetDataSample(metainfo={"ori_shape": (96, 128), "img_shape": (96, 128), "scale_factor": (1.0, 1.0)})
+        sample = DetDataSample(metainfo={"ori_shape": (side, side), "img_shape": (side, side), "scale_factor": (1.0, 1.0)})
+        batch = {"inputs": [pixels.clone()], "data_samples": [sample]}
         with torch.no_grad():
-            found.append(model.test_step({"inputs": [pixels.clone()], "data_samples": [sample]})[0].pred_instances)
+            maps.append(model(model.data_preprocessor(batch, False)["inputs"], batch["data_samples"], mode="tensor"))
+            found.append(model.test_step(batch)[0].pred_instances)
+    torch.testing.assert_close(*maps, rtol=0, atol=0)
     assert len(found[0]) > 10
-    for name in ("bboxes", "scores", "labels"):
-        assert torch.equal(found[0][name], found[1][name])
+    if base_model != "ssd300_vgg16":
+        for part in ("bboxes", "scores", "labels"):
+            assert torch.equal(found[0][part], found[1][part])
+
+
+@pytest.mark.parametrize(("base_model", "side"), [("ssdlite_mobilenetv2", 320), ("ssd300_vgg16", 300), ("ssd512_vgg16", 512)])
+def test_the_default_boxes_are_the_published_ones_at_the_published_size(base_model: str, side: int) -> None:
+    params = replace(build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": 512}), image_size=(side,))
+    config = published_config(TEMPLATES["ssd"], params).model.to_dict()
+    ours = TASK_UTILS.build(ssd.default_boxes(config, params))
+    theirs = TASK_UTILS.build(config["bbox_head"]["anchor_generator"])
+    assert ours.strides == theirs.strides
+    for one, other in zip(ours.base_anchors, theirs.base_anchors, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("base_model", list(TEMPLATES["ssd"].base_models))
+@pytest.mark.parametrize("size", ["288", "320", "416", "800", "512,320"])
+def test_default_boxes_lie_over_their_cells_at_every_size(base_model: str, size: str) -> None:
+    params = build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": size})
+    width, height = params.image_size * (3 - len(params.image_size))
+    detector = built(network(TEMPLATES["ssd"], params, published_config(TEMPLATES["ssd"], params), 3)).eval()
+    with torch.no_grad():
+        maps = detector.extract_feat(torch.zeros(1, 3, height, width))
+    for level, (columns, rows) in enumerate((level.shape[-1], level.shape[-2]) for level in maps):
+        stride_x, stride_y = detector.bbox_head.prior_generator.strides[level]
+        assert abs(columns * stride_x - width) <= max(stride_x / 2, 32) and abs(rows * stride_y - height) <= max(stride_y / 2, 32)
 
 
 SIZES = [(333, 500), (500, 333), (1000, 37), (37, 1000), (64, 64), (480, 640), (1, 7), (321, 319)]
@@ -394,7 +523,7 @@ def test_the_head_of_yolox_is_decoupled() -> None:
     assert torch.equal(before[2][0], after[2][0])  # objectness
 
 
-@pytest.mark.parametrize("base_model", list(YOLOX.weights))
+@pytest.mark.parametrize("base_model", list(YOLOX.base_models))
 def test_mixup_is_in_the_larger_models_only(dataset: Dataset, base_model: str) -> None:
     config = composed(dataset, base_model=base_model, pretrained_weights="none")
     types = [transform["type"] for transform in config["train_dataloader"]["dataset"]["pipeline"]]
@@ -425,3 +554,115 @@ def test_a_step_changes_nothing_frozen() -> None:
     optimizer.step()
     changed = {name.split(".")[0] for name, value in model.backbone.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"stage3", "stage4"}
+
+
+# what the others promise ---------------------------------------------------------------------------------------------------------
+
+
+def of(name: str, **values: Any) -> Any:
+    """The network that detreg trains, of three classes, without memory."""
+    template = TEMPLATES[name]
+    given = {key: value for key, value in SMALL[name].items() if key in declared(template.params)}
+    params = build(template.params, given | values)
+    with torch.device("meta"):
+        return built(network(template, params, published_config(template, params), 3)).eval()
+
+
+def test_yolof_has_one_level_and_a_dilated_encoder() -> None:
+    detector = of("yolof", image_size=128)
+    maps = detector.extract_feat(torch.empty(1, 3, 128, 128, device="meta"))
+    assert [tuple(level.shape[-2:]) for level in maps] == [(4, 4)]
+    dilations = {module.dilation[0] for module in detector.neck.modules() if isinstance(module, nn.Conv2d)}
+    assert {2, 4, 6, 8} <= dilations
+    assert type(detector.bbox_head.assigner).__name__ == "UniformAssigner"
+    assert len(detector.bbox_head.prior_generator.base_anchors[0]) == 5
+    assert len(of("yolof", anchor_ratios="1,2").bbox_head.prior_generator.base_anchors[0]) == 10
+
+
+def test_ssd_has_default_boxes_on_several_maps_and_mines_hard_negatives() -> None:
+    detector = of("ssd", image_size=320)
+    maps = detector.extract_feat(torch.empty(1, 3, 320, 320, device="meta"))
+    assert [level.shape[-1] for level in maps] == [20, 10, 5, 3, 2, 1]
+    assert detector.bbox_head.prior_generator.num_base_priors == [6] * 6
+    assert detector.train_cfg["neg_pos_ratio"] == 3
+
+
+@pytest.mark.parametrize("positives", [1, 4])
+def test_ssd_learns_from_the_three_hardest_negatives_of_each_positive(positives: int) -> None:
+    head = built(
+        network(TEMPLATES["ssd"], build(TEMPLATES["ssd"].params, {}), published_config(TEMPLATES["ssd"], TEMPLATES["ssd"].params()), 3)
+    ).bbox_head
+    scores = torch.randn(50, 4, requires_grad=True)
+    labels = torch.full((50,), 3)
+    labels[:positives] = 1
+    ones, boxes = torch.ones(50), torch.zeros(50, 4)
+    loss, _ = head.loss_by_feat_single(scores, boxes, boxes, labels, ones, boxes, boxes, avg_factor=positives)
+    loss.sum().backward()
+    learning = scores.grad.abs().sum(1) > 0
+    assert learning[:positives].all() and int(learning.sum()) == 4 * positives
+    losses = torch.nn.functional.cross_entropy(scores.detach(), labels, reduction="none")[positives:]
+    assert set(losses.topk(3 * positives).indices.tolist()) == set((learning[positives:]).nonzero().flatten().tolist())
+
+
+def test_faster_rcnn_has_an_rpn_that_shares_its_maps_with_the_second_stage() -> None:
+    detector = of("faster_rcnn")
+    assert type(detector.rpn_head).__name__ == "RPNHead" and detector.neck.num_outs == 5
+    assert not [name for name, _ in detector.roi_head.named_parameters() if "conv" in name]  # no convolutions of its own
+    assert detector.roi_head.bbox_head.fc_reg.out_features == 4 * 3
+    assert of("faster_rcnn", use_perclass_regression=False).roi_head.bbox_head.fc_reg.out_features == 4
+
+
+@pytest.mark.parametrize("name", ["inception_v4", "inception_v2", "msc10"])
+def test_the_retinanets_work_at_several_scales_with_focal_loss_or_ohem(name: str) -> None:
+    detector = of(name)
+    maps = detector.extract_feat(torch.empty(1, 3, 128, 128, device="meta"))
+    assert [level.shape[-1] for level in maps] == [16, 8, 4, 2, 1]
+    head = detector.bbox_head
+    assert [len(anchors) for anchors in head.prior_generator.base_anchors] == [9] * 5
+    assert type(head.loss_cls).__name__ == "FocalLoss" and head.negatives_per_positive is None
+    ohem = of(name, use_focal_loss=False).bbox_head
+    assert type(ohem.loss_cls).__name__ == "CrossEntropyLoss" and ohem.negatives_per_positive == 3
+    assert of(name, use_perclass_regression=True).bbox_head.retina_reg.out_channels == 3 * head.retina_reg.out_channels
+
+
+@pytest.mark.parametrize("name", ["yolof", "faster_rcnn", "inception_v4", "inception_v2", "msc10"])
+def test_anchor_ratios_are_width_to_height(name: str) -> None:
+    detector = of(name, anchor_ratios="4")
+    head = getattr(detector, "rpn_head", None) or detector.bbox_head
+    boxes = torch.cat([anchors.cpu() if anchors.device.type != "meta" else anchors for anchors in head.prior_generator.base_anchors])
+    wide = TASK_UTILS.build(composed_anchors(name, "4")).base_anchors
+    assert len(boxes) == sum(map(len, wide))
+    for level in wide:
+        width, height = level[:, 2] - level[:, 0], level[:, 3] - level[:, 1]
+        torch.testing.assert_close(width / height, torch.full_like(width, 4.0))
+
+
+def composed_anchors(name: str, ratios: str) -> dict[str, Any]:
+    """The anchor generator that is composed."""
+    template = TEMPLATES[name]
+    params = build(template.params, {"anchor_ratios": ratios})
+    model = network(template, params, published_config(template, params), 3)
+    return dict((model.get("rpn_head") or model["bbox_head"])["anchor_generator"])
+
+
+@pytest.mark.parametrize("name", ["yolof", "faster_rcnn", "msc10"])
+@pytest.mark.parametrize("stages", range(5))
+def test_frozen_stages_of_resnets_get_no_updates(name: str, stages: int) -> None:
+    """With no stage frozen nothing is: not the batch-norm statistics either, which are published as frozen throughout."""
+    extra = {"base_model": "resnet50", "pretrained_weights": "coco"}
+    detector = of(name, frozen_stages=stages, **extra)
+    detector.train()
+    frozen = {"conv1", "bn1", *(f"layer{stage}" for stage in range(1, stages + 1))} if stages else set()
+    for key, parameter in detector.backbone.named_parameters():
+        if key.split(".")[0] in frozen or name != "yolof" or not stages:  # YOLOF's batch-norms have no gradients where a stage is frozen
+            assert parameter.requires_grad == (key.split(".")[0] not in frozen), key
+    for key, module in detector.backbone.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.training == (stages == 0), key
+
+
+def test_frozen_stages_of_mobilenet_get_no_updates() -> None:
+    detector = of("ssd", frozen_stages=3, pretrained_weights="coco")
+    detector.train()
+    for key, parameter in detector.backbone.named_parameters():
+        assert parameter.requires_grad == (key.split(".")[0] not in ("conv1", "layer1", "layer2", "layer3")), key

@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,8 @@ COMMON = {
     "frozen_stages": 0,
 }
 RETINA = {"image_size": (512,), "batch_size": 8, "num_epochs": 50, "per_item_lrate": 0.000625}
-RETINA |= {"anchor_ratios": (0.5, 1.0, 2.0), "use_focal_loss": True}
+# Nobody has published COCO weights for the Inception networks, so `coco` could only fail.
+RETINA |= {"anchor_ratios": (0.5, 1.0, 2.0), "use_focal_loss": True, "use_perclass_regression": False, "pretrained_weights": "imagenet"}
 # The names and defaults that are promised; everything optional is empty by default.
 PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "yolox": (
@@ -32,7 +34,7 @@ PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "yolof": (
         ("MMDetection_YOLOF", "MMDetection_YoloF"),
         {"image_size": (512,), "batch_size": 16, "num_epochs": 100, "per_item_lrate": 0.001875}
-        | {"frozen_stages": 1, "base_model": "resnet50"},
+        | {"frozen_stages": 1, "anchor_ratios": (1.0,), "base_model": "resnet50"},
     ),
     "ssd": (
         ("MMDetection_SSD",),
@@ -42,13 +44,28 @@ PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "faster_rcnn": (
         ("MMDetection_FasterRCNN",),
         {"image_size": (800,), "batch_size": 2, "num_epochs": 12, "per_item_lrate": 0.00125}
-        | {"max_aspect_ratio": 1.7, "frozen_stages": 1, "use_perclass_regression": True, "base_model": "resnet50"},
+        | {"max_aspect_ratio": 1.7, "frozen_stages": 1, "use_perclass_regression": True, "anchor_ratios": (0.5, 1.0, 2.0)}
+        | {"base_model": "resnet50"},
     ),
     "inception_v4": (("Clarifai_InceptionV4",), RETINA | {"base_model": "inception_v4"}),
     "inception_v2": (("Clarifai_InceptionV2",), RETINA | {"base_model": "inception_v2"}),
-    "msc10": (("Detection_MSC10",), RETINA | {"base_model": "inception_v4"}),
+    "msc10": (
+        ("Detection_MSC10", "detection_msc10"),
+        RETINA | {"base_model": "inception_v4", "pretrained_weights": "none", "pretrain_base_data": "imagenet"},
+    ),
 }
-YOLOX_BASE_MODELS = ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x")
+MSC10_BASE_MODELS = ("inception_v4", "inception_v2", "resnet50", "resnet101", "mobilenetv2_100", "efficientnet_b0", "convnext_tiny")
+BASE_MODELS = {
+    "yolox": ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x"),
+    "yolof": ("resnet50",),
+    "ssd": ("ssdlite_mobilenetv2", "ssd300_vgg16", "ssd512_vgg16"),
+    "faster_rcnn": ("resnet50", "resnet101"),
+    "inception_v4": ("inception_v4",),
+    "inception_v2": ("inception_v2",),
+    "msc10": MSC10_BASE_MODELS,
+}
+SOURCES = {"pretrained_weights": "none", "pretrain_base_data": "none"}
+"""No source of weights; only msc10 has both."""
 
 EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
 EVERY = [(template, param) for template in TEMPLATES.values() for param in declared(template.params).values()]
@@ -60,7 +77,14 @@ def companions(param: Param, value: Any) -> dict[str, Any]:
     if param.name in ("image_size", "random_resize_lower", "random_resize_upper") and value is not None:
         bounds = dict.fromkeys(("image_size", "random_resize_lower", "random_resize_upper"), value)
         return bounds | {"keep_aspect_ratio": len(value) == 1}
-    return {"frozen_stages": 0} if param.name == "pretrained_weights" else {}
+    if param.name == "base_model" and str(value).endswith("_vgg16"):
+        return {"image_size": 320}  # its last map needs 288 px
+    return {"frozen_stages": 0} if param.name in SOURCES else {}
+
+
+def unsourced(template: Template) -> dict[str, str]:
+    """No source of weights."""
+    return {name: value for name, value in SOURCES.items() if name in declared(template.params)}
 
 
 def corners(param: Param) -> list[Any]:
@@ -165,10 +189,10 @@ def test_the_promised_domains(template: Template) -> None:
 
 @EACH
 def test_every_base_model_has_a_configuration_and_a_verifiable_file(template: Template) -> None:
-    assert set(declared(template.params)["base_model"].choices or ()) == set(template.weights)
-    for base_model, weights in template.weights.items():
+    for base_model, weights in template.base_models.items():
         assert weights.config.endswith(".py"), base_model
         assert (weights.coco_ap is None) or 0 < weights.coco_ap < 100
+        assert weights.parameters > 0 and weights.gflops > 0
         if weights.url:
             assert weights.url.startswith("https://")
             assert re.fullmatch(r"[0-9a-f]{8,64}", weights.sha256)
@@ -178,13 +202,34 @@ def test_every_base_model_has_a_configuration_and_a_verifiable_file(template: Te
 def test_the_schedule_is_a_factor_of_the_rate(template: Template) -> None:
     factors = [template.schedule.factor(step / 1000, 1000) for step in range(1000)]
     assert all(0 <= factor <= 1 for factor in factors)
-    assert max(factors) == pytest.approx(1.0, abs=0.01)
+    assert 0.95 <= max(factors) <= 1  # a cosine begins to fall before the warm-up ends
     assert factors[-1] < 0.5
     assert 0 <= template.schedule.plain_epochs < template.schedule.epochs
 
 
-def test_yolox_offers_its_six_sizes() -> None:
-    assert set(declared(TEMPLATES["yolox"].params)["base_model"].choices or ()) == set(YOLOX_BASE_MODELS)
+@EACH
+def test_the_promised_base_models(template: Template) -> None:
+    assert set(declared(template.params)["base_model"].choices or ()) == set(BASE_MODELS[template.name]) == set(template.base_models)
+
+
+def test_there_are_seven_templates_and_a_file_for_each() -> None:
+    folder = Path(templates.__file__).parent
+    files = {file.stem for file in folder.glob("*.py")} - {"__init__", "template", "_retinanet"}
+    assert files == set(TEMPLATES) == set(PROMISED) == set(BASE_MODELS)
+
+
+@EACH
+def test_which_template_has_which_hyperparameter(template: Template) -> None:
+    retina = {"inception_v4", "inception_v2", "msc10"}
+    wanted = {
+        "anchor_ratios": {"yolof", "faster_rcnn", *retina},
+        "use_perclass_regression": {"faster_rcnn", *retina},
+        "use_focal_loss": retina,
+        "pretrain_base_data": {"msc10"},
+    }
+    own = set(declared(template.params)) - set(declared(CommonParams))
+    assert own == {name for name, holders in wanted.items() if template.name in holders}
+    assert ("imagenet" in (declared(template.params)["pretrained_weights"].choices or ())) == (template.name in retina)
 
 
 def test_names_are_unique_in_any_case() -> None:
@@ -247,7 +292,7 @@ def test_two_places_to_start_from_are_refused(template: Template) -> None:
 @EACH
 @pytest.mark.parametrize("source", [{"load_from": "a.pth"}, {"continue_from_eid": "0" * 32}, {"pretrained_weights": "coco"}])
 def test_frozen_stages_want_a_source_of_weights(template: Template, source: dict[str, str]) -> None:
-    values = {"frozen_stages": 2, "pretrained_weights": "none"}
+    values = unsourced(template) | {"frozen_stages": 2}
     refused(template, values, "frozen_stages", "pretrained_weights")
     assert build(template.params, values | source).frozen_stages == 2
     assert build(template.params, values | {"frozen_stages": 0}).frozen_stages == 0

@@ -145,11 +145,6 @@ def test_the_version_is_one() -> None:
     assert PYPROJECT["project"]["version"] == __version__
 
 
-def test_the_files_of_templates_are_the_templates() -> None:
-    files = {path.stem for path in (ROOT / "detreg" / "templates").glob("*.py")} - {"__init__", "template"}
-    assert files == set(TEMPLATES)
-
-
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_file_of_a_template_opens_with_the_command_that_runs_it(name: str) -> None:
     text = (ROOT / "detreg" / "templates" / f"{name}.py").read_text()

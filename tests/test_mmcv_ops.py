@@ -93,7 +93,7 @@ def test_roi_align_equals_torchvision_forward_and_backward(aligned: bool, scale:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: mmcv_ops_module.sigmoid_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 2.0, 0.25, None, "mean"),
+        lambda: mmcv_ops_module.softmax_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 2.0, 0.25, None, "mean"),
         lambda: mmcv_ops_module.RoIPool((7, 7))(torch.zeros(1, 3, 8, 8), torch.zeros(1, 5)),
     ],
 )

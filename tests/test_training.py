@@ -184,10 +184,10 @@ def test_a_loss_that_is_no_number_stops_with_advice(trained: dict[str, Any], tin
 def test_a_model_that_disagrees_is_not_registered(
     trained: dict[str, Any], tiny: Path, dense_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detreg.export import graph
+    from detreg.export import decode
 
-    right = graph.select
-    monkeypatch.setattr(graph, "select", lambda boxes, *rest: right(boxes + 3.0, *rest))  # three pixels off
+    right = decode.select
+    monkeypatch.setattr(decode, "select", lambda boxes, *rest: right(boxes + 3.0, *rest))  # three pixels off
     versions = len(MlflowClient().search_model_versions("name = 'yolox'"))
     with pytest.raises(RefusedError, match="disagrees with the trained one"):
         detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 1, "load_from": str(dense_checkpoint), "per_item_lrate": 0.0})

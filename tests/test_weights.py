@@ -15,10 +15,11 @@ from torch import nn
 from detreg.data.dataset import load as load_dataset
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.params import build
-from detreg.templates import find
+from detreg.templates import TEMPLATES, find
 from detreg.templates.template import ClassLayer, Template
+from detreg.training import backbones
 from detreg.training.checkpoints import Checkpoint, save
-from detreg.training.weights import download, fill, published, resolve
+from detreg.training.weights import checkpoint_of, download, fill, imagenet, published, resolve
 
 YOLOX = find("yolox")
 CONTENT = b"weights" * 1000
@@ -52,15 +53,15 @@ def hub() -> Iterator[str]:
 
 
 def with_weights(url: str, sha256: str) -> Template:
-    entry = replace(YOLOX.weights["yolox_s"], url=url, sha256=sha256)
-    return replace(YOLOX, weights={**YOLOX.weights, "yolox_s": entry})
+    entry = replace(YOLOX.base_models["yolox_s"], url=url, sha256=sha256)
+    return replace(YOLOX, base_models={**YOLOX.base_models, "yolox_s": entry})
 
 
 def test_a_download_is_verified_and_kept(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path))
     template = with_weights(f"{hub}/good.pth", SHA256[:8])
     path = published(template, "yolox_s")
-    assert path.read_bytes() == CONTENT and path.name == "yolox_s_coco.pth"
+    assert path.read_bytes() == CONTENT and path.name == "yolox_yolox_s_coco.pth"
     assert published(template, "yolox_s") == path and Handler.requests == ["/good.pth"]
 
 
@@ -110,6 +111,106 @@ def test_load_from_takes_a_path_or_a_url_with_its_sha256(hub: str, tiny: Path, t
         resolve(YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={SHA256}"}), dataset)
 
 
+def test_a_resnet50_of_another_template_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three templates have one, with files that differ: the name with the template's in front comes first."""
+    monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
+    yolof, faster = find("yolof"), find("faster_rcnn")
+    (tmp_path / "resnet50_coco.pth").write_bytes(b"mine")
+    assert published(yolof, "resnet50") == published(faster, "resnet50") == tmp_path / "resnet50_coco.pth"
+    digest = hashlib.sha256(b"mine").hexdigest()[:8]
+    known = replace(faster, base_models={"resnet50": replace(faster.base_models["resnet50"], sha256=digest)})
+    monkeypatch.setitem(TEMPLATES, "faster_rcnn", known)
+    assert published(known, "resnet50") == tmp_path / "resnet50_coco.pth"
+    with pytest.raises(DataError, match=r"holds the weights of faster_rcnn, not of yolof: name it faster_rcnn_resnet50_coco\.pth"):
+        published(yolof, "resnet50")
+    (tmp_path / "yolof_resnet50_coco.pth").write_bytes(b"own")
+    assert published(yolof, "resnet50").name == "yolof_resnet50_coco.pth"
+
+
+@pytest.mark.parametrize("name", ["inception_v4", "inception_v2", "msc10"])
+def test_where_nobody_published_coco_weights_the_error_says_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
+    template = find(name)
+    with pytest.raises(
+        UsageError, match=r"nobody published COCO weights of .* pretrained_weights=none, or (pretrained_weights|base_model)="
+    ):
+        checkpoint_of(template, build(template.params, {"pretrained_weights": "coco"}))
+
+
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the ImageNet weights that were asked for; a library answers with the name's length."""
+    asked: list[str] = []
+
+    def answer(source: str) -> dict[str, torch.Tensor]:
+        asked.append(source)
+        if "efficientnet" in source:
+            raise OSError("no route to the hub")
+        return {"backbone.weight": torch.full((2,), float(len(source)))}
+
+    monkeypatch.setattr(backbones, "imagenet_weights", answer)
+    monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
+    return asked
+
+
+def test_imagenet_weights_come_from_their_library_once(libraries: list[str], tiny: Path, tmp_path: Path) -> None:
+    template = find("inception_v2")
+    start = resolve(template, build(template.params, {}), load_dataset(tiny))
+    assert start.sentence == "Starts from the weights published for the backbone of inception_v2 on ImageNet"
+    assert start.weights is not None and start.weights.state_dict["backbone.weight"][0] == len("pytorchcv:bninception")
+    assert imagenet(template, "inception_v2") == tmp_path / "cache/weights/inception_v2_imagenet.pth"
+    assert libraries == ["pytorchcv:bninception"]
+
+
+def test_imagenet_weights_out_of_reach_are_exit_code_69(libraries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    msc10 = find("msc10")
+    with pytest.raises(UnreachableError, match=r"no route to the hub.*detreg weights fetch msc10 --base_model efficientnet_b0") as caught:
+        imagenet(msc10, "efficientnet_b0")
+    assert caught.value.exit_code == 69
+    save(tmp_path / "efficientnet_b0_imagenet.pth", Checkpoint({"backbone.weight": torch.ones(2)}))
+    monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
+    assert imagenet(msc10, "efficientnet_b0") == tmp_path / "efficientnet_b0_imagenet.pth"
+    with pytest.raises(UsageError, match="no ImageNet weights for the backbone of yolof's resnet50"):
+        imagenet(find("yolof"), "resnet50")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence", "keys"),
+    [
+        ({}, "Starts from the weights published for the backbone of resnet50 on ImageNet", {"backbone.weight"}),
+        ({"pretrain_base_data": "none"}, "Starts from random weights", None),
+        ({"pretrain_base_data": "mscoco"}, "Starts from the weights published for the backbone of resnet50 on COCO", {"backbone.w"}),
+        (
+            {"pretrained_weights": "coco"},
+            "Starts from the weights published for resnet50 on COCO; pretrained_weights displaces pretrain_base_data=imagenet",
+            {"backbone.w", "head.w"},
+        ),
+        (
+            {"load_from": "coco", "pretrained_weights": "imagenet"},
+            "Starts from the weights published for resnet50 on COCO; load_from displaces pretrained_weights=imagenet, "
+            "pretrain_base_data=imagenet",
+            {"backbone.w", "head.w"},
+        ),
+    ],
+)
+def test_the_base_models_data_and_the_networks_weights(
+    values: dict[str, str],
+    sentence: str,
+    keys: set[str] | None,
+    libraries: list[str],
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    save(tmp_path / "msc10_resnet50_coco.pth", Checkpoint({"backbone.w": torch.ones(1), "head.w": torch.ones(1)}, ("boat",)))
+    monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
+    msc10 = find("msc10")
+    start = resolve(msc10, build(msc10.params, {"base_model": "resnet50"} | values), load_dataset(tiny))
+    assert start.sentence == sentence
+    assert (start.weights and set(start.weights.state_dict)) == keys
+
+
 class Network(nn.Module):
     """A backbone, and a head of two anchors with one output per class each."""
 
@@ -120,7 +221,7 @@ class Network(nn.Module):
         self.cls = nn.Linear(2, 2 * classes)
 
 
-LAYERS = (ClassLayer(r"cls\.(weight|bias)", groups=2),)
+LAYERS = (ClassLayer(r"cls\.(weight|bias)"),)
 
 
 def test_classes_keep_their_outputs_by_name() -> None:
@@ -132,6 +233,35 @@ def test_classes_keep_their_outputs_by_name() -> None:
     assert torch.equal(mine[:, 1], before.view(2, 3)[:, 1])
     assert torch.equal(here.cls.weight.detach().view(2, 3, 2)[:, 0], there.cls.weight.detach().view(2, 2, 2)[:, 1])
     assert told[0].endswith("classes kept by name: boat, car")
+
+
+class TwoStage(nn.Module):
+    """A backbone, a classifier with a row for the background, and a box regressor for each class."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 3)
+        self.cls = nn.Linear(2, classes + 1)
+        self.reg = nn.Linear(2, 4 * classes)
+
+
+def test_the_background_and_every_classs_boxes_are_kept_too() -> None:
+    here, there = TwoStage(3), TwoStage(2)
+    before = here.cls.bias.detach().clone(), here.reg.bias.detach().clone()
+    layers = (ClassLayer(r"cls\.(weight|bias)", background=1), ClassLayer(r"reg\.(weight|bias)", rows=4))
+    fill(here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), layers)
+    assert torch.equal(here.cls.bias.detach()[[0, 2, 3]], there.cls.bias.detach()[[1, 0, 2]]) and here.cls.bias[1] == before[0][1]
+    mine, theirs = here.reg.weight.detach().view(3, 4, 2), there.reg.weight.detach().view(2, 4, 2)
+    assert torch.equal(mine[0], theirs[1]) and torch.equal(mine[2], theirs[0])
+    assert torch.equal(here.reg.bias.detach()[4:8], before[1][4:8])
+
+
+def test_one_regressor_for_all_does_not_become_that_of_a_class() -> None:
+    here, there = TwoStage(3), TwoStage(2)
+    there.reg = nn.Linear(2, 4)
+    before = here.reg.weight.detach().clone()
+    told = fill(here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), (ClassLayer(r"reg\.(weight|bias)", rows=4),))
+    assert torch.equal(here.reg.weight, before) and any("reg.weight is (4, 2) there and (12, 2) here" in sentence for sentence in told)
 
 
 def test_what_does_not_fit_is_listed_and_an_alien_backbone_is_an_error() -> None:

@@ -2,10 +2,18 @@
 
 from detreg.errors import UsageError
 from detreg.params import near
+from detreg.templates.faster_rcnn import FASTER_RCNN
+from detreg.templates.inception_v2 import INCEPTION_V2
+from detreg.templates.inception_v4 import INCEPTION_V4
+from detreg.templates.msc10 import MSC10
+from detreg.templates.ssd import SSD
 from detreg.templates.template import Template
+from detreg.templates.yolof import YOLOF
 from detreg.templates.yolox import YOLOX
 
-TEMPLATES: dict[str, Template] = {template.name: template for template in (YOLOX,)}
+TEMPLATES: dict[str, Template] = {
+    template.name: template for template in (YOLOX, YOLOF, SSD, FASTER_RCNN, INCEPTION_V4, INCEPTION_V2, MSC10)
+}
 
 
 def find(name: str) -> Template:

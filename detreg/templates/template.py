@@ -1,38 +1,49 @@
 """What a template is: a ready-made detector with declared hyperparameters. Standard library only, so that listing them is instant."""
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from detreg.params import ImageSize, boolean, choice, declared, integer, number, size, text
+from detreg.params import NONE, ImageSize, boolean, choice, declared, integer, number, size, text
 
 Config = dict[str, Any]
 """A part of an MMDetection configuration."""
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Published weights of one base model.
-
-    `url` is empty where its authors published none in MMDetection's layout; `sha256` may be a prefix, as in the file's own name.
-    """
-
-    config: str
-    """The packaged MMDetection configuration, such as `yolox/yolox_s_8xb8-300e_coco.py`."""
-    url: str = ""
-    sha256: str = ""
-    coco_ap: float | None = None
-    """COCO val2017 box AP as published, in percent."""
-
-
-@dataclass(frozen=True)
 class InputSpec:
-    """How a network wants its pixels: channel order, mean and deviation per channel (0..255), and the grey that pads."""
+    """How a network wants its pixels: channel order, mean and deviation per channel (0..255) in that order, and the grey that pads."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channels: str
     pad_value: int
+
+
+IMAGENET = InputSpec(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), channels="rgb", pad_value=0)
+"""The mean and deviation of ImageNet's pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """One network of a template, and what was published for it."""
+
+    config: str
+    """The packaged MMDetection configuration, such as `yolox/yolox_s_8xb8-300e_coco.py`."""
+    input: InputSpec
+    url: str = ""
+    """COCO weights in MMDetection's layout; empty where nobody published any."""
+    sha256: str = ""
+    """Of that file; a prefix will do, as in the file's own name."""
+    coco_ap: float | None = None
+    """COCO val2017 box AP as published, in percent."""
+    imagenet: str = ""
+    """The library and the name there of ImageNet weights for the backbone, such as `timm:inception_v4.tf_in1k`."""
+    parameters: float
+    """Millions of parameters at 80 classes and default hyperparameters; a test counts them."""
+    gflops: float
+    """Billions of multiplications with additions for one square picture of the default image_size; a test counts them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,46 @@ class Schedule:
     """From progress in [0, 1) and the number of all steps to the factor of the learning rate."""
     plain_epochs: int = 0
     """Published number of last epochs with neither Mosaic nor MixUp."""
+
+
+def _warm(progress: float, steps: int, warmup: int) -> float:
+    """A linear warm-up over `warmup` steps, or a tenth of a training that is short."""
+    share = min(warmup / steps, 0.1)
+    return 1.0 if progress >= share else 0.001 + 0.999 * progress / share
+
+
+def step_schedule(epochs: int, drops: tuple[int, ...], warmup: int) -> Schedule:
+    """A tenth of the rate after each of the epochs `drops`."""
+
+    def factor(progress: float, steps: int) -> float:
+        return _warm(progress, steps, warmup) * 0.1 ** sum(progress >= drop / epochs for drop in drops)
+
+    return Schedule(epochs, factor)
+
+
+def cosine_schedule(epochs: int, warmup: int) -> Schedule:
+    """Half a cosine down to nothing."""
+
+    def factor(progress: float, steps: int) -> float:
+        return _warm(progress, steps, warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return Schedule(epochs, factor)
+
+
+def anchors_of(ratios: tuple[float, ...]) -> list[float]:
+    """Width-to-height ratios as MMDetection counts them, height to width, in its published order."""
+    return sorted(1 / ratio for ratio in ratios)
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to training pictures beside resizing, as transforms of MMDetection."""
+
+    before: list[Config] = field(default_factory=list)
+    """Before resizing."""
+    mixing: list[Config] = field(default_factory=list)
+    """After resizing: combine several pictures; left out in the plain epochs."""
+    after: list[Config] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +139,12 @@ class CommonParams:
         """Smallest and largest size of training images."""
         return self.random_resize_lower or self.image_size, self.random_resize_upper or self.image_size
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """The parameters that name a source of weights, the strongest first."""
+        named = {name: getattr(self, name, None) for name in ("continue_from_eid", "load_from", "pretrained_weights", "pretrain_base_data")}
+        return {name: value for name, value in named.items() if value and value != NONE}
+
     def problems(self) -> list[str]:
         """What is wrong with the combination of values, each valid by itself."""
         found = []
@@ -106,7 +163,7 @@ class CommonParams:
             )
         if self.continue_from_eid and self.load_from:
             found.append("continue_from_eid and load_from both say where to start: give one of them")
-        if self.frozen_stages and not (self.continue_from_eid or self.load_from or self.pretrained_weights != "none"):
+        if self.frozen_stages and not self.sources:
             found.append(
                 f"frozen_stages={self.frozen_stages} with pretrained_weights=none would freeze random weights: "
                 "set frozen_stages=0 or a source of weights"
@@ -134,10 +191,15 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class ClassLayer:
-    """A layer with outputs per class: tensors whose names match `pattern` have `groups` blocks of one row per class."""
+    """A layer with outputs per class.
+
+    Tensors whose names match `pattern` hold blocks of `rows` rows for each class, in order; after them `background` times `rows` of no
+    class. There may be several such blocks, one per anchor.
+    """
 
     pattern: str
-    groups: int = 1
+    rows: int = 1
+    background: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,18 +210,24 @@ class Template:
     aliases: tuple[str, ...]
     summary: str
     description: str
+    when: str
+    """When to choose it."""
     params: type[CommonParams]
-    weights: Mapping[str, Weights]
-    input: InputSpec
+    base_models: Mapping[str, BaseModel]
     model: Callable[[Config, Any, int], Config]
     """From the packaged model configuration, the params and the number of classes to the network to train."""
-    augment: Callable[[list[Config], Any], tuple[list[Config], list[Config]]]
-    """From the published training pipeline and the params to what combines several pictures, left out in the plain epochs, and the rest."""
+    augment: Callable[[list[Config], Any], Augment]
+    """From the published training pipeline and the params."""
     optimizer: Config
     schedule: Schedule
-    class_layers: tuple[ClassLayer, ...]
+    class_layers: Callable[[Any], tuple[ClassLayer, ...]]
+    """From the params to the layers with outputs per class."""
     ema_momentum: float | None = None
     """Momentum of the exponential moving average of the weights that is scored and exported; None keeps none."""
+
+    def base_model(self, params: CommonParams) -> BaseModel:
+        """The base model that the params name."""
+        return self.base_models[params.base_model]
 
     def as_json(self) -> dict[str, Any]:
         """What `detreg templates --json` prints of it."""

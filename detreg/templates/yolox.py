@@ -11,25 +11,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from detreg.params import ImageSize, choice, integer, number, size
-from detreg.templates.template import ClassLayer, CommonParams, Config, InputSpec, Schedule, Template, Weights
+from detreg.templates.template import Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, Schedule, Template
 
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/yolox"
 
 
-def _published(letter: str, stamp: str, coco_ap: float) -> Weights:
+INPUT = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channels="bgr", pad_value=114)
+
+
+def _base_model(letter: str, stamp: str, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
     name = f"yolox_{letter}_8x8_300e_coco"
-    sha256 = stamp.rsplit("-", 1)[1]
-    return Weights(f"yolox/yolox_{letter}_8xb8-300e_coco.py", f"{_HUB}/{name}/{name}_{stamp}.pth", sha256, coco_ap)
+    return BaseModel(
+        config=f"yolox/yolox_{letter}_8xb8-300e_coco.py",
+        input=INPUT,
+        url=f"{_HUB}/{name}/{name}_{stamp}.pth" if stamp else "",
+        sha256=stamp.rsplit("-", 1)[-1],
+        coco_ap=coco_ap,
+        parameters=parameters,
+        gflops=gflops,
+    )
 
 
 # Nano and m were published by the method's authors only, not in MMDetection's layout.
-WEIGHTS = {
-    "yolox_nano": Weights("yolox/yolox_nano_8xb8-300e_coco.py", coco_ap=25.8),
-    "yolox_tiny": _published("tiny", "20211124_171234-b4047906", 32.0),
-    "yolox_s": _published("s", "20211121_095711-4592a793", 40.5),
-    "yolox_m": Weights("yolox/yolox_m_8xb8-300e_coco.py", coco_ap=46.9),
-    "yolox_l": _published("l", "20211126_140236-d3bd2b23", 49.4),
-    "yolox_x": _published("x", "20211126_140254-1ef88d67", 50.9),
+BASE_MODELS = {
+    "yolox_nano": _base_model("nano", "", 25.8, 0.912, 1.24),
+    "yolox_tiny": _base_model("tiny", "20211124_171234-b4047906", 32.0, 5.06, 7.59),
+    "yolox_s": _base_model("s", "20211121_095711-4592a793", 40.5, 8.97, 13.3),
+    "yolox_m": _base_model("m", "", 46.9, 25.3, 36.8),
+    "yolox_l": _base_model("l", "20211126_140236-d3bd2b23", 49.4, 54.2, 77.6),
+    "yolox_x": _base_model("x", "20211126_140254-1ef88d67", 50.9, 99.1, 141),
 }
 
 
@@ -46,7 +56,7 @@ class YoloxParams(CommonParams):
     per_item_lrate: float = number(
         0.01 / 64, 0.0, 1.0, log=(1e-6, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
     )
-    base_model: str = choice("yolox_s", *WEIGHTS, help="Width and depth of the network")
+    base_model: str = choice("yolox_s", *BASE_MODELS, help="Width and depth of the network")
 
 
 def learning_rate_factor(progress: float, steps: int) -> float:
@@ -67,14 +77,10 @@ def model(published: Config, params: YoloxParams, num_classes: int) -> Config:
     model = dict(published)
     model["backbone"] = model["backbone"] | {"frozen_stages": params.frozen_stages or -1}
     model["bbox_head"] = model["bbox_head"] | {"num_classes": num_classes}
-    lower, upper = params.random_sizes
-    random_size = lower != params.image_size or upper != params.image_size
-    resize = {"type": "RandomBatchResize", "lower": lower, "upper": upper, "image_size": params.image_size}
-    model["data_preprocessor"] = {"batch_augments": [resize] if random_size else None}
     return model
 
 
-def augment(published: list[Config], params: YoloxParams) -> tuple[list[Config], list[Config]]:
+def augment(published: list[Config], params: YoloxParams) -> Augment:
     """Mosaic and affine as published, and MixUp where the base model has it; colour and flip stay on in the plain epochs."""
     by_type: dict[str, Any] = {transform["type"]: transform for transform in published}
     if params.keep_aspect_ratio:
@@ -90,14 +96,12 @@ def augment(published: list[Config], params: YoloxParams) -> tuple[list[Config],
     ]
     if "MixUp" in by_type:
         mixing.append(by_type["MixUp"] | {"img_scale": canvas, "pad_val": grey})
-    return mixing, [{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}]
+    return Augment(mixing=mixing, after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}])
 
 
 def _up(side: float) -> int:
     return math.ceil(math.floor(side + 1e-6) / 32) * 32
 
-
-INPUT = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channels="bgr", pad_value=114)
 
 YOLOX = Template(
     name="yolox",
@@ -107,9 +111,9 @@ YOLOX = Template(
         "Anchor-free: each cell of three feature maps predicts one box, with classification and regression in separate branches "
         "(decoupled head); SimOTA assigns objects to cells while training; Mosaic and, in the larger models, MixUp combine pictures."
     ),
+    when="Speed, small objects, few pictures with good start weights; the first to try.",
     params=YoloxParams,
-    weights=WEIGHTS,
-    input=INPUT,
+    base_models=BASE_MODELS,
     model=model,
     augment=augment,
     optimizer={
@@ -117,6 +121,6 @@ YOLOX = Template(
         "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
     },
     schedule=Schedule(epochs=300, factor=learning_rate_factor, plain_epochs=15),
-    class_layers=(ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),),
+    class_layers=lambda _: (ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),),
     ema_momentum=0.0001,
 )

@@ -7,18 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, MODELS
+from mmdet.datasets.transforms import Resize
+from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, TRANSFORMS
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import score
 from detreg.inference.detections import MAX_DETECTIONS, Detections
+from detreg.inference.preprocessing import Preprocessing
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -59,35 +61,45 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         return len(range(self.rank, self.total, self.world_size))
 
 
-@MODELS.register_module()
-class RandomBatchResize(nn.Module):
-    """Resizes each training batch to a random size between `lower` and `upper` on a grid of 32 pixels, relative to `image_size`.
+@TRANSFORMS.register_module()
+class RandomSize(Resize):
+    """Resizes each training picture to a random size between `lower` and `upper`, on a grid of 32 pixels, as `preprocessing` says.
 
-    The size comes from python's random numbers alone, which every epoch seeds, so that a continued training is exact.
+    The sizes are in the form of image_size: one number, or width and height. A picture smaller than `lower` keeps its size. The
+    choice comes from python's random numbers, which every epoch seeds, so that a continued training is exact.
     """
 
-    def __init__(self, lower: Sequence[int], upper: Sequence[int], image_size: Sequence[int], divisor: int = 32) -> None:
-        super().__init__()
-        self.ranges = [(low // divisor, high // divisor, size) for low, high, size in zip(lower, upper, image_size, strict=True)]
-        self.divisor = divisor
+    def __init__(self, lower: Sequence[int], upper: Sequence[int], preprocessing: dict[str, Any], divisor: int = 32) -> None:
+        super().__init__(scale=(1, 1))
+        self.lower, self.upper, self.divisor = tuple(lower), tuple(upper), divisor
+        self.preprocessing = preprocessing
 
-    def forward(self, inputs: Tensor, data_samples: list[Any]) -> tuple[Tensor, list[Any]]:
-        """`inputs` (n, 3, h, w) and the boxes of `data_samples`, both resized."""
-        height, width = inputs.shape[-2:]
-        factors = [random.randint(low, high) * self.divisor / size for low, high, size in self.ranges]
-        new_w, new_h = (
-            max(1, round(side * factor / self.divisor)) * self.divisor for side, factor in ((width, factors[0]), (height, factors[-1]))
-        )
-        if (new_h, new_w) == (height, width):
-            return inputs, data_samples
-        scale = inputs.new_tensor([new_w / width, new_h / height, new_w / width, new_h / height])
-        inputs = interpolate(inputs, size=(new_h, new_w), mode="bilinear", align_corners=False)
-        for sample in data_samples:
-            sample.set_metainfo({"img_shape": (new_h, new_w), "pad_shape": (new_h, new_w), "batch_input_shape": (new_h, new_w)})
-            for instances in (sample.gt_instances, sample.get("ignored_instances")):
-                if instances is not None:
-                    instances.bboxes = instances.bboxes * scale
-        return inputs, data_samples
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The picture and its boxes, resized."""
+        share = random.random()
+        grid = [(low // self.divisor, high // self.divisor) for low, high in zip(self.lower, self.upper, strict=True)]
+        size = tuple(min(low + int(share * (high - low + 1)), high) * self.divisor for low, high in grid)
+        self.scale, self.keep_ratio = self._target(size, results)
+        return super().transform(results)
+
+    def _target(self, size: tuple[int, ...], results: dict[str, Any]) -> tuple[tuple[int, int], bool]:
+        """Width and height, or the most of the longer and the smaller side, and which of the two it is."""
+        height, width = results["ori_shape"]  # a part of a large picture is not a small picture
+        sides = (min(width, height),) if len(size) == 1 else (width, height)
+        if all(side < low for side, low in zip(sides, self.lower, strict=True)):
+            return results["img"].shape[1::-1], False
+        sizes = Preprocessing(**self.preprocessing | {"image_size": size})
+        return sizes.exact_size or sizes.limits, sizes.keep_aspect_ratio
+
+
+@TRANSFORMS.register_module()
+class RandomMixedSize(RandomSize):
+    """The same for the canvas of a mixed picture, which is scaled as a whole. Plain epochs leave it out."""
+
+    def _target(self, size: tuple[int, ...], results: dict[str, Any]) -> tuple[tuple[int, int], bool]:
+        height, width = results["img"].shape[:2]
+        usual = self.preprocessing["image_size"]
+        return (round(width * size[0] / usual[0]), round(height * size[-1] / usual[-1])), False
 
 
 @HOOKS.register_module()
@@ -106,7 +118,27 @@ class PlainEpochsHook(Hook):
         plain = runner.epoch >= runner.max_epochs - self.epochs
         runner.train_dataloader.dataset._skip_type_keys = self.skip if plain else None
         model = runner.model.module if hasattr(runner.model, "module") else runner.model
-        model.bbox_head.use_l1 = plain
+        if hasattr(model.bbox_head, "use_l1"):
+            model.bbox_head.use_l1 = plain
+
+
+def norm_single_values(network: nn.Module) -> None:
+    """Lets batch-norms meet a single value per channel while training, which is normed by the statistics so far.
+
+    PyTorch refuses it. It happens on SSD's last map of one cell when a batch, often the epoch's last, has one picture.
+    """
+
+    def before(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        norm.single_value = norm.training and inputs[0].numel() == inputs[0].shape[1]
+        norm.training &= not norm.single_value
+
+    def after(norm: Any, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
+        norm.training |= norm.single_value
+
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(before)
+            module.register_forward_hook(after)
 
 
 def detections(sample: dict[str, Any], classes: Sequence[str]) -> Detections:

@@ -1,6 +1,7 @@
 """From a template, its hyperparameters and a dataset to the configuration that is trained. Derived numbers are computed here, once."""
 
 import importlib.util
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from detreg.errors import UsageError
 from detreg.inference.card import Card
 from detreg.inference.preprocessing import Preprocessing
 from detreg.params import plain
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.templates.template import Augment, CommonParams, RunOptions, Template
 
 
 def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
@@ -21,7 +22,7 @@ def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
         image_size=params.image_size,
         keep_aspect_ratio=params.keep_aspect_ratio,
         max_aspect_ratio=params.max_aspect_ratio,
-        pad_value=template.input.pad_value,
+        pad_value=template.base_model(params).input.pad_value,
     )
 
 
@@ -29,7 +30,7 @@ def card(
     template: Template, params: CommonParams, classes: tuple[str, ...], score_threshold: float, digest: str | None, eid: str | None
 ) -> Card:
     """The card of the model that these make."""
-    spec = template.input
+    spec = template.base_model(params).input
     return Card(
         template=template.name,
         classes=classes,
@@ -50,12 +51,11 @@ def compose(template: Template, params: CommonParams, dataset: Dataset, options:
     """
     published = published_config(template, params)
     plain_epochs = _plain_epochs(template, params.num_epochs)
-    mixing, _ = template.augment(list(published.train_dataloader.dataset.pipeline), params)
     custom_hooks: list[dict[str, Any]] = [{"type": "SyncNormHook", "priority": 48}]
     if template.ema_momentum is not None:
         ema = {"type": "EMAHook", "ema_type": "ExpMomentumEMA", "momentum": template.ema_momentum, "update_buffers": True, "priority": 49}
         custom_hooks.append(ema)
-    if mixing:
+    if mixing := _mixing(template, params, _augment(template, params, published)):
         skip = sorted({transform["type"] for transform in mixing})
         custom_hooks.append({"type": "PlainEpochsHook", "epochs": plain_epochs, "skip": skip, "priority": 48})
     return Config(
@@ -82,14 +82,14 @@ def published_config(template: Template, params: CommonParams) -> Config:
     """The configuration that MMDetection packages for the base model."""
     spec = importlib.util.find_spec("mmdet")
     assert spec and spec.origin  # a dependency in pyproject.toml
-    path = Path(spec.origin).parent / ".mim" / "configs" / template.weights[params.base_model].config
+    path = Path(spec.origin).parent / ".mim" / "configs" / template.base_model(params).config
     return Config.fromfile(path)
 
 
 def network(template: Template, params: CommonParams, published: Config, num_classes: int) -> dict[str, Any]:
     """The model's part of the configuration, with the pixels treated as the template's InputSpec says."""
     model = template.model(published.model.to_dict(), params, num_classes)
-    spec = template.input
+    spec = template.base_model(params).input
     normalised = any(spec.mean) or any(value != 1 for value in spec.std)
     model["data_preprocessor"] = {
         "type": "DetDataPreprocessor",
@@ -98,7 +98,7 @@ def network(template: Template, params: CommonParams, published: Config, num_cla
         "bgr_to_rgb": spec.channels == "rgb",
         "pad_size_divisor": preprocessing(template, params).pad_divisor,
         "pad_value": spec.pad_value,
-    } | model.get("data_preprocessor", {})
+    }
     return model
 
 
@@ -109,6 +109,29 @@ def _plain_epochs(template: Template, num_epochs: int) -> int:
     """
     scaled = round(num_epochs * template.schedule.plain_epochs / template.schedule.epochs)
     return min(max(2, scaled), num_epochs)
+
+
+def _augment(template: Template, params: CommonParams, published: Config) -> Augment:
+    images = published.train_dataloader.dataset
+    while "pipeline" not in images:  # SSD's is wrapped, to be taken several times
+        images = images.dataset
+    return template.augment([transform.to_dict() for transform in images.pipeline], params)
+
+
+def _mixing(template: Template, params: CommonParams, augment: Augment) -> list[dict[str, Any]]:
+    """What combines pictures, and then gives the result a random size where that is wanted."""
+    if not (augment.mixing and _random(params)):
+        return augment.mixing
+    return [*augment.mixing, _random_size("RandomMixedSize", template, params)]
+
+
+def _random(params: CommonParams) -> bool:
+    return any(limit != params.image_size for limit in params.random_sizes)
+
+
+def _random_size(name: str, template: Template, params: CommonParams) -> dict[str, Any]:
+    lower, upper = params.random_sizes
+    return {"type": name, "lower": lower, "upper": upper, "preprocessing": asdict(preprocessing(template, params))}
 
 
 def _resize(prep: Preprocessing) -> dict[str, Any]:
@@ -133,17 +156,24 @@ def _images(annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str
 
 def _train_loader(template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, published: Config) -> dict[str, Any]:
     prep = preprocessing(template, params)
-    mixing, rest = template.augment(list(published.train_dataloader.dataset.pipeline), params)
-    load: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations", "with_bbox": True}, _resize(prep)]
+    augment = _augment(template, params, published)
+    mixing = _mixing(template, params, augment)
+    load: list[dict[str, Any]] = [
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations", "with_bbox": True},
+        *augment.before,
+        _random_size("RandomSize", template, params) if _random(params) else _resize(prep),
+    ]
+    # Pictures of random sizes are padded to the largest of their batch, by the network's preprocessor.
     # keep_empty=False keeps images that have no box left, as pictures of nothing; True would draw others in their place.
     finish: list[dict[str, Any]] = [
-        _pad(prep),
+        *([] if _random(params) else [_pad(prep)]),
         {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
         {"type": "PackDetInputs"},
     ]
-    images = _images(dataset.splits["train"].annotations, dataset.classes, load if mixing else [*load, *rest, *finish])
+    images = _images(dataset.splits["train"].annotations, dataset.classes, load if mixing else [*load, *augment.after, *finish])
     if mixing:
-        images = {"type": "MultiImageMixDataset", "dataset": images, "pipeline": [*mixing, *rest, *finish]}
+        images = {"type": "MultiImageMixDataset", "dataset": images, "pipeline": [*mixing, *augment.after, *finish]}
     return {
         "batch_size": params.batch_size,
         "num_workers": options.num_workers,

@@ -19,7 +19,7 @@ from detreg.errors import MemoryExhaustedError
 from detreg.inference.detections import Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
 from detreg.tracking.runs import Run
-from detreg.training import components
+from detreg.training import backbones, components, heads  # noqa: F401  importing them lets MMEngine build them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.weights import Start, fill
 
@@ -47,9 +47,10 @@ def fit(
     with _quiet():
         runner = Runner.from_cfg(config)
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
+    components.norm_single_values(runner.model)
 
     def fill_from_start(model: torch.nn.Module) -> None:
-        for sentence in fill(model, start.weights, classes, template.class_layers) if start.weights else ():
+        for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
             print(f"  {sentence}", flush=True)
 
     epochs = EpochHook(run, run.folder, classes, options.patience, start.resume, start.weights)
@@ -81,10 +82,10 @@ def fit(
     return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
 
 
-def check_fit(config: Config, template: Template, classes: tuple[str, ...], start: Start) -> None:
+def check_fit(config: Config, template: Template, params: CommonParams, classes: tuple[str, ...], start: Start) -> None:
     """Raises DataError where the start's weights do not fit, before a run begins."""
     if start.weights is not None:
-        fill(build_network(config.model, None), start.weights, classes, template.class_layers)
+        fill(build_network(config.model, None), start.weights, classes, template.class_layers(params))
 
 
 def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor] | None) -> torch.nn.Module:

@@ -1,8 +1,8 @@
 """torchvision's operators behind mmcv's names, so that MMDetection runs without mmcv's compiled extension.
 
 mmcv 2.1.0 has no wheel for present versions of torch and compiles for a quarter of an hour. mmcv-lite is the same Python code without
-the extension `mmcv._ext`; the detectors here need three operators of it, which torchvision has too. Where the compiled mmcv is
-installed, it is used and nothing is replaced. See docs/decisions/0002-mmcv-without-a-compiler.md.
+the extension `mmcv._ext`; the detectors here need five operators of it, which torchvision has too, or which are a few lines. Where
+the compiled mmcv is installed, it is used and nothing is replaced. See docs/decisions/0002-mmcv-without-a-compiler.md.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ def install() -> None:
 
 
 class _Extension(ModuleType):
-    """`mmcv._ext` with three operators; every other name can be looked up, as mmcv does at import, but not called."""
+    """`mmcv._ext` with five operators; every other name can be looked up, as mmcv does at import, but not called."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -66,6 +66,32 @@ class _Extension(ModuleType):
         _only_average(pool_mode, argmax_y, argmax_x)
         backward = torch.ops.torchvision._roi_align_backward
         grad_input.copy_(backward(grad, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned))
+
+    @staticmethod
+    def sigmoid_focal_loss_forward(logits: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float) -> None:
+        """Focal loss of `logits` (n, c) for `target` (n,), c being the background, into `output` (n, c); `weight` (c,) or empty.
+
+        MMDetection asks for it on GPUs only; on CPUs it has Python of its own.
+        """
+        output.copy_(_focal_loss(logits, target, weight, gamma, alpha))
+
+    @staticmethod
+    def sigmoid_focal_loss_backward(logits: Tensor, target: Tensor, weight: Tensor, grad: Tensor, *, gamma: float, alpha: float) -> None:
+        """The derivative of each element's loss by its own logit into `grad` (n, c)."""
+        import torch
+
+        with torch.enable_grad():
+            own = logits.detach().requires_grad_()
+            grad.copy_(torch.autograd.grad(_focal_loss(own, target, weight, gamma, alpha).sum(), own)[0])
+
+
+def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+    from torch.nn.functional import one_hot
+    from torchvision.ops import sigmoid_focal_loss
+
+    classes = logits.shape[1]
+    loss = sigmoid_focal_loss(logits, one_hot(target, classes + 1)[:, :classes].to(logits.dtype), alpha, gamma)
+    return loss * weight[target.clamp(max=classes - 1)].unsqueeze(1) if weight.numel() else loss
 
 
 def _only_average(pool_mode: int, *unused: Tensor) -> None:  # noqa: ARG001

@@ -18,14 +18,15 @@ from detreg.data.dataset import Dataset
 from detreg.data.source import cache_folder
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.params import plain
+from detreg.templates import TEMPLATES
 from detreg.templates.template import ClassLayer, CommonParams, Template
 from detreg.tracking import runs
-from detreg.training.checkpoints import Checkpoint, load
+from detreg.training.checkpoints import Checkpoint, load, save
 
 PARAMS_FILE = "params.json"
 CHECKPOINT_TAG = "detreg.checkpoint"
 # What another start replaces, or what asks for it, is no difference between a run and the one that goes on from it.
-_NOT_COMPARED = ("num_epochs", "continue_from_eid", "load_from", "pretrained_weights")
+_NOT_COMPARED = ("num_epochs", "continue_from_eid", "load_from", "pretrained_weights", "pretrain_base_data")
 
 
 @dataclass(frozen=True)
@@ -45,27 +46,36 @@ def resolve(template: Template, params: CommonParams, dataset: Dataset) -> Start
 
     Raises NotFoundError, UnreachableError, UsageError or DataError, each naming what to do instead.
     """
-    if params.continue_from_eid:
-        start = _from_eid(params.continue_from_eid, template, params, dataset)
-        return _displacing(start, params, "continue_from_eid")
-    if params.load_from and params.load_from != "coco":
-        start = Start(f"Starts from the weights of {params.load_from}", checkpoint_of(template, params))
-        return _displacing(start, params, "load_from")
-    if params.load_from or params.pretrained_weights != "none":
-        return Start(f"Starts from the weights published for {params.base_model} on COCO", checkpoint_of(template, params))
-    return Start("Starts from random weights")
+    if not params.sources:
+        return Start("Starts from random weights")
+    (name, value), *weaker = params.sources.items()
+    if name == "continue_from_eid":
+        start = _from_eid(value, template, params, dataset)
+    elif name == "load_from" and value != "coco":
+        start = Start(f"Starts from the weights of {value}", checkpoint_of(template, params))
+    else:
+        part = "" if value == "coco" else "the backbone of "
+        data = {"coco": "COCO", "mscoco": "COCO", "imagenet": "ImageNet"}[value]
+        start = Start(f"Starts from the weights published for {part}{params.base_model} on {data}", checkpoint_of(template, params))
+    displaced = ", ".join(f"{other}={text}" for other, text in weaker)
+    return replace(start, sentence=f"{start.sentence}; {name} displaces {displaced}") if weaker else start
 
 
 def checkpoint_of(template: Template, params: CommonParams) -> Checkpoint:
-    """The checkpoint that `load_from`, or else `pretrained_weights`, names."""
-    source = params.load_from or params.pretrained_weights
-    return load(published(template, params.base_model) if source == "coco" else _fetch_any(source))
-
-
-def _displacing(start: Start, params: CommonParams, stronger: str) -> Start:
-    if params.pretrained_weights == "none":
-        return start
-    return replace(start, sentence=f"{start.sentence}; {stronger} displaces pretrained_weights={params.pretrained_weights}")
+    """The checkpoint that the strongest source but `continue_from_eid` names. Raises UsageError where there is none."""
+    sources = {name: value for name, value in params.sources.items() if name != "continue_from_eid"}
+    if not sources:
+        raise UsageError("no weights are named: give load_from, or pretrained_weights")
+    name, value = next(iter(sources.items()))
+    if name == "load_from" and value != "coco":
+        return load(_fetch_any(value))
+    if value == "imagenet":
+        return load(imagenet(template, params.base_model))
+    checkpoint = load(published(template, params.base_model))
+    if value == "mscoco":
+        state = {key: tensor for key, tensor in checkpoint.state_dict.items() if key.startswith("backbone.")}
+        return replace(checkpoint, state_dict=state)
+    return checkpoint
 
 
 def _from_eid(eid: str, template: Template, params: CommonParams, dataset: Dataset) -> Start:
@@ -100,22 +110,67 @@ def _differences(before: Mapping[str, Any], template: Template, params: CommonPa
 
 
 def published(template: Template, base_model: str, into: Path | None = None) -> Path:
-    """The published checkpoint of a base model: from the folder DETREG_WEIGHTS, or downloaded into the cache (or `into`) and verified.
+    """The published COCO checkpoint of a base model: from the folder DETREG_WEIGHTS, or downloaded into the cache (or `into`).
 
     Raises UsageError where nobody published one, UnreachableError where it cannot be downloaded, DataError for a wrong sha256.
     """
+    weights = template.base_models[base_model]
     name = f"{base_model}_coco.pth"
+    # YOLOF, Faster R-CNN and RetinaNet all have a resnet50.
+    own_name = f"{template.name}_{name}"
+    folder = os.environ.get("DETREG_WEIGHTS")
+    for candidate in (own_name, name):
+        if folder and (Path(folder) / candidate).is_file():
+            return _not_of_another(Path(folder) / candidate, template, base_model)
+    if not weights.url:
+        alike = [other for other, entry in template.base_models.items() if entry.url]
+        others = f", or base_model={'|'.join(alike)}" if alike else ", or pretrained_weights=imagenet" if weights.imagenet else ""
+        raise UsageError(
+            f"nobody published COCO weights of {base_model} in MMDetection's layout: put a file {name} into a folder and set "
+            f"DETREG_WEIGHTS to the folder, or take pretrained_weights=none{others}"
+        )
+    return download(weights.url, (into or cache()) / own_name, weights.sha256)
+
+
+def _not_of_another(path: Path, template: Template, base_model: str) -> Path:
+    """Raises DataError for the file that was published for another template's base model of the same name."""
+    for other in TEMPLATES.values():
+        sha256 = other.base_models[base_model].sha256 if base_model in other.base_models else ""
+        if sha256 and sha256 != template.base_models[base_model].sha256:
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256):
+                    raise DataError(
+                        f"{path} holds the weights of {other.name}, not of {template.name}: name it {other.name}_{base_model}_coco.pth"
+                    )
+    return path
+
+
+def imagenet(template: Template, base_model: str, into: Path | None = None) -> Path:
+    """ImageNet weights of a base model's backbone: from the folder DETREG_WEIGHTS, or by the library that has them, kept in the cache.
+
+    Raises UsageError where there are none, UnreachableError where they cannot be downloaded.
+    """
+    from detreg.training.backbones import imagenet_weights
+
+    name = f"{base_model}_imagenet.pth"
     folder = os.environ.get("DETREG_WEIGHTS")
     if folder and (Path(folder) / name).is_file():
         return Path(folder) / name
-    weights = template.weights[base_model]
-    if not weights.url:
-        alike = [other for other, entry in template.weights.items() if entry.url]
-        raise UsageError(
-            f"nobody published COCO weights of {base_model} in MMDetection's layout: put a file {name} into a folder and set "
-            f"DETREG_WEIGHTS to the folder, or take pretrained_weights=none, or base_model={'|'.join(alike)}"
-        )
-    return download(weights.url, (into or cache()) / name, weights.sha256)
+    source = template.base_models[base_model].imagenet
+    if not source:
+        raise UsageError(f"there are no ImageNet weights for the backbone of {template.name}'s {base_model}: take pretrained_weights=coco")
+    path = (into or cache()) / name
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            state = imagenet_weights(source)
+        except Exception as error:  # whatever the library's own downloader raises
+            raise UnreachableError(
+                f"the ImageNet weights {source} cannot be downloaded ({runs.one_line(error)[:200]}): fetch them where there is a network "
+                f"(detreg weights fetch {template.name} --base_model {base_model}) and set DETREG_WEIGHTS to the folder of {name}"
+            ) from error
+        save(path, Checkpoint(state))
+    return path
 
 
 def cache() -> Path:
@@ -201,8 +256,13 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
         layer = next((layer for layer in layers if re.fullmatch(layer.pattern, name)), None)
         if name not in own:
             continue
-        if layer is not None and own[name].shape[1:] == value.shape[1:] and len(value) == layer.groups * len(start.classes):
-            fitting[name] = _by_class(own[name].clone(), value, classes, start.classes, layer.groups)
+        if (
+            layer is not None
+            and start.classes
+            and own[name].shape[1:] == value.shape[1:]
+            and _blocks(layer, own[name], classes) == _blocks(layer, value, start.classes)
+        ):
+            fitting[name] = _by_class(own[name].clone(), value, classes, start.classes, layer)
         elif layer is not None and not start.classes:
             misfits.append(f"{name} is of classes that the checkpoint does not name")
         elif own[name].shape == value.shape:
@@ -226,11 +286,18 @@ def _some(names: list[str]) -> str:
     return "; ".join(names[:10]) + (f"; and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def _by_class(own: Tensor, other: Tensor, classes: tuple[str, ...], other_classes: tuple[str, ...], groups: int) -> Tensor:
-    """`own` with the rows of the classes that both know, in each of `groups` blocks of one row per class."""
-    target = own.view(groups, len(classes), *own.shape[1:])
-    source = other.view(groups, len(other_classes), *other.shape[1:])
+def _blocks(layer: ClassLayer, value: Tensor, classes: tuple[str, ...]) -> float:
+    """How many blocks with a row for each class a tensor has; no integer where it is of other classes."""
+    return len(value) / (layer.rows * (len(classes) + layer.background))
+
+
+def _by_class(own: Tensor, other: Tensor, classes: tuple[str, ...], other_classes: tuple[str, ...], layer: ClassLayer) -> Tensor:
+    """`own` with the rows of the classes that both know, and of the background, in each block."""
+    target = own.view(-1, len(classes) + layer.background, layer.rows, *own.shape[1:])
+    source = other.view(-1, len(other_classes) + layer.background, layer.rows, *other.shape[1:])
     for position, name in enumerate(classes):
         if name in other_classes:
             target[:, position] = source[:, other_classes.index(name)]
+    if layer.background:
+        target[:, -1] = source[:, -1]
     return own

@@ -1,0 +1,39 @@
+"""RetinaNet on Inception V2: a one-stage detector over the levels of a feature pyramid, with focal loss or OHEM (arXiv:1708.02002).
+
+    mlflow run . -e inception_v2 -P data=/data/boats -P image_size=512
+
+Inception V2 is BN-Inception (arXiv:1502.03167), from pytorchcv: 11 million parameters. Nobody has published COCO weights for it:
+training starts from ImageNet's.
+"""
+
+from dataclasses import dataclass
+
+from detreg.params import choice
+from detreg.templates._retinanet import BASE_MODELS, OPTIMIZER, SCHEDULE, RetinaNetParams, augment, class_layers, model
+from detreg.templates.template import Template
+
+
+@dataclass(frozen=True, kw_only=True)
+class InceptionV2Params(RetinaNetParams):
+    """Those of RetinaNet, on one backbone."""
+
+    base_model: str = choice("inception_v2", help="The architecture underneath")
+
+
+INCEPTION_V2 = Template(
+    name="inception_v2",
+    aliases=("Clarifai_InceptionV2",),
+    summary="RetinaNet on a light Inception: many scales, little memory",
+    description=(
+        "RetinaNet, applied at multiple image scales: a feature pyramid gives maps of stride 8 to 128 from Inception V2, and one head "
+        "classifies and regresses nine anchors in every cell; trained with focal loss, or with OHEM on the hardest examples only."
+    ),
+    when="As inception_v4, with a third of its parameters and time.",
+    params=InceptionV2Params,
+    base_models={"inception_v2": BASE_MODELS["inception_v2"]},
+    model=model,
+    augment=augment,
+    optimizer=OPTIMIZER,
+    schedule=SCHEDULE,
+    class_layers=class_layers,
+)

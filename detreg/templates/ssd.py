@@ -1,0 +1,167 @@
+"""SSD: default boxes on several maps of falling resolution, hardest negatives only (arXiv:1512.02325); SSDLite is its mobile form.
+
+    mlflow run . -e ssd -P data=/data/boats
+
+The picture is stretched to a square, and the default boxes are shares of it, so other sizes than the published 300, 320 and 512 pixels
+keep their meaning. At the published size the boxes are the published ones.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from detreg.params import ImageSize, boolean, choice, integer, number, size
+from detreg.templates.template import IMAGENET, Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, Template, cosine_schedule
+
+_HUB = "https://download.openmmlab.com/mmdetection/v2.0/ssd"
+VGG_INPUT = InputSpec(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), channels="rgb", pad_value=0)
+
+
+def _base_model(config: str, name: str, stamp: str, spec: InputSpec, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
+    return BaseModel(
+        config=f"ssd/{config}.py",
+        input=spec,
+        url=f"{_HUB}/{name}/{name}_{stamp}.pth",
+        sha256=stamp.rsplit("-", 1)[-1],
+        coco_ap=coco_ap,
+        parameters=parameters,
+        gflops=gflops,
+    )
+
+
+BASE_MODELS = {
+    "ssdlite_mobilenetv2": _base_model(
+        "ssdlite_mobilenetv2-scratch_8xb24-600e_coco",
+        "ssdlite_mobilenetv2_scratch_600e_coco",
+        "20210629_110627-974d9307",
+        IMAGENET,
+        21.3,
+        4.23,
+        0.746,
+    ),
+    "ssd300_vgg16": _base_model("ssd300_coco", "ssd300_coco", "20210803_015428-d231a06e", VGG_INPUT, 25.5, 34.3, 38.5),
+    "ssd512_vgg16": _base_model("ssd512_coco", "ssd512_coco", "20210803_022849-0a47a1ca", VGG_INPUT, 29.5, 36.0, 38.5),
+}
+
+
+class DefaultBoxes(NamedTuple):
+    """The published default boxes of a base model.
+
+    `sizes` are the smaller sides of each level's boxes, and one more that only enters the last level's mean, in pixels of a picture of
+    `picture`; `strides` lie between neighbouring boxes; `smallest` is the smallest picture that reaches the last level.
+    """
+
+    picture: int
+    strides: tuple[int, ...]
+    sizes: tuple[int, ...]
+    smallest: int
+
+
+DEFAULT_BOXES = {
+    "ssdlite_mobilenetv2": DefaultBoxes(320, (16, 32, 64, 107, 160, 320), (48, 100, 150, 202, 253, 304, 320), 64),
+    "ssd300_vgg16": DefaultBoxes(300, (8, 16, 32, 64, 100, 300), (21, 45, 99, 153, 207, 261, 315), 288),
+    "ssd512_vgg16": DefaultBoxes(512, (8, 16, 32, 64, 128, 256, 512), (20, 51, 133, 215, 296, 378, 460, 542), 288),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SsdParams(CommonParams):
+    """Published for SSDLite: 600 epochs (120 of a dataset taken five times), 192 images a step at a rate of 0.015, 320 px."""
+
+    image_size: ImageSize = size(
+        320, help="Pixels: the side of the square that the image is stretched to, or width,height; the smaller side with keep_aspect_ratio"
+    )
+    keep_aspect_ratio: bool = boolean(False, help="Resize both sides by one factor; false stretches to a square or to width,height")
+    batch_size: int = integer(24, 1, 32, 1, help="Images per optimiser step, over all GPUs")
+    num_epochs: int = integer(120, 1, 200, 1, help="Passes over the training split")
+    per_item_lrate: float = number(
+        0.015 / 192, 0.0, 1.0, log=(1e-6, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+    )
+    base_model: str = choice("ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath")
+
+    def problems(self) -> list[str]:
+        """Adds the size that the last, smallest map needs."""
+        smallest = DEFAULT_BOXES[self.base_model].smallest
+        found = super().problems()
+        if min(*self.random_sizes[0], *self.image_size) < smallest:
+            found.append(
+                f"{self.base_model} needs an image_size (and random_resize_lower) of at least {smallest}, or its last map would be empty: "
+                "choose a larger one, or base_model=ssdlite_mobilenetv2"
+            )
+        return found
+
+
+def model(published: Config, params: SsdParams, num_classes: int) -> Config:
+    """The published network for `num_classes` classes, with a head that can predict and a backbone that can be frozen."""
+    model = dict(published)
+    backbone = dict(published["backbone"])
+    if backbone["type"] == "SSDVGG":
+        backbone |= {"type": "FreezableSSDVGG", "frozen_stages": params.frozen_stages, "init_cfg": None}
+    else:
+        backbone["frozen_stages"] = params.frozen_stages or -1
+    model["backbone"] = backbone
+    model["bbox_head"] = published["bbox_head"] | {
+        "type": "PredictingSSDHead",
+        "num_classes": num_classes,
+        "anchor_generator": default_boxes(published, params),
+    }
+    return model
+
+
+def default_boxes(published: Config, params: SsdParams) -> Config:
+    """The anchor generator: boxes as shares of the picture, on the maps that a picture of this size has.
+
+    Up to stride 64 maps are halved exactly; beyond, the published strides are the picture's side over the number of cells.
+    """
+    boxes = DEFAULT_BOXES[params.base_model]
+    side = min(params.image_size)
+    sizes = [round(value * side / boxes.picture) for value in boxes.sizes]
+    widths, heights = (_cells(published, length, boxes.strides[0]) for length in (params.image_size[0], params.image_size[-1]))
+    strides = [
+        (stride, stride) if stride <= 64 else (round(params.image_size[0] / columns), round(params.image_size[-1] / rows))
+        for stride, columns, rows in zip(boxes.strides, widths, heights, strict=True)
+    ]
+    ratios = published["bbox_head"]["anchor_generator"]["ratios"]
+    return {
+        "type": "SSDAnchorGenerator",
+        "scale_major": False,
+        "strides": strides,
+        "ratios": ratios,
+        "min_sizes": sizes[:-1],
+        "max_sizes": sizes[1:],
+    }
+
+
+def _cells(published: Config, length: int, stride: int) -> list[int]:
+    """Cells of each map along a side of `length` pixels."""
+    neck = published["neck"]
+    cells = [-(-length // stride), -(-length // (2 * stride))]
+    steps = list(zip(neck["level_strides"], neck["level_paddings"], strict=True))
+    for level, (step, padding) in enumerate(steps):
+        kernel = neck.get("last_kernel_size", 3) if level == len(steps) - 1 else 3
+        cells.append((cells[-1] + 2 * padding - kernel) // step + 1)
+    return cells
+
+
+def augment(published: list[Config], params: SsdParams) -> Augment:  # noqa: ARG001
+    """Expand and crop before resizing, flip and colours after it, as published."""
+    before = [transform for transform in published if transform["type"] in ("Expand", "MinIoURandomCrop")]
+    return Augment(before, after=[transform for transform in published if transform["type"] in ("RandomFlip", "PhotoMetricDistortion")])
+
+
+SSD = Template(
+    name="ssd",
+    aliases=("MMDetection_SSD",),
+    summary="Default boxes on several maps; SSDLite is small and fast",
+    description=(
+        "Multi-scale feature maps: convolutions shrink the picture step by step, and each map predicts offsets from its own default "
+        "boxes; hard negative mining trains on the three worst negatives for each positive."
+    ),
+    when="The smallest model and the fastest answers, on CPUs and phones, for objects that are not small.",
+    params=SsdParams,
+    base_models=BASE_MODELS,
+    model=model,
+    augment=augment,
+    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}},
+    schedule=cosine_schedule(epochs=120, warmup=500),
+    class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_convs\.\d+\.\d+\.(weight|bias)", background=1),),
+)

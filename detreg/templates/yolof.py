@@ -1,0 +1,88 @@
+"""YOLOF: one feature level of stride 32, widened by dilated convolutions, with uniform matching (arXiv:2103.09460).
+
+    mlflow run . -e yolof -P data=/data/boats
+
+A single level makes it light at a given resolution and weak on objects of less than about 32 pixels. Its loss can stop being a number
+at high rates (about one published training in six on small data): the run then stops, says so, and can be continued at a lower rate.
+"""
+
+from dataclasses import dataclass
+
+from detreg.params import ImageSize, choice, integer, number, numbers, size
+from detreg.templates.template import Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, Template, anchors_of, step_schedule
+
+BASE_MODELS = {
+    "resnet50": BaseModel(
+        config="yolof/yolof_r50-c5_8xb8-1x_coco.py",
+        # The backbone comes from Caffe: blue first, and no division by the deviation.
+        input=InputSpec(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channels="bgr", pad_value=0),
+        url="https://download.openmmlab.com/mmdetection/v2.0/yolof/yolof_r50_c5_8x8_1x_coco/"
+        "yolof_r50_c5_8x8_1x_coco_20210425_024427-8e864411.pth",
+        sha256="8e864411",
+        coco_ap=37.5,
+        parameters=44.2,
+        gflops=25.4,
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class YolofParams(CommonParams):
+    """Published: 12 epochs, 64 images a step at a rate of 0.12, sides of at most 800 and 1333 px."""
+
+    image_size: ImageSize = size(512, help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false")
+    batch_size: int = integer(16, 1, 32, 1, help="Images per optimiser step, over all GPUs")
+    num_epochs: int = integer(100, 1, 200, 1, help="Passes over the training split")
+    per_item_lrate: float = number(
+        0.12 / 64, 0.0, 1.0, log=(1e-5, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+    )
+    frozen_stages: int = integer(1, 0, 4, 1, help="Backbone stages, from the input, that training does not change; 0 freezes none")
+    anchor_ratios: tuple[float, ...] = numbers((1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each")
+    base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
+
+
+def model(published: Config, params: YolofParams, num_classes: int) -> Config:
+    """The published network for `num_classes` classes.
+
+    Batch-norm of the backbone is as published, kept as loaded, where a stage is frozen; with frozen_stages=0 it learns.
+    """
+    frozen = params.frozen_stages > 0
+    model = dict(published)
+    model["backbone"] = published["backbone"] | {
+        "frozen_stages": params.frozen_stages or -1,
+        "norm_cfg": {"type": "BN", "requires_grad": not frozen},
+        "norm_eval": frozen,
+        "init_cfg": None,
+    }
+    head = published["bbox_head"]
+    anchors = head["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)}
+    model["bbox_head"] = head | {"num_classes": num_classes, "anchor_generator": anchors}
+    return model
+
+
+def augment(published: list[Config], params: YolofParams) -> Augment:  # noqa: ARG001
+    """Flip and shift, as published."""
+    return Augment(after=[transform for transform in published if transform["type"] in ("RandomFlip", "RandomShift")])
+
+
+YOLOF = Template(
+    name="yolof",
+    aliases=("MMDetection_YOLOF", "MMDetection_YoloF"),
+    summary="One feature level, no pyramid: light and simple",
+    description=(
+        "Single-level feature: one map of stride 32 from the backbone's last stage (C5), no feature pyramid; a dilated encoder widens "
+        "its view to objects of all sizes; uniform matching gives every object as many anchors, whatever its size."
+    ),
+    when="Objects of medium and large size, where a light head and a plain training matter more than small objects.",
+    params=YolofParams,
+    base_models=BASE_MODELS,
+    model=model,
+    augment=augment,
+    optimizer={
+        "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
+        "paramwise_cfg": {"norm_decay_mult": 0.0, "custom_keys": {"backbone": {"lr_mult": 1 / 3}}},
+        "clip_grad": {"max_norm": 35},  # not published; a single wild step is what makes its loss no number
+    },
+    schedule=step_schedule(epochs=12, drops=(8, 11), warmup=1500),
+    class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),),
+)
