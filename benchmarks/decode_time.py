@@ -1,0 +1,72 @@
+"""The share of decoding and NMS in the exported graph's time, at each template's default size.
+
+    python benchmarks/decode_time.py                 all templates with random weights
+    python benchmarks/decode_time.py ssd             one of them
+
+onnxruntime's profile on one picture of the default image_size, ten runs after two, on the CPU. The network is what lies inside a module of it,
+and RoIAlign; the rest is preparing pixels, decoding and NMS.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from detreg.params import build, declared
+from detreg.templates import TEMPLATES
+from detreg.templates.template import Template
+
+LIGHT = {"yolox": {"base_model": "yolox_s"}, "msc10": {"base_model": "mobilenetv2_100"}}
+SOURCES = ("pretrained_weights", "pretrain_base_data")
+
+
+def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
+    """The graph of a fresh network of three classes, and the (width, height) of its input for a 640x480 picture."""
+    from detreg.export import graph
+    from detreg.training.compose import card, network, preprocessing, published_config
+    from detreg.training.engine import build_network
+
+    none = {name: "none" for name in SOURCES if name in declared(template.params)}
+    params = build(template.params, {**LIGHT.get(template.name, {}), **none, "frozen_stages": 0})
+    classes = ("a", "b", "c")
+    model = build_network(network(template, params, published_config(template, params), len(classes)), None)
+    about = card(template, params, classes, 0.05, None, None)
+    prep = preprocessing(template, params)
+    return graph.export(model, template.base_model(params).input, about, folder / "model.onnx"), prep.canvas(*prep.resized(640, 480))
+
+
+def profiled(path: Path, size: tuple[int, int], folder: Path) -> tuple[float, float]:
+    """Milliseconds of a run: of everything, and of what is not the network."""
+    options = ort.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    picture = np.random.default_rng(0).integers(0, 256, (1, size[1], size[0], 3), dtype=np.uint8)
+    for _ in range(12):
+        session.run(None, {"images": picture})
+    events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    per_run = len(nodes) // 12
+    counted = nodes[2 * per_run :]
+    whole = sum(event["dur"] for event in counted)
+    # A node of the network is called /backbone/conv1/Conv, one outside it /TopK.
+    rest = sum(event["dur"] for event in counted if event["name"].count("/") < 2 and "RoiAlign" not in event["name"])
+    return whole / 1e4, rest / 1e4
+
+
+def main(names: list[str]) -> None:
+    """Prints a row for each template."""
+    print("| template | input | graph, ms | decoding and NMS, ms | share |\n|---|---|---|---|---|")
+    for name in names or list(TEMPLATES):
+        with tempfile.TemporaryDirectory() as folder:
+            path, size = export(TEMPLATES[name], Path(folder))
+            whole, rest = profiled(path, size, Path(folder))
+        print(f"| `{name}` | {size[0]}x{size[1]} | {whole:.0f} | {rest:.1f} | {rest / whole:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
