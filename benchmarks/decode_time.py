@@ -3,8 +3,8 @@
     python benchmarks/decode_time.py                 all templates with random weights
     python benchmarks/decode_time.py ssd             one of them
 
-onnxruntime's profile on one picture of the default image_size, ten runs after two, on the CPU. The network is what lies inside a module of it,
-and RoIAlign; the rest is preparing pixels, decoding and NMS.
+onnxruntime's profile on one picture of the default image_size, ten runs after two, on the CPU. The network is what lies inside a module
+of it, and RoIAlign; the rest is preparing pixels, decoding and NMS.
 """
 
 import json
