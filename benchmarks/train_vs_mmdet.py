@@ -2,9 +2,9 @@
 
     python benchmarks/train_vs_mmdet.py ../shared/data/bccd ../shared/weights/yolox_nano_coco.pth
 
-yolox_nano, 416 px, 8 images a step, 2 loading processes, 8 epochs, 6 of them with mixed pictures, a validation after each; four times each.
+yolox_nano, 416 px, 8 images a step, 2 loading processes, 8 epochs, 6 of them with mixed pictures, a validation after each; twice each.
 Both times are of the whole training: steps, validation, checkpoints, logging; detreg's also has the uploads to MLflow and the report.
-Prints detreg's export, parity and registration apart, which MMDetection does not do. Half an hour on two CPU cores.
+Prints detreg's export, parity and registration apart, which MMDetection does not do. A quarter of an hour on two CPU cores.
 """
 
 import json
@@ -25,7 +25,7 @@ VALUES: dict[str, Any] = {
     "per_item_lrate": 0.0003125,
     "num_workers": 2,
 }
-ROUNDS = 4
+ROUNDS = 2
 
 
 def main(data: str, weights: str) -> None:
