@@ -2,7 +2,8 @@
 
     mlflow run . -e faster_rcnn -P data=/data/boats
 
-Two stages cost time and memory and place boxes well. On a GPU expect about 0.1 s per step of 2 images of 800 px, and 4 GB.
+Two stages cost time and memory and place boxes well. On two CPU cores a step of 8 images of 128 px takes about 5 s: the
+second stage learns from 512 proposals of each image, whatever its size.
 """
 
 from dataclasses import dataclass

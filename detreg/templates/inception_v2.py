@@ -28,7 +28,7 @@ INCEPTION_V2 = Template(
         "RetinaNet, applied at multiple image scales: a feature pyramid gives maps of stride 8 to 128 from Inception V2, and one head "
         "classifies and regresses nine anchors in every cell; trained with focal loss, or with OHEM on the hardest examples only."
     ),
-    when="As inception_v4, with a third of its parameters and time.",
+    when="As inception_v4, with two fifths of its parameters and three fifths of its GFLOPs.",
     params=InceptionV2Params,
     base_models={"inception_v2": BASE_MODELS["inception_v2"]},
     model=model,

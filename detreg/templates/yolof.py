@@ -3,7 +3,7 @@
     mlflow run . -e yolof -P data=/data/boats
 
 A single level makes it light at a given resolution and weak on objects of less than about 32 pixels. Its loss can stop being a number
-at high rates (about one published training in six on small data): the run then stops, says so, and can be continued at a lower rate.
+at high rates (about one training in six on VOC): the run then stops, says so, and can be continued at a lower rate.
 """
 
 from dataclasses import dataclass
