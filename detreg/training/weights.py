@@ -134,14 +134,15 @@ def published(template: Template, base_model: str, into: Path | None = None) -> 
 
 def _not_of_another(path: Path, template: Template, base_model: str) -> Path:
     """Raises DataError for the file that was published for another template's base model of the same name."""
-    for other in TEMPLATES.values():
-        sha256 = other.base_models[base_model].sha256 if base_model in other.base_models else ""
-        if sha256 and sha256 != template.base_models[base_model].sha256:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest().startswith(sha256):
-                    raise DataError(
-                        f"{path} holds the weights of {other.name}, not of {template.name}: name it {other.name}_{base_model}_coco.pth"
-                    )
+    own = template.base_models[base_model].sha256
+    namesakes = {other.name: other.base_models[base_model].sha256 for other in TEMPLATES.values() if base_model in other.base_models}
+    others = {name: sha256 for name, sha256 in namesakes.items() if sha256 not in ("", own)}
+    if others:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        for name, sha256 in others.items():
+            if digest.startswith(sha256):
+                raise DataError(f"{path} holds the weights of {name}, not of {template.name}: name it {name}_{base_model}_coco.pth")
     return path
 
 
