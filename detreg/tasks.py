@@ -118,13 +118,14 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
 
     params = build(template.params, values)
     checkpoint = checkpoint_of(template, params)
+    source = next(f"{name}={value}" for name, value in params.sources.items() if name != "continue_from_eid")
     if not checkpoint.classes:
-        raise UsageError(f"{params.load_from} does not name its classes (meta.dataset_meta.CLASSES): a label would be a number only")
+        raise UsageError(f"{source} does not name its classes (meta.dataset_meta.CLASSES): a label would be a number only")
     config = network(template, params, published_config(template, params), len(checkpoint.classes))
     try:
         model = build_network(config, checkpoint.state_dict)
     except RuntimeError as error:
-        raise DataError(f"{params.load_from} does not fit base_model={params.base_model}: name the one it was trained with") from error
+        raise DataError(f"{source} does not fit base_model={params.base_model}: name the one it was trained with") from error
     with tempfile.TemporaryDirectory() as folder:
         annotations = _without_boxes(pictures, checkpoint.classes, Path(folder))
         trained = dict(predict(model, loader(template, params, annotations, checkpoint.classes, 0), checkpoint.classes))
