@@ -15,8 +15,8 @@ from detreg.inference.detections import MAX_DETECTIONS
 
 Decoded = tuple[Tensor, Tensor, Tensor]
 """Boxes (n, p, 4) xyxy in input pixels, scores (n, p), labels (n, p); rows with score 0 stand for nothing."""
-Decode = Callable[[Any, tuple[Tensor, ...], Tensor], Decoded]
-"""From a detector, its maps and the input's (height, width) to the detections, best first."""
+Decode = Callable[[Any, tuple[Tensor, ...], Tensor, bool], Decoded]
+"""From a detector, its maps, the input's (height, width) and whether these are fixed, to the detections, best first."""
 
 CANDIDATES = 1000
 """Best-scored boxes of YOLOX that enter NMS. Those beyond cannot be among the detections unless NMS drops 700 better ones."""
@@ -31,18 +31,18 @@ def decoder(detector: Any) -> Decode:
     return _yolox if type(detector.bbox_head).__name__ == "YOLOXHead" else _one_stage
 
 
-def _yolox(detector: Any, maps: tuple[Tensor, ...], sides: Tensor) -> Decoded:  # noqa: ARG001
+def _yolox(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) -> Decoded:  # noqa: ARG001
     """As YOLOXHead.predict_by_feat: the best class of each cell, scored by class times objectness; nothing is clipped."""
     head = detector.bbox_head
     boxes, scores, labels = [], [], []
     for classes, deltas, objectness, stride in zip(*head(maps), head.prior_generator.strides, strict=True):
-        centre = _cells(classes, stride).T.reshape(2, *classes.shape[-2:]) + deltas[:, :2] * _pair(stride, deltas)
+        centre = _cells(classes, stride, fixed).T.reshape(2, *classes.shape[-2:]) + deltas[:, :2] * _pair(stride, deltas)
         half = deltas[:, 2:].exp() * _pair(stride, deltas) / 2
         boxes.append(torch.cat((centre - half, centre + half), dim=1).flatten(2).transpose(1, 2))
         best, label = classes.sigmoid().max(dim=1)
         scores.append((best * objectness.sigmoid().squeeze(1)).flatten(1))
         labels.append(label.flatten(1))
-    best, order = _best(torch.cat(scores, dim=1), CANDIDATES)
+    best, order = _best(torch.cat(scores, dim=1), CANDIDATES, fixed)
     candidates = _rows(torch.cat(boxes, dim=1), order), best, torch.cat(labels, dim=1).gather(1, order)
     config = detector.test_cfg
     # This head alone keeps what equals the threshold.
@@ -50,26 +50,28 @@ def _yolox(detector: Any, maps: tuple[Tensor, ...], sides: Tensor) -> Decoded:  
     return select(*candidates, above, float(config.nms.iou_threshold), MAX_DETECTIONS)
 
 
-def _one_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor) -> Decoded:
+def _one_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) -> Decoded:
     """As BaseDenseHead.predict_by_feat (RetinaNet, SSD, YOLOF): the best pairs of anchor and class on each level."""
     head, config = detector.bbox_head, detector.test_cfg
     found = []
     for level, (logits, deltas) in enumerate(zip(*head(maps), strict=True)):
         logits = logits.permute(0, 2, 3, 1).reshape(logits.shape[0], -1, head.cls_out_channels)
         scores = logits.sigmoid() if head.use_sigmoid_cls else logits.softmax(-1)[..., :-1]
-        best, pair = _best(scores.flatten(1), int(config.nms_pre))
+        best, pair = _best(scores.flatten(1), int(config.nms_pre), fixed)
         prior = torch.div(pair, head.num_classes, rounding_mode="trunc")
         deltas = deltas.permute(0, 2, 3, 1).reshape(deltas.shape[0], -1, 4)
         own = _rows(deltas, pair if getattr(head, "per_class_regression", False) else prior)
-        boxes = _decoded(head.bbox_coder, _anchors(head, maps[level], level)[prior], own, sides)
-        found.append((boxes, _with_extent(boxes, best), pair - prior * head.num_classes))
-    boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        found.append((_anchors(head, maps[level], level, fixed)[prior], own, best, pair - prior * head.num_classes))
+    # All levels at once: a small network feels every node of its graph.
+    anchors, deltas, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+    boxes = _decoded(head.bbox_coder, anchors, deltas, sides)
+    scores = _with_extent(boxes, scores)
     return select(boxes, scores, labels, float(config.score_thr), float(config.nms.iou_threshold), int(config.max_per_img))
 
 
-def _two_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor) -> Decoded:
+def _two_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) -> Decoded:
     """As StandardRoIHead.predict: proposals of the RPN, each classified and refined, one box for each class or for all."""
-    proposals, objectness, _ = _proposals(detector.rpn_head, maps, sides)
+    proposals, objectness, _ = _proposals(detector.rpn_head, maps, sides, fixed)
     head, config = detector.roi_head.bbox_head, detector.test_cfg.rcnn
     images, count = objectness.shape
     logits, deltas = head(_pooled(detector.roi_head.bbox_roi_extractor, maps, proposals))
@@ -83,16 +85,17 @@ def _two_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor) -> Decode
     return select(boxes, best, pair - roi * classes, float(config.score_thr), float(config.nms.iou_threshold), int(config.max_per_img))
 
 
-def _proposals(head: Any, maps: tuple[Tensor, ...], sides: Tensor) -> Decoded:
+def _proposals(head: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) -> Decoded:
     """As RPNHead.predict_by_feat: the best anchors of each level, NMS within the level; labels are levels."""
     config = head.test_cfg
     found = []
     for level, (logits, deltas) in enumerate(zip(*head(maps), strict=True)):
-        best, prior = _best(logits.permute(0, 2, 3, 1).flatten(1).sigmoid(), int(config.nms_pre))
+        best, prior = _best(logits.permute(0, 2, 3, 1).flatten(1).sigmoid(), int(config.nms_pre), fixed)
         own = _rows(deltas.permute(0, 2, 3, 1).reshape(deltas.shape[0], -1, 4), prior)
-        boxes = _decoded(head.bbox_coder, _anchors(head, maps[level], level)[prior], own, sides)
-        found.append((boxes, _with_extent(boxes, best), torch.full_like(prior, level)))
-    boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+        found.append((_anchors(head, maps[level], level, fixed)[prior], own, best, torch.full_like(prior, level)))
+    anchors, deltas, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
+    boxes = _decoded(head.bbox_coder, anchors, deltas, sides)
+    scores = _with_extent(boxes, scores)
     return select(boxes, scores, labels, 0.0, float(config.nms.iou_threshold), int(config.max_per_img))
 
 
@@ -111,9 +114,9 @@ def _pooled(extractor: Any, maps: tuple[Tensor, ...], proposals: Tensor) -> Tens
     return torch.zeros_like(torch.cat(pooled)).index_put((order,), torch.cat(pooled))
 
 
-def _cells(level: Tensor, stride: tuple[int, int]) -> Tensor:
-    """The corners (height * width, 2) of a map's cells, x and y in input pixels, row by row."""
-    height, width = level.shape[-2:]
+def _cells(level: Tensor, stride: tuple[int, int], fixed: bool) -> Tensor:
+    """The corners (height * width, 2) of a map's cells, x and y in input pixels, row by row; constants of the graph if they can be."""
+    height, width = map(int, level.shape[-2:]) if fixed else level.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=level.device) * float(stride[1]),
         torch.arange(width, device=level.device) * float(stride[0]),
@@ -126,10 +129,10 @@ def _pair(stride: tuple[int, int], like: Tensor) -> Tensor:
     return like.new_tensor([float(side) for side in stride]).view(1, 2, 1, 1)
 
 
-def _anchors(head: Any, level_map: Tensor, level: int) -> Tensor:
+def _anchors(head: Any, level_map: Tensor, level: int, fixed: bool) -> Tensor:
     """All anchors (height * width * anchors, 4) of a level."""
     generator = head.prior_generator
-    shifts = _cells(level_map, generator.strides[level]).repeat(1, 2)
+    shifts = _cells(level_map, generator.strides[level], fixed).repeat(1, 2)
     base = generator.base_anchors[level].to(shifts)
     return (shifts.unsqueeze(1) + base.unsqueeze(0)).reshape(-1, 4)
 
@@ -153,8 +156,10 @@ def _with_extent(boxes: Tensor, scores: Tensor) -> Tensor:
     return scores * (boxes[..., 2:] > boxes[..., :2]).all(-1)
 
 
-def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` highest of (n, p) scores, and where they are; zeros where there are not so many."""
+def _best(scores: Tensor, count: int, fixed: bool = False) -> tuple[Tensor, Tensor]:
+    """The `count` highest of (n, p) scores, and where they are. Where there are not so many: all of them if p is fixed, else zeros too."""
+    if fixed:
+        return scores.topk(min(count, int(scores.shape[1])), dim=1)
     best, order = torch.nn.functional.pad(scores, (0, count)).topk(count, dim=1)
     return best, torch.minimum(order, torch._shape_as_tensor(scores)[1] - 1)
 

@@ -23,12 +23,13 @@ OPSET = 17
 class Graph(nn.Module):
     """A detector from uint8 images (n, height, width, 3) RGB to boxes (n, k, 4), scores (n, k) and labels (n, k).
 
-    Rows past the detections have score 0 and label -1.
+    Rows past the detections have score 0 and label -1. `fixed` tells that all images have one size.
     """
 
-    def __init__(self, detector: Any, spec: InputSpec) -> None:
+    def __init__(self, detector: Any, spec: InputSpec, fixed: bool) -> None:
         super().__init__()
         self.detector = detector
+        self.fixed = fixed
         self.bgr = spec.channels == "bgr"
         self.detect = decoder(detector)
         self.normalised = any(spec.mean) or any(value != 1 for value in spec.std)
@@ -41,7 +42,8 @@ class Graph(nn.Module):
         pixels = (pixels.flip(1) if self.bgr else pixels).float()
         if self.normalised:
             pixels = (pixels - self.mean) / self.std
-        boxes, scores, labels = self.detect(self.detector, self.detector.extract_feat(pixels), torch._shape_as_tensor(pixels)[2:])
+        maps, sides = self.detector.extract_feat(pixels), torch._shape_as_tensor(pixels)[2:]
+        boxes, scores, labels = self.detect(self.detector, maps, sides, self.fixed)
         found = scores > 0
         return boxes * found.unsqueeze(-1), scores, torch.where(found, labels, torch.full_like(labels, -1))
 
@@ -51,9 +53,9 @@ def export(detector: nn.Module, spec: InputSpec, card: Card, path: Path) -> Path
 
     The card's preprocessing gives the input's size. A file appears only when it is whole and onnx's checker passes it.
     """
-    # A wrapper in training mode would put the detector back into it while exporting.
-    graph = Graph(detector, spec).cpu().eval()
     canvas = card.preprocessing.fixed_canvas
+    # A wrapper in training mode would put the detector back into it while exporting.
+    graph = Graph(detector, spec, fixed=canvas is not None).cpu().eval()
     width, height = canvas or card.preprocessing.canvas(*card.preprocessing.resized(640, 480))
     axes = {0: "batch"} if canvas else {0: "batch", 1: "height", 2: "width"}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
