@@ -1,7 +1,7 @@
 """The story: one model, from data to a registered version."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,19 +106,46 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traine
     dataset = load(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
+    from detreg.training.engine import check_fit
+
+    job = prepare(template, params, options, dataset)
+    check_fit(job.config, template, params, dataset.classes, job.start)
+    with runs.start(options.run_name, job.tags) as active:
+        print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
+        return publish(active, job, learn(active, job))
+
+
+def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Job:
+    """The start's weights are read and the configuration is composed. Raises the errors of both."""
     from detreg.training.compose import compose
-    from detreg.training.engine import check_fit, fit
     from detreg.training.weights import resolve
 
     start = resolve(template, params, dataset)
-    job = Job(template, params, options, dataset, start, compose(template, params, dataset, options))
     print(start.sentence, flush=True)
-    check_fit(job.config, template, params, dataset.classes, start)
-    with runs.start(options.run_name, job.tags) as active:
-        print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
-        record(active, job)
-        fitted = fit(job.config, template, params, options, dataset.classes, start, active)
-        return publish(active, job, fitted)
+    return Job(template, params, options, dataset, start, compose(template, params, dataset, options))
+
+
+def learn(active: Run, job: Job, after_epoch: Callable[[int, float], bool] | None = None) -> "Fitted":
+    """Logs what is known before the first step, and trains; `after_epoch` as for training.engine.fit."""
+    from detreg.training.engine import fit
+
+    record(active, job)
+    return fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, active, after_epoch)
+
+
+def publish_run(eid: str, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Trained:
+    """Exports and registers the best checkpoint of a training that has ended, in its own run.
+
+    Raises NotFoundError for a run without a checkpoint, RefusedError, and the errors of MLflow.
+    """
+    from detreg.training.compose import compose
+    from detreg.training.engine import fitted
+    from detreg.training.weights import Start
+
+    sentence = runs.find(eid).data.tags.get(runs.START, "")
+    job = Job(template, params, options, dataset, Start(sentence), compose(template, params, dataset, options))
+    with runs.start(None, {}, run_id=eid) as active:
+        return publish(active, job, fitted(eid, active.folder))
 
 
 def describe(dataset: Dataset) -> str:

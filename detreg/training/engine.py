@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from detreg.errors import MemoryExhaustedError
+from detreg.errors import MemoryExhaustedError, NotFoundError
 from detreg.inference.detections import Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.tracking import runs
 from detreg.tracking.runs import Run
-from detreg.training import backbones, components, heads  # noqa: F401  importing them lets MMEngine build them by name
+from detreg.training import backbones, checkpoints, components, heads  # noqa: F401  importing them lets MMEngine build them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.weights import Start, fill
 
@@ -30,13 +31,23 @@ class Fitted:
 
     checkpoint: Path
     best_epoch: int
+    best_mAP: float
     history: list[dict[str, float]]
 
 
 def fit(
-    config: Config, template: Template, params: CommonParams, options: RunOptions, classes: tuple[str, ...], start: Start, run: Run
+    config: Config,
+    template: Template,
+    params: CommonParams,
+    options: RunOptions,
+    classes: tuple[str, ...],
+    start: Start,
+    run: Run,
+    after_epoch: Callable[[int, float], bool] | None = None,
 ) -> Fitted:
     """Trains as `config` says, from `start`, and logs to `run`.
+
+    `after_epoch` is told the number of each epoch and its val mAP; when it returns True, training ends.
 
     Raises StoppedError when the loss is no longer a number, MemoryExhaustedError, and DataError where the start's weights do not fit.
     """
@@ -53,7 +64,7 @@ def fit(
         for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
             print(f"  {sentence}", flush=True)
 
-    epochs = EpochHook(run, run.folder, classes, options.patience, start.resume, start.weights)
+    epochs = EpochHook(run, classes, options.patience, start.resume, start.weights, after_epoch)
     runner.register_hook(ReseedHook(options.seed))
     runner.register_hook(LearningRateHook(params.learning_rate, template.schedule.factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
@@ -79,7 +90,18 @@ def fit(
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()
-    return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
+    return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
+
+
+def fitted(eid: str, folder: Path) -> Fitted:
+    """The end of a training that an earlier run has kept, with its files in `folder`. Raises NotFoundError where it has none."""
+    stored = runs.kept(eid)
+    if stored is None:
+        raise NotFoundError(f"run {eid} has no checkpoint: it is no training of detreg's, or ended before its first epoch")
+    best, last = (checkpoints.load(runs.download(eid, stored[name], folder / name)) for name in ("best", "last"))
+    path = folder / "best.pth"
+    checkpoints.save(path, best)
+    return Fitted(path, last.best_epoch, last.best_mAP, last.history)
 
 
 def check_fit(config: Config, template: Template, params: CommonParams, classes: tuple[str, ...], start: Start) -> None:
