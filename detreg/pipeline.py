@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 from detreg import __version__, templates
@@ -163,7 +164,8 @@ def record(active: Run, job: Job) -> None:
     active.log_params(texts(job.params) | texts(job.options))
     active.log_dataset(job.dataset)
     active.log_text(json.dumps(job.facts, indent=2), PARAMS_FILE)
-    active.log_text(job.config.pretty_text, "config.py")
+    parts = job.config.to_dict().items()
+    active.log_text("\n".join(f"{name} = {pformat(part, sort_dicts=False, width=140)}" for name, part in parts), "config.py")
 
 
 def publish(active: Run, job: Job, fitted: "Fitted") -> Trained:

@@ -19,7 +19,7 @@ from detreg.sweeps.plan import Plan
 from detreg.sweeps.study import patiently
 
 DEATHS = 5
-"""Deaths of each worker, with nothing finished between them, after which the crew gives up."""
+"""Deaths of each worker, with no epoch finished between them, after which the crew gives up."""
 
 
 def server() -> ForkServerContext:
@@ -54,7 +54,7 @@ class Crew:
     context: ForkServerContext = field(default_factory=server)
     _workers: dict[int, BaseProcess] = field(default_factory=dict)
     _deaths: int = 0
-    _settled: int = 0
+    _done: int = 0
 
     def run(self, progress: Callable[[], None]) -> None:
         """Until every wanted trial is settled, or none can be begun in time. Calls `progress` about once a second.
@@ -87,9 +87,10 @@ class Crew:
 
     def _watch(self) -> bool:
         """Takes those that have ended off the list; whether any is left. Counts deaths."""
-        settled = sum(map(studies.settled, patiently(lambda: studies.lineages(self.study))))
-        if settled > self._settled:
-            self._settled, self._deaths = settled, 0
+        groups = patiently(lambda: studies.lineages(self.study))
+        done = sum(studies.settled(group) + len(group[-1].intermediate_values) for group in groups)
+        if done > self._done:
+            self._done, self._deaths = done, 0
         for index, process in list(self._workers.items()):
             if not process.is_alive():
                 self._deaths += process.exitcode != 0

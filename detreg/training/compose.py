@@ -74,7 +74,8 @@ def compose(template: Template, params: CommonParams, dataset: Dataset, options:
             "custom_hooks": custom_hooks,
             "randomness": {"seed": options.seed},
             "log_level": "ERROR",
-        }
+        },
+        format_python_code=False,  # it takes seconds, and is asked for several times
     )
 
 

@@ -1,6 +1,7 @@
 """Runs a composed training with MMEngine's Runner, and a trained network over a split."""
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
@@ -23,6 +24,19 @@ from detreg.tracking.runs import Run
 from detreg.training import backbones, checkpoints, components, heads  # noqa: F401  importing them lets MMEngine build them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.weights import Start, fill
+
+# What was imported is no garbage. MMEngine collects garbage before each training, and would look through all of it for seconds.
+gc.freeze()
+
+
+class _Runner(Runner):
+    """MMEngine's, without what it writes about itself: asking compilers and formatting the configuration take seconds."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        pass
+
+    def dump_config(self) -> None:
+        """Nothing: the configuration is an artifact of the run."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,7 @@ def fit(
     config = config.copy()
     config.work_dir = str(run.folder / "work")
     with _quiet():
-        runner = Runner.from_cfg(config)
+        runner = _Runner.from_cfg(config)
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
     components.norm_single_values(runner.model)
 
