@@ -21,7 +21,7 @@ def store(tmp_path: Path) -> studies.Storage:
 
 
 def begin(store: studies.Storage, first: studies.First = (), name: str = "s") -> optuna.Study:
-    return opened(name, store, studies.sampler("tpe", 0, 20, False), studies.pruner("none", 4), first)
+    return opened(name, store, studies.sampler("tpe", 0, 20, False), studies.pruner("none", 4), first)[0]
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -133,19 +133,24 @@ def test_one_of_many_makes_the_study_and_all_see_its_first_trials(tmp_path: Path
     url = f"sqlite:///{tmp_path / 'sweeps.db'}"
     studies.storage(url, 1)
     first = [({"rate": 1e-4}, {studies.DEFAULTS: "yolox"}), ({"rate": 2e-4}, {studies.DEFAULTS: "ssd"})]
-    counts = []
-    threads = [threading.Thread(target=lambda: counts.append(len(begin(studies.storage(url, 1), first).get_trials()))) for _ in range(4)]
+    seen: list[tuple[int, bool]] = []
+
+    def open_it() -> None:
+        study, made = opened("s", studies.storage(url, 1), studies.sampler("tpe", 0, 20, False), studies.pruner("none", 4), first)
+        seen.append((len(study.get_trials()), made))
+
+    threads = [threading.Thread(target=open_it) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert counts == [2, 2, 2, 2]
+    assert sorted(seen) == [(2, False), (2, False), (2, False), (2, True)]
     assert [trial.user_attrs[studies.DEFAULTS] for trial in begin(studies.storage(url, 1), first).trials] == ["yolox", "ssd"]
 
 
 def test_a_study_that_was_left_half_made_is_filled(store: studies.Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(store, [({"rate": 1e-4}, {})])
-    monkeypatch.setattr(studies, "_wait_until_filled", lambda *_: None)
+    monkeypatch.setattr(studies, "wait_until", lambda _: None)
     study = begin(store, [({"rate": 1e-4}, {}), ({"rate": 2e-4}, {})])
     study.optimize(objective, n_trials=2)
     assert [trial.params["rate"] for trial in study.trials] == [1e-4, 2e-4]
@@ -157,7 +162,7 @@ def test_what_is_sampled_depends_on_seed_and_number_alone(kind: str, tmp_path: P
         store = studies.storage(f"sqlite:///{tmp_path / name}.db", 1)
         for number in range(12):
             if number in (0, restart):
-                study = opened("s", store, studies.sampler(kind, seed, 12, False), studies.pruner("none", 4), [])
+                study = opened("s", store, studies.sampler(kind, seed, 12, False), studies.pruner("none", 4), [])[0]
             study.optimize(objective, n_trials=1)
         return [trial.params["rate"] for trial in study.trials]
 
@@ -167,7 +172,7 @@ def test_what_is_sampled_depends_on_seed_and_number_alone(kind: str, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["asha", "hyperband", "median"])
 def test_a_poor_trial_is_pruned_and_a_good_one_is_not(kind: str, store: studies.Storage) -> None:
-    study = opened(kind, store, studies.sampler("random", 0, 20, False), studies.pruner(kind, 12), [])
+    study = opened(kind, store, studies.sampler("random", 0, 20, False), studies.pruner(kind, 12), [])[0]
 
     def learns(end: float) -> int:
         def run(trial: optuna.Trial) -> float:

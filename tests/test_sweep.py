@@ -49,7 +49,7 @@ def dataset(tiny: Path) -> Dataset:
 
 
 def opened(plan: Plan, pruner: BasePruner | None = None) -> optuna.Study:
-    study = sweeps._opened(plan, studies.storage(plan.sweep.storage, plan.sweep.heartbeat))
+    study, _ = sweeps._opened(plan, studies.storage(plan.sweep.storage, plan.sweep.heartbeat))
     if pruner is not None:
         study.pruner = pruner
     return study

@@ -140,22 +140,25 @@ First = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 """Parameters and user attributes of trials that wait from the start."""
 
 
-def opened(name: str, store: Storage, sampler: BaseSampler, pruner: BasePruner, first: First) -> Study:
-    """The study `name`, made with the trials `first` where it is not there; of several that open it at once, one makes it."""
+def opened(name: str, store: Storage, sampler: BaseSampler, pruner: BasePruner, first: First) -> tuple[Study, bool]:
+    """The study `name`, made with the trials `first` where it is not there, and whether this call made it; of several at once, one does."""
+    made = True
     try:
         study = optuna.create_study(storage=store, study_name=name, sampler=sampler, pruner=pruner, direction="maximize")
     except DuplicatedStudyError:
+        made = False
         study = optuna.load_study(study_name=name, storage=store, sampler=sampler, pruner=pruner)
-        _wait_until_filled(study, len(first))
+        wait_until(lambda: len(study.get_trials(deepcopy=False)) >= len(first))
     # Who made it may have been killed before it had them all.
     for params, attributes in first[len(study.get_trials(deepcopy=False)) :]:
         study.enqueue_trial(dict(params), user_attrs=dict(attributes))
-    return study
+    return study, made
 
 
-def _wait_until_filled(study: Study, trials: int) -> None:
+def wait_until(there: Callable[[], bool]) -> None:
+    """Waits for what another command is about to do, but not for one that was killed before."""
     until = time.monotonic() + 30
-    while len(study.get_trials(deepcopy=False)) < trials and time.monotonic() < until:
+    while not there() and time.monotonic() < until:
         time.sleep(0.5)
 
 

@@ -112,8 +112,8 @@ def run(plan: Plan) -> Swept:
     _not_mlflows(plan.sweep.storage)
     store = studies.storage(plan.sweep.storage, plan.sweep.heartbeat)
     crew.checked(crew.server(), plan)
-    study = _opened(plan, store)
-    with _run_of(study, plan) as active:
+    study, made = _opened(plan, store)
+    with _run_of(study, made, plan) as active:
         budget = in_seconds(plan.sweep.budget) if plan.sweep.budget else math.inf
         plan = plan.started(study.user_attrs["run"], begun + budget if plan.sweep.budget else None)
         _announce(active, study, plan)
@@ -141,8 +141,8 @@ def _not_mlflows(url: str) -> None:
         )
 
 
-def _opened(plan: Plan, store: studies.Storage) -> Study:
-    """The plan's study; the defaults of each template are its first trials."""
+def _opened(plan: Plan, store: studies.Storage) -> tuple[Study, bool]:
+    """The plan's study, and whether it is new; the defaults of each template are its first trials."""
     several = len(plan.templates) > 1
     first = [(plan.space.defaults(template.name), {studies.DEFAULTS: template.name}) for template in plan.templates]
     sampler = studies.sampler(plan.sweep.sampler, plan.options.seed, plan.sweep.trials, several)
@@ -154,8 +154,10 @@ def _pruner(plan: Plan) -> Any:
 
 
 @contextlib.contextmanager
-def _run_of(study: Study, plan: Plan) -> Iterator[Run]:
+def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
     """The MLflow run of this command: that of the study, taken up again, unless `mlflow run` has made another one."""
+    if not made:
+        studies.wait_until(lambda: "run" in study.user_attrs)
     first = study.user_attrs.get("run")
     try:
         first = first and runs.find(first).info.run_id
@@ -259,7 +261,7 @@ def _end(plan: Plan, study: Study, best: FrozenTrial, defaults: FrozenTrial | No
     name = f"{plan.name}, best {best.number}, confirm {plan.sweep.confirm}"
     first: studies.First = [({}, {studies.JOB: job}) for job in jobs]
     store = studies.storage(plan.sweep.storage, plan.sweep.heartbeat)
-    end = studies.opened(name, store, study.sampler, studies.pruner("none", 1), first)
+    end, _ = studies.opened(name, store, study.sampler, studies.pruner("none", 1), first)
     unhurried = replace(plan, deadline=None)
     crew.Crew(unhurried, end, len(jobs), "conclude", logs).run(Progress(end, unhurried, len(jobs)))
     return end

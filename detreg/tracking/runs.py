@@ -116,7 +116,12 @@ def start(name: str | None, tags: Mapping[str, str], *, run_id: str | None = Non
             nested = mlflow.active_run() is not None
             experiment = _client().get_run(parent).info.experiment_id if parent else None
             started = mlflow.start_run(
-                run_id, experiment_id=experiment, run_name=name, nested=nested, parent_run_id=parent, log_system_metrics=True
+                run_id,
+                experiment_id=experiment,
+                run_name=name,
+                nested=nested,
+                parent_run_id=parent,
+                log_system_metrics=run_id is None,  # several machines may work on one run
             )
             run = Run(started.info.run_id, Path(folder))
             run.set_tags({VERSION: __version__, **tags})
