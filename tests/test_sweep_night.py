@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import pytest
+import sqlalchemy
 from conftest import TINY
 from mlflow import MlflowClient
 from optuna.trial import TrialState
@@ -36,21 +38,35 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, s
     server.cleanup()
 
 
-def command(folder: Path, tiny: Path, databases: tuple[str, str], **options: Any) -> subprocess.Popen[str]:
+KILLING = 400
+"""Seconds after which the killer rests, on a machine that is too slow for him."""
+
+
+def disconnect(uri: str) -> None:
+    """Ends every connection to the database."""
+    engine = sqlalchemy.create_engine(uri)
+    with engine.connect() as connection:
+        ours = "datname = current_database() AND pid <> pg_backend_pid()"
+        connection.execute(sqlalchemy.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"))
+    engine.dispose()
+
+
+@contextmanager
+def command(folder: Path, tiny: Path, databases: tuple[str, str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """`detreg sweep` in a process group of its own, of which nothing is left afterwards."""
     values = TINY | {"data": tiny, "num_epochs": 3, "storage": databases[0], "heartbeat": 1, "pruner": "median"} | options
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     environment = {**os.environ, "MLFLOW_TRACKING_URI": databases[1], "PYTHONPATH": str(Path(__file__).parents[1])}
     environment = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_EXPERIMENT")}
-    log = (folder / "sweep.log").open("a")
-    return subprocess.Popen(
-        [sys.executable, "-m", "detreg", "sweep", "yolox", *words, "--json"],
-        cwd=folder,
-        env=environment,
-        stdout=log,
-        stderr=log,
-        text=True,
-        start_new_session=True,
-    )
+    words = [sys.executable, "-m", "detreg", "sweep", "yolox", *words, "--json"]
+    with (folder / "sweep.log").open("a") as log:
+        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True)
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -62,16 +78,21 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
+@pytest.mark.timeout(900)
 def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tuple[str, str]) -> None:
-    process = command(tmp_path, tiny, databases, trials=30, workers=3, study="night")
-    chance, killed, until = random.Random(0), 0, time.monotonic() + 540
-    while process.poll() is None and time.monotonic() < until:
-        time.sleep(5)
-        if victims := workers(process):
-            victims[chance.randrange(len(victims))].kill()
-            killed += 1
-    told = (tmp_path / "sweep.log").read_text()
-    assert process.poll() == 0, told
+    """A worker is killed every five seconds, and after every fourth kill the study's database loses all its connections."""
+    chance, killed, until = random.Random(0), 0, time.monotonic() + KILLING
+    with command(tmp_path, tiny, databases, trials=30, workers=3, study="night") as process:
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(5)
+            if victims := workers(process):
+                victims[chance.randrange(len(victims))].kill()
+                killed += 1
+                if killed % 4 == 0:
+                    disconnect(databases[0])
+        process.wait(300)
+        told = (tmp_path / "sweep.log").read_text()
+        assert process.poll() == 0, told
     print(f"{killed} kills\n{told}")
     study = optuna.load_study(study_name="night", storage=studies.storage(databases[0], 1))
     groups = studies.lineages(study)
@@ -105,38 +126,62 @@ def check_mlflow(uri: str, parent: str, groups: list[list[optuna.trial.FrozenTri
     assert client.get_run(parent).info.status == "FINISHED"
 
 
-def test_the_command_itself_is_killed(tmp_path: Path, tiny: Path, databases: tuple[str, str]) -> None:
-    first = command(tmp_path, tiny, databases, trials=4, study="killed", num_epochs=8)
-    study = None
-    until = time.monotonic() + 240
-    while time.monotonic() < until:
+def until(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path, seconds: float = 240) -> None:
+    """Waits while the command runs."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.5)
-        assert first.poll() is None, (tmp_path / "sweep.log").read_text()
-        if study is None:
-            try:
-                study = optuna.load_study(study_name="killed", storage=studies.storage(databases[0], 1))
-            except KeyError:
-                continue
-        trials = study.get_trials()
-        if len(trials) > 1 and any(trial.state is TrialState.RUNNING and len(trial.intermediate_values) >= 3 for trial in trials):
-            break
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    assert study is not None
+
+
+def in_the_middle(databases: tuple[str, str], name: str) -> bool:
+    """Whether one trial is complete and another has done three epochs."""
+    try:
+        trials = optuna.load_study(study_name=name, storage=studies.storage(databases[0], 1)).trials
+    except KeyError:
+        return False
+    return trials[0].state is TrialState.COMPLETE and any(
+        trial.state is TrialState.RUNNING and len(trial.intermediate_values) >= 3 for trial in trials
+    )
+
+
+def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
+    tmp_path: Path, tiny: Path, databases: tuple[str, str]
+) -> None:
+    log, options = tmp_path / "sweep.log", {"trials": 4, "study": "stopped", "num_epochs": 10, "pruner": "none"}
+    client = MlflowClient(databases[1])
+    with command(tmp_path, tiny, databases, **options) as process:
+        until(lambda: in_the_middle(databases, "stopped"), process, log)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(120) == 130, log.read_text()
+    study = optuna.load_study(study_name="stopped", storage=studies.storage(databases[0], 1))
     parent = study.user_attrs["run"]
-    second = command(tmp_path, tiny, databases, trials=4, study="killed", num_epochs=8)
-    told = ""
-    assert second.wait(400) == 0, (tmp_path / "sweep.log").read_text()
-    told = (tmp_path / "sweep.log").read_text()
+    assert "registers the best so far" in log.read_text() and client.get_run(parent).info.status == "KILLED"
+    assert not runs_of(client, parent, "RUNNING") and not study.get_trials(states=(TrialState.RUNNING,))
+    (version,) = [
+        found for found in client.search_model_versions("name = 'yolox'") if found.run_id in study.trials[0].user_attrs[studies.RUNS]
+    ]
+    assert version.tags["mAP"]
+    with command(tmp_path, tiny, databases, **options) as process:
+        until(lambda: len(study.trials) > 2 and in_the_middle(databases, "stopped"), process, log)
+        os.kill(process.pid, signal.SIGKILL)
+    with command(tmp_path, tiny, databases, **options) as process:
+        assert process.wait(400) == 0, log.read_text()
+    told = log.read_text()
     assert "Goes on with the study" in told
     result = json.loads(told.splitlines()[-1])
-    assert result["run_id"] == parent and result["complete"] + result["pruned"] == 4
+    assert result["run_id"] == parent and result["complete"] == 4 and client.get_run(parent).info.status == "FINISHED"
     groups = studies.lineages(study)
     again = [group for group in groups if len(group) > 1]
-    assert len(groups) == 4 and again
-    client = MlflowClient(databases[1])
-    eids = again[0][-1].user_attrs[studies.RUNS]
-    assert len(eids) == 2 and client.get_run(eids[0]).info.status == "KILLED"
-    continued = client.get_run(eids[1])
-    assert continued.data.tags[runs.PARENT] == eids[0] and "Resumes run" in continued.data.tags[runs.START]
-    assert len(again[0][-1].intermediate_values) == 8
+    assert len(groups) == 4 and again and not runs_of(client, parent, "RUNNING")
+    for group in again:
+        dead = group[-1].user_attrs[studies.RUNS][:-1]
+        assert all(client.get_run(eid).info.status == "KILLED" for eid in dead)
+        assert len(group[-1].intermediate_values) == 10
+    continued = [client.get_run(group[-1].user_attrs[studies.RUNS][-1]) for group in again]
+    assert any(run.data.tags[runs.START].startswith("Resumes run") for run in continued)
+
+
+def runs_of(client: MlflowClient, parent: str, status: str) -> list[Any]:
+    experiment = client.get_run(parent).info.experiment_id
+    return list(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{status}'"))

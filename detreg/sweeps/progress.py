@@ -30,7 +30,7 @@ class Progress:
             print(f"{self._what(group, trial)}  |  {self._so_far(groups)}", flush=True)
 
     def _what(self, group: Sequence[FrozenTrial], trial: FrozenTrial) -> str:
-        name = f"trial {trial.number}"
+        name = named(trial)
         epochs = len(trial.intermediate_values)
         took = f", {minutes(trial.duration.total_seconds())}" if trial.duration else ""
         if trial.state is TrialState.COMPLETE:
@@ -63,6 +63,14 @@ class Progress:
         typical = studies.seconds(self.study, TrialState.COMPLETE, TrialState.PRUNED)
         left = (self.wanted - ended) * typical / running
         return left if self.plan.deadline is None else max(0.0, min(left, self.plan.deadline - time.time()))
+
+
+def named(trial: FrozenTrial) -> str:
+    """A trial's number, or what it does at a sweep's end."""
+    job = trial.user_attrs.get(studies.JOB)
+    if job is None:
+        return f"trial {trial.number}"
+    return f"{job['who']} with seed {job['seed']}" if job["does"] == "train" else "registering the best"
 
 
 def described(trial: FrozenTrial) -> str:
