@@ -20,6 +20,7 @@ from detreg.errors import MemoryExhaustedError, StoppedError, UsageError
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep as sweeps
 from detreg.sweeps import worker
+from detreg.sweeps.conclusion import comparison, concluded
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.progress import minutes
 from detreg.templates import TEMPLATES
@@ -178,13 +179,13 @@ def ended(number: int, value: float | None, job: dict[str, Any] | None = None) -
 
 def test_the_comparison_is_a_measured_sentence() -> None:
     best, defaults = ended(3, 0.55), ended(0, 0.5)
-    assert sweeps.comparison(best, None, []).startswith("the defaults were not trained")
-    assert sweeps.comparison(defaults, defaults, []) == "no trial beats the defaults, whose mAP is 0.5000"
-    assert "+0.0500, from one seed" in sweeps.comparison(best, defaults, [])
+    assert comparison(best, None, []).startswith("the defaults were not trained")
+    assert comparison(defaults, defaults, []) == "no trial beats the defaults, whose mAP is 0.5000"
+    assert "+0.0500, from one seed" in comparison(best, defaults, [])
     again = {"best": (0.54, 0.56, 0.55), "defaults": (0.50, 0.51, 0.52)}
     results = [ended(9, 0.55, {"does": "publish", "who": "best"})]
     results += [ended(9, value, {"does": "train", "who": who}) for who, values in again.items() for value in values]
-    told = sweeps.comparison(best, defaults, results)
+    told = comparison(best, defaults, results)
     assert told.startswith(
         "mAP 0.5500 against 0.5100 of the defaults, trained again with 3 and 3 other seeds: better than the defaults by 0.0400"
     )
@@ -192,13 +193,20 @@ def test_the_comparison_is_a_measured_sentence() -> None:
     worse = [ended(9, value, {"does": "train", "who": who}) for who, values in again.items() for value in reversed(values)]
     for trial in worse:
         trial.user_attrs[studies.JOB]["who"] = {"best": "defaults", "defaults": "best"}[trial.user_attrs[studies.JOB]["who"]]
-    assert "worse than the defaults by 0.0400" in sweeps.comparison(best, defaults, worse)
+    assert "worse than the defaults by 0.0400" in comparison(best, defaults, worse)
 
 
 @pytest.mark.slow
 def test_a_sweep_from_python(tiny: Path, tmp_path: Path, store: str, dense_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = TINY | {"data": tiny, "storage": f"sqlite:///{tmp_path / 'sweeps.db'}", "load_from": dense_checkpoint, "heartbeat": 5}
+    values = TINY | {
+        "data": tiny,
+        "storage": f"sqlite:///{tmp_path / 'sweeps.db'}",
+        "load_from": dense_checkpoint,
+        "heartbeat": 5,
+        "num_workers": 1,
+    }
     del values["frozen_stages"]
+    values["num_workers"] = 1  # a process of a process
     values |= {"space": "per_item_lrate=1e-6:1e-4 frozen_stages=0:2", "pruner": "none", "registered_model_name": "swept"}
     first = detreg.sweep("yolox", trials=3, confirm=2, **values)
     told = capsys.readouterr().out
@@ -236,5 +244,5 @@ def test_no_complete_trial_is_told_with_the_reasons(tiny: Path, tmp_path: Path, 
     trial.set_user_attr(studies.FAILURE, "the loss is no longer a number")
     study.tell(trial, state=TrialState.FAIL)
     with runs.start("x", {}) as active, pytest.raises(StoppedError) as caught:
-        sweeps.concluded(active, plan, study, tmp_path)
+        concluded(active, plan, study, tmp_path)
     assert caught.value.problems[1] == "trial 0: the loss is no longer a number"

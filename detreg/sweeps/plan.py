@@ -8,7 +8,7 @@ from typing import Any
 
 from detreg import templates
 from detreg.params import build, declared, plain
-from detreg.sweeps.space import Space
+from detreg.sweeps.space import Space, Suggests
 from detreg.templates.template import CommonParams, RunOptions, SweepOptions, Template
 
 # Told to a run, but not part of what it learns.
@@ -51,6 +51,16 @@ class Plan:
         """The hyperparameters of a template's first trial."""
         values = {name: dim.param.parse(dim.nearest(dim.param.default)) for name, dim in self.space.dimensions[template.name].items()}
         return build(template.params, {**self.space.fixed[template.name], **values})
+
+    def chosen(self, trial: Suggests) -> tuple[Template, CommonParams]:
+        """The template and the hyperparameters of a trial."""
+        template, values = self.space.values(trial)
+        return template, build(template.params, values)
+
+    @property
+    def num_epochs(self) -> int:
+        """Of the longest first trial."""
+        return max(self.defaults(template).num_epochs for template in self.templates)
 
     def with_seed(self, seed: int) -> RunOptions:
         """The run options of a training with another seed."""

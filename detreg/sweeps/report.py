@@ -18,7 +18,7 @@ from detreg.sweeps.plan import Plan
 from detreg.sweeps.progress import described, minutes
 
 if TYPE_CHECKING:
-    from detreg.sweeps.sweep import Swept
+    from detreg.sweeps.conclusion import Swept
 
 FEW = 4
 """Complete trials under which importances would be made up."""
@@ -64,15 +64,9 @@ def _importances(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, float
 
 def _epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
     """What pruning saved."""
-    done = sum(len(trial.intermediate_values) for trial in trials)
-    planned = sum(_planned(plan, trial) for trial in trials if trial.state is not TrialState.FAIL)
+    done = sum(len(trial.intermediate_values) for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
+    planned = sum(plan.chosen(trial)[1].num_epochs for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
     return f"{done} of {planned} that the same trials take without pruning"
-
-
-def _planned(plan: Plan, trial: FrozenTrial) -> int:
-    from detreg.sweeps.sweep import chosen
-
-    return chosen(plan, trial)[1].num_epochs if trial.params else 0
 
 
 def _row(group: Sequence[FrozenTrial]) -> dict[str, str]:

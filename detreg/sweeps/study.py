@@ -40,6 +40,8 @@ DEFAULTS = "defaults"
 """The template whose defaults a trial has."""
 JOB = "job"
 """What a trial of a sweep's end does."""
+PUBLISHED = "published"
+"""What came of registering the best: pipeline.Trained as a dict."""
 
 MAX_TRIES = 6
 PATIENCE = 1800.0
@@ -134,6 +136,12 @@ def pruner(kind: str, num_epochs: int) -> BasePruner:
     if kind == "median":
         return MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, num_epochs // 4))
     return NopPruner()
+
+
+def tools(plan: Plan) -> tuple[BaseSampler, BasePruner]:
+    """The plan's sampler and pruner."""
+    chosen = sampler(plan.sweep.sampler, plan.options.seed, plan.sweep.trials, conditional=len(plan.templates) > 1)
+    return chosen, pruner(plan.sweep.pruner, plan.num_epochs)
 
 
 First = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]

@@ -28,13 +28,10 @@ from detreg.errors import DetregError, DiskError, UnreachableError
 from detreg.params import build
 from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.study import BEGUN, DEFAULTS, EXCESS, FAILURE, JOB, RUNS, patiently
+from detreg.sweeps.study import BEGUN, DEFAULTS, EXCESS, FAILURE, JOB, PUBLISHED, RUNS, patiently
 from detreg.templates.template import CommonParams, RunOptions, Template
 from detreg.tracking import runs
 from detreg.training import engine
-
-PUBLISHED = "published"
-"""What came of registering the best: pipeline.Trained as a dict."""
 
 Train = Callable[[Plan, Dataset, Trial], float]
 
@@ -62,9 +59,8 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, gpu: str | None
     """Takes trials until none is left for this worker; what it prints goes to `log`."""
     _settle(gpu, threads, log)
     store = patiently(lambda: studies.storage(plan.sweep.storage, plan.sweep.heartbeat))
-    chosen = studies.sampler(plan.sweep.sampler, plan.options.seed, plan.sweep.trials, conditional=len(plan.templates) > 1)
-    pruner = studies.pruner(plan.sweep.pruner, max(plan.defaults(template).num_epochs for template in plan.templates))
-    study = patiently(lambda: optuna.load_study(study_name=study_name, storage=store, sampler=chosen, pruner=pruner))
+    sampler, pruner = studies.tools(plan)
+    study = patiently(lambda: optuna.load_study(study_name=study_name, storage=store, sampler=sampler, pruner=pruner))
     dataset = load(plan.options.data)
 
     def objective(trial: Trial) -> float:
@@ -101,6 +97,8 @@ def _settle(gpu: str | None, threads: int, log: Path) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     torch.set_num_threads(threads)
+    # Loaders' processes are forked, as in any training; by the method of this process they would start without what it has imported.
+    multiprocessing.set_start_method("fork", force=True)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -142,10 +140,10 @@ def _told(plan: Plan, dataset: Dataset, trial: Trial, train: Train) -> float:
 
 def search(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     """A trial of the search: its best val mAP. The defaults are not pruned, since all others are compared with them."""
-    template, values = plan.space.values(trial)
+    template, params = plan.chosen(trial)
     defaults = DEFAULTS in trial.user_attrs
     name = f"trial {trial.number}" + (", defaults" if defaults else "")
-    return trained(plan, dataset, trial, template, build(template.params, values), plan.options, name, prune=not defaults)
+    return trained(plan, dataset, trial, template, params, plan.options, name, prune=not defaults)
 
 
 def conclude(plan: Plan, dataset: Dataset, trial: Trial) -> float:
