@@ -24,6 +24,8 @@ DEATHS = 5
 
 def server() -> ForkServerContext:
     """Makes processes in which torch and MMDetection are imported already, so that a worker that died is replaced at once."""
+    # MMEngine asks at its import whether there is a GPU. In the usual way that begins CUDA, which a forked process cannot use then.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["detreg.sweeps.worker"])
     return context
