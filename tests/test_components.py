@@ -1,6 +1,8 @@
 """The parts that MMEngine builds by name: sampler, seeds, random sizes, plain epochs, scores."""
 
+import copy
 import json
+import pickle
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,18 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
+from mmengine.runner import Runner
 
+from detreg.data.dataset import load
+from detreg.pipeline import settings
+from detreg.templates import find
 from detreg.training import components
 from detreg.training.components import (
     CocoScores,
+    Draw,
     EpochSampler,
     PlainEpochsHook,
     RandomMixedSize,
     RandomSize,
-    epoch_seed,
+    SeedPicture,
     norm_single_values,
-    seed_worker,
+    seeds_of,
 )
+from detreg.training.compose import compose
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
@@ -64,24 +73,54 @@ def test_processes_share_an_epoch_without_overlap(monkeypatch: pytest.MonkeyPatc
     assert sorted(parts[0] + parts[1]) == list(range(total))
 
 
-def test_the_seed_of_an_epoch_differs_by_seed_and_epoch() -> None:
-    seeds = {epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}
+def test_seeds_differ_by_what_they_are_for() -> None:
+    seeds = {seeds_of(seed, epoch)[0] for seed in range(20) for epoch in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**32 for seed in seeds)
-    assert epoch_seed(2**31 - 1, 199) == epoch_seed(2**31 - 1, 199)
+    assert seeds_of(2**31 - 1, 199, count=3) == seeds_of(2**31 - 1, 199, count=3)
+    assert len(set(seeds_of(0, 0, count=300))) == 300
 
 
-def test_a_worker_takes_pythons_and_numpys_seed_from_torchs() -> None:
-    def drawn(seed: int) -> tuple[float, float]:
-        torch.manual_seed(seed)
-        seed_worker(0)
-        return random.random(), float(np.random.rand())
+def test_a_draw_keeps_its_seed_on_the_way_to_a_loaders_process() -> None:
+    draw = Draw(7, 5)
+    for copied in (copy.deepcopy(draw), pickle.loads(pickle.dumps(draw))):
+        assert copied == 7 and type(copied) is Draw and copied.seed == 5
 
-    first = drawn(epoch_seed(0, 0))
-    assert drawn(epoch_seed(0, 0)) == first
-    second = drawn(epoch_seed(0, 1))
-    assert second[0] != first[0]
-    assert second[1] != first[1]
+
+def test_a_drawn_picture_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
+    def drawn(number: int) -> tuple[float, float, float]:
+        SeedPicture()({"sample_idx": number})
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    first = drawn(Draw(7, 5))
+    assert drawn(7) != first
+    assert drawn(Draw(8, 5)) == first
+    assert all(a != b for a, b in zip(first, drawn(Draw(7, 6)), strict=True))
+
+
+@pytest.mark.parametrize(("template", "base_model"), [("yolox", "yolox_s"), ("ssd", "ssdlite_mobilenetv2")])
+def test_pictures_do_not_depend_on_the_processes_that_load_them(tiny: Path, template: str, base_model: str) -> None:
+    """yolox_s mixes by Mosaic and MixUp, with random sizes; SSD cuts and distorts."""
+    from mmdet.utils import register_all_modules
+
+    register_all_modules()
+    sizes = {"random_resize_upper": 96} if template == "yolox" else {}
+    values = SMALL[template] | sizes | {"base_model": base_model}
+    loaded = []
+    for workers, batch_size in ((0, 4), (3, 1)):
+        chosen = find(template)
+        params, options = settings(chosen, values | {"num_workers": workers, "batch_size": batch_size})
+        config = compose(chosen, params, load(tiny), options)
+        batches = Runner.build_dataloader(config.train_dataloader, seed=0)
+        batches.sampler.set_epoch(1)
+        random.seed(workers)
+        np.random.seed(workers)
+        loaded.append(
+            [(image, sample.gt_instances.bboxes.tensor) for batch in batches for image, sample in zip(*batch.values(), strict=True)]
+        )
+    assert len(loaded[0]) == 20  # a third of the thirty is for scoring
+    for (image, boxes), (other, other_boxes) in zip(*loaded, strict=True):
+        assert torch.equal(image, other) and torch.equal(boxes, other_boxes)
 
 
 def picture(width: int, height: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, TRANSFORMS
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,17 +22,46 @@ from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.preprocessing import Preprocessing
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of everything random in an epoch, so that an epoch is the same whether or not the training was interrupted before it."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+def seeds_of(*numbers: int, count: int = 1) -> list[int]:
+    """Seeds for something random that `numbers` name: the training's seed, and an epoch or a step.
+
+    So an epoch is the same whether or not the training was interrupted before it.
+    """
+    return np.random.SeedSequence(numbers).generate_state(count).tolist()
 
 
-@FUNCTIONS.register_module()
-def seed_worker(worker_id: int) -> None:  # noqa: ARG001
-    """Seeds a loader's process from torch's, which differs by worker and by epoch; MMEngine's default repeats itself every epoch."""
-    seed = torch.initial_seed() % 2**32
+def seed_everything(seed: int) -> None:
+    """Seeds python's, numpy's and torch's random numbers."""
     random.seed(seed)
     np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class Draw(int):
+    """The number of an image that a sampler has drawn, with the seed of what is random about its picture."""
+
+    seed: int
+
+    def __new__(cls, image: int, seed: int = 0) -> "Draw":
+        """`seed` is left out by pickle, which restores it afterwards."""
+        draw = super().__new__(cls, image)
+        draw.seed = seed
+        return draw
+
+
+@TRANSFORMS.register_module()
+class SeedPicture:
+    """Seeds the transforms of a drawn picture, the first of which it is.
+
+    The picture is then the same whichever process loads it, however many there are. MMEngine hands an image's number on as `sample_idx`;
+    pictures that Mosaic and MixUp add come under plain numbers, and are part of what the drawn one's seed decides.
+    """
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """`results` as they are."""
+        if isinstance(drawn := results["sample_idx"], Draw):
+            seed_everything(drawn.seed)
+        return results
 
 
 @DATA_SAMPLERS.register_module()
@@ -52,10 +80,12 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        first, *seeds = seeds_of(self.seed, self.epoch, count=self.total + 1)
+        generator = torch.Generator().manual_seed(first)
         rounds = -(-self.total // self.images)
         order = torch.cat([torch.randperm(self.images, generator=generator) for _ in range(rounds)])[: self.total]
-        return iter(order[self.rank :: self.world_size].tolist())
+        drawn = [Draw(image, seed) for image, seed in zip(order.tolist(), seeds, strict=True)]
+        return iter(drawn[self.rank :: self.world_size])
 
     def __len__(self) -> int:
         return len(range(self.rank, self.total, self.world_size))
@@ -66,7 +96,7 @@ class RandomSize(Resize):
     """Resizes each training picture to a random size between `lower` and `upper`, on a grid of 32 pixels, as `preprocessing` says.
 
     The sizes are in the form of image_size: one number, or width and height. A picture smaller than `lower` keeps its size. The
-    choice comes from python's random numbers, which every epoch seeds, so that a continued training is exact.
+    choice comes from python's random numbers, which every picture seeds, so that a continued training is exact.
     """
 
     def __init__(self, lower: Sequence[int], upper: Sequence[int], preprocessing: dict[str, Any], divisor: int = 32) -> None:

@@ -159,6 +159,7 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
     augment = _augment(template, params, published)
     mixing = _mixing(template, params, augment)
     load: list[dict[str, Any]] = [
+        {"type": "SeedPicture"},
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "with_bbox": True},
         *augment.before,
@@ -177,10 +178,9 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
     return {
         "batch_size": params.batch_size,
         "num_workers": options.num_workers,
-        # Workers that persist would keep the random state of an earlier epoch, and a continued training would differ.
+        # Workers that persist would keep on mixing pictures in the plain epochs.
         "persistent_workers": False,
         "sampler": {"type": "EpochSampler", "minimum": params.min_samples_per_epoch, "seed": options.seed},
-        "worker_init_fn": {"type": "seed_worker"},
         "dataset": images,
     }
 

@@ -5,7 +5,6 @@ kept and exported the same weights. Order within a moment is by priority; all of
 """
 
 import json
-import random
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from detreg.errors import StoppedError
 from detreg.tracking.runs import Run, one_line
 from detreg.training.checkpoints import Checkpoint, save
-from detreg.training.components import epoch_seed
+from detreg.training.components import seed_everything, seeds_of
 from detreg.training.weights import CHECKPOINT_TAG
 
 UPLOAD_SHARE = 0.05
@@ -33,19 +32,16 @@ FINITE_CHECK_INTERVAL = 10
 
 
 class ReseedHook(Hook):
-    """Seeds everything random before each epoch from the seed and the epoch's number."""
+    """Seeds what is random in the network before each step; pictures have seeds of their own, and leave random states behind."""
 
     priority = "VERY_HIGH"
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds python, numpy and torch; the loader's processes take theirs from torch."""
-        seed = epoch_seed(self.seed, runner.epoch)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
+        """Seeds by the step's number."""
+        seed_everything(*seeds_of(self.seed, runner.iter))
 
 
 class LearningRateHook(Hook):
