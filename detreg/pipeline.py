@@ -1,12 +1,13 @@
 """The story: one model, from data to a registered version."""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detreg import __version__, templates
+from detreg import __version__, processes, templates
 from detreg.data.dataset import Dataset, load
 from detreg.environment import set_defaults
 from detreg.errors import RefusedError, UsageError
@@ -102,7 +103,11 @@ def settings(template: Template, values: Mapping[str, Any]) -> tuple[CommonParam
 
 
 def run(template: Template, params: CommonParams, options: RunOptions) -> Trained:
-    """The story itself. Whatever can be refused is refused before the MLflow run starts."""
+    """The story itself. Whatever can be refused is refused before the MLflow run starts.
+
+    Of several processes the first tells it; the others help to train, and end with SystemExit.
+    """
+    processes.check(params.batch_size)
     dataset = load(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
@@ -113,11 +118,16 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traine
     start = resolve(template, params, dataset)
     job = Job(template, params, options, dataset, start, compose(template, params, dataset, options))
     print(start.sentence, flush=True)
+    if processes.rank():
+        with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+            fit(job.config, template, params, options, dataset.classes, start, Path(folder), None)
+        raise SystemExit(0)
     check_fit(job.config, template, params, dataset.classes, start)
+    processes.prepared()
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
         record(active, job)
-        fitted = fit(job.config, template, params, options, dataset.classes, start, active)
+        fitted = fit(job.config, template, params, options, dataset.classes, start, active.folder, active)
         return publish(active, job, fitted)
 
 

@@ -41,7 +41,7 @@ def order(sampler: EpochSampler, epoch: int) -> list[int]:
 
 @pytest.mark.parametrize(("images", "minimum"), [(10, 1), (10, 10), (10, 11), (7, 40), (1, 5), (7, 42)])
 def test_an_epoch_has_every_image_equally_often(images: int, minimum: int) -> None:
-    sampler = EpochSampler(range(images), minimum, seed=3)
+    sampler = EpochSampler(range(images), minimum, batch_size=4, seed=3)
     drawn = order(sampler, 0)
     assert len(drawn) == len(sampler) == max(images, minimum)
     times = Counter(drawn)
@@ -50,27 +50,35 @@ def test_an_epoch_has_every_image_equally_often(images: int, minimum: int) -> No
 
 
 def test_the_order_is_fresh_every_epoch_and_the_same_for_a_seed() -> None:
-    first, second = (EpochSampler(range(50), 120, seed=3) for _ in range(2))
+    first, second = (EpochSampler(range(50), 120, 8, seed=3) for _ in range(2))
     assert order(first, 0) != order(first, 1)
     assert order(first, 4) == order(second, 4)
-    assert order(EpochSampler(range(50), 120, seed=4), 0) != order(first, 0)
+    assert order(EpochSampler(range(50), 120, 8, seed=4), 0) != order(first, 0)
 
 
 def test_a_repetition_has_an_order_of_its_own() -> None:
-    drawn = order(EpochSampler(range(50), 100, seed=0), 0)
+    drawn = order(EpochSampler(range(50), 100, 8, seed=0), 0)
     assert drawn[:50] != drawn[50:]
     assert sorted(drawn[:50]) == sorted(drawn[50:]) == list(range(50))
 
 
-@pytest.mark.parametrize("total", [12, 13])
-def test_processes_share_an_epoch_without_overlap(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+@pytest.mark.parametrize(("images", "filler"), [(12, 0), (13, 2), (14, 1), (15, 0), (18, 0)])
+def test_processes_share_out_each_step(monkeypatch: pytest.MonkeyPatch, images: int, filler: int) -> None:
+    """Of steps of six images; three processes each need one in the last step."""
+    alone = order(EpochSampler(range(images), 1, 6, seed=0), 0)
     parts = []
-    for rank in range(2):
-        monkeypatch.setattr(components, "get_dist_info", lambda rank=rank: (rank, 2))
-        sampler = EpochSampler(range(total), 1, seed=0)
-        parts.append(order(sampler, 0))
-        assert len(parts[-1]) == len(sampler)
-    assert sorted(parts[0] + parts[1]) == list(range(total))
+    for rank in range(3):
+        monkeypatch.setattr(components, "get_dist_info", lambda rank=rank: (rank, 3))
+        sampler = EpochSampler(range(images), 1, 6, seed=0)
+        parts.append(list(torch.utils.data.BatchSampler(sampler, 2, drop_last=False)))
+        sampler.set_epoch(0)
+        assert len(parts[-1]) == -(-len(sampler) // 2) == -(-images // 6)
+    steps = [[draw for batch in batches for draw in batch] for batches in zip(*parts, strict=True)]
+    together = [sorted((int(draw), draw.seed) for draw in step) for step in steps]
+    for number, step in enumerate(together[: images // 6]):
+        assert step == sorted((int(draw), draw.seed) for draw in alone[6 * number : 6 * number + 6])
+    assert sum(map(len, together)) == images + filler
+    assert {(int(draw), draw.seed) for draw in alone} <= {entry for step in together for entry in step}
 
 
 def test_seeds_differ_by_what_they_are_for() -> None:

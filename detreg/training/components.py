@@ -20,6 +20,7 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import score
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.preprocessing import Preprocessing
+from detreg.training.distributed import unwrapped
 
 
 def seeds_of(*numbers: int, count: int = 1) -> list[int]:
@@ -66,14 +67,20 @@ class SeedPicture:
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """A fresh order every epoch; a dataset under `minimum` images is repeated, shuffled anew each time, until there are that many."""
+    """A fresh order every epoch; a dataset under `minimum` images is repeated, shuffled anew each time, until there are that many.
 
-    def __init__(self, dataset: Any, minimum: int, seed: int) -> None:
+    Several processes share out each step's `batch_size` images.
+    """
+
+    def __init__(self, dataset: Any, minimum: int, batch_size: int, seed: int) -> None:
+        self.rank, self.world_size = get_dist_info()
         self.images = len(dataset)
         self.total = max(self.images, minimum)
+        last = self.total % batch_size or batch_size
+        # A process without a picture could not take part in the epoch's last step.
+        self.total += max(self.world_size - last, 0)
         self.seed = seed
         self.epoch = 0
-        self.rank, self.world_size = get_dist_info()
 
     def set_epoch(self, epoch: int) -> None:
         """Called before each epoch."""
@@ -147,9 +154,9 @@ class PlainEpochsHook(Hook):
         """Sets the transforms of the coming epoch; the loader's processes start after this."""
         plain = runner.epoch >= runner.max_epochs - self.epochs
         runner.train_dataloader.dataset._skip_type_keys = self.skip if plain else None
-        model = runner.model.module if hasattr(runner.model, "module") else runner.model
-        if hasattr(model.bbox_head, "use_l1"):
-            model.bbox_head.use_l1 = plain
+        head = unwrapped(runner.model).bbox_head
+        if hasattr(head, "use_l1"):
+            head.use_l1 = plain
 
 
 def norm_single_values(network: nn.Module) -> None:
@@ -188,7 +195,7 @@ class CocoScores(BaseMetric):
     default_prefix = "val"
 
     def __init__(self, annotations: str) -> None:
-        super().__init__()
+        super().__init__(collect_device="gpu")  # by messages; "cpu" is by files in the working folder
         self.truth = GroundTruth.load(Path(annotations))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:  # noqa: ARG002

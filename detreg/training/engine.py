@@ -19,7 +19,7 @@ from detreg.errors import MemoryExhaustedError
 from detreg.inference.detections import Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
 from detreg.tracking.runs import Run
-from detreg.training import backbones, components, heads  # noqa: F401  importing them lets MMEngine build them by name
+from detreg.training import backbones, components, distributed, heads  # noqa: F401  importing them lets MMEngine build them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.weights import Start, fill
 
@@ -33,27 +33,36 @@ class Fitted:
     history: list[dict[str, float]]
 
 
+@distributed.joined()
 def fit(
-    config: Config, template: Template, params: CommonParams, options: RunOptions, classes: tuple[str, ...], start: Start, run: Run
+    config: Config,
+    template: Template,
+    params: CommonParams,
+    options: RunOptions,
+    classes: tuple[str, ...],
+    start: Start,
+    folder: Path,
+    run: Run | None,
 ) -> Fitted:
-    """Trains as `config` says, from `start`, and logs to `run`.
+    """Trains as `config` says, from `start`, with its files in `folder`, and logs to `run`; without one, helps the process that has it.
 
     Raises StoppedError when the loss is no longer a number, MemoryExhaustedError, and DataError where the start's weights do not fit.
     """
     # Numbers too small for the usual format make a CPU several times slower, and a network with random weights has many.
     torch.set_flush_denormal(True)
     config = config.copy()
-    config.work_dir = str(run.folder / "work")
+    config.work_dir = str(folder / "work")
     with _quiet():
         runner = Runner.from_cfg(config)
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
-    components.norm_single_values(runner.model)
+    if not isinstance(runner.model, distributed.OneBatch):  # which has the values of several processes
+        components.norm_single_values(runner.model)
 
     def fill_from_start(model: torch.nn.Module) -> None:
         for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
             print(f"  {sentence}", flush=True)
 
-    epochs = EpochHook(run, run.folder, classes, options.patience, start.resume, start.weights)
+    epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights)
     runner.register_hook(ReseedHook(options.seed))
     runner.register_hook(LearningRateHook(params.learning_rate, template.schedule.factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
@@ -79,7 +88,7 @@ def fit(
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()
-    return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.history)
+    return Fitted(folder / "best.pth", epochs.best_epoch, epochs.history)
 
 
 def check_fit(config: Config, template: Template, params: CommonParams, classes: tuple[str, ...], start: Start) -> None:
