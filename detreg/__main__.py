@@ -6,8 +6,9 @@ import sys
 def main() -> None:
     """The command line; its exit code is SPEC's."""
     from detreg.cli import run
+    from detreg.processes import together
 
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(together(lambda: run(sys.argv[1:])))
 
 
 if __name__ == "__main__":

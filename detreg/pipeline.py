@@ -1,13 +1,14 @@
 """The story: one model, from data to a registered version."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
-from detreg import __version__, templates
+from detreg import __version__, processes, templates
 from detreg.data.dataset import Dataset, load
 from detreg.environment import set_defaults
 from detreg.errors import RefusedError, UsageError
@@ -103,14 +104,22 @@ def settings(template: Template, values: Mapping[str, Any]) -> tuple[CommonParam
 
 
 def run(template: Template, params: CommonParams, options: RunOptions) -> Trained:
-    """The story itself. Whatever can be refused is refused before the MLflow run starts."""
+    """The story itself. Whatever can be refused is refused before the MLflow run starts.
+
+    Of several processes the first tells it; the others help to train, and end with SystemExit.
+    """
+    processes.check(params.batch_size)
     dataset = load(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
     from detreg.training.engine import check_fit
 
     job = prepare(template, params, options, dataset)
+    if processes.rank():
+        help_first(job)
+        raise SystemExit(0)
     check_fit(job.config, template, params, dataset.classes, job.start)
+    processes.prepared()
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
         return publish(active, job, learn(active, job))
@@ -126,12 +135,20 @@ def prepare(template: Template, params: CommonParams, options: RunOptions, datas
     return Job(template, params, options, dataset, start, compose(template, params, dataset, options))
 
 
+def help_first(job: Job) -> None:
+    """Trains with the first process, which alone writes. Raises the errors of training."""
+    from detreg.training.engine import fit
+
+    with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+        fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, Path(folder), None)
+
+
 def learn(active: Run, job: Job, after_epoch: Callable[[int, float], bool] | None = None) -> "Fitted":
     """Logs what is known before the first step, and trains; `after_epoch` as for training.engine.fit."""
     from detreg.training.engine import fit
 
     record(active, job)
-    return fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, active, after_epoch)
+    return fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, active.folder, active, after_epoch)
 
 
 def publish_run(eid: str, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Trained:

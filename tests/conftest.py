@@ -2,6 +2,9 @@
 
 import os
 import re
+import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,3 +154,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     mlflow.set_experiment(experiment_id=experiment)
     yield uri
     mlflow.set_tracking_uri(before)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def torchrun(store: str, data: Path, **values: Any) -> "subprocess.Popen[str]":
+    """`detreg train yolox` in two processes, in the experiment of the tests."""
+    from mlflow import MlflowClient
+
+    words = [word for name, value in {**TINY, "data": data, **values}.items() for word in (f"--{name}", str(value))]
+    meeting = ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *meeting]
+    experiment = MlflowClient().get_experiment_by_name("tests")
+    assert experiment
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": store, "MLFLOW_EXPERIMENT_ID": experiment.experiment_id}
+    command = [*launcher, "-m", "detreg", "train", "yolox", *words, "--json"]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

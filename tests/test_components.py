@@ -1,6 +1,8 @@
 """The parts that MMEngine builds by name: sampler, seeds, random sizes, plain epochs, scores."""
 
+import copy
 import json
+import pickle
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,18 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
+from mmengine.runner import Runner
 
+from detreg.data.dataset import load
+from detreg.pipeline import settings
+from detreg.templates import find
 from detreg.training import components
 from detreg.training.components import (
     CocoScores,
+    Draw,
     EpochSampler,
     PlainEpochsHook,
     RandomMixedSize,
     RandomSize,
-    epoch_seed,
+    SeedPicture,
     norm_single_values,
-    seed_worker,
+    seeds_of,
 )
+from detreg.training.compose import compose
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
@@ -32,7 +41,7 @@ def order(sampler: EpochSampler, epoch: int) -> list[int]:
 
 @pytest.mark.parametrize(("images", "minimum"), [(10, 1), (10, 10), (10, 11), (7, 40), (1, 5), (7, 42)])
 def test_an_epoch_has_every_image_equally_often(images: int, minimum: int) -> None:
-    sampler = EpochSampler(range(images), minimum, seed=3)
+    sampler = EpochSampler(range(images), minimum, batch_size=4, seed=3)
     drawn = order(sampler, 0)
     assert len(drawn) == len(sampler) == max(images, minimum)
     times = Counter(drawn)
@@ -41,47 +50,85 @@ def test_an_epoch_has_every_image_equally_often(images: int, minimum: int) -> No
 
 
 def test_the_order_is_fresh_every_epoch_and_the_same_for_a_seed() -> None:
-    first, second = (EpochSampler(range(50), 120, seed=3) for _ in range(2))
+    first, second = (EpochSampler(range(50), 120, 8, seed=3) for _ in range(2))
     assert order(first, 0) != order(first, 1)
     assert order(first, 4) == order(second, 4)
-    assert order(EpochSampler(range(50), 120, seed=4), 0) != order(first, 0)
+    assert order(EpochSampler(range(50), 120, 8, seed=4), 0) != order(first, 0)
 
 
 def test_a_repetition_has_an_order_of_its_own() -> None:
-    drawn = order(EpochSampler(range(50), 100, seed=0), 0)
+    drawn = order(EpochSampler(range(50), 100, 8, seed=0), 0)
     assert drawn[:50] != drawn[50:]
     assert sorted(drawn[:50]) == sorted(drawn[50:]) == list(range(50))
 
 
-@pytest.mark.parametrize("total", [12, 13])
-def test_processes_share_an_epoch_without_overlap(monkeypatch: pytest.MonkeyPatch, total: int) -> None:
+@pytest.mark.parametrize(("images", "filler"), [(12, 0), (13, 2), (14, 1), (15, 0), (18, 0)])
+def test_processes_share_out_each_step(monkeypatch: pytest.MonkeyPatch, images: int, filler: int) -> None:
+    """Of steps of six images; three processes each need one in the last step."""
+    alone = order(EpochSampler(range(images), 1, 6, seed=0), 0)
     parts = []
-    for rank in range(2):
-        monkeypatch.setattr(components, "get_dist_info", lambda rank=rank: (rank, 2))
-        sampler = EpochSampler(range(total), 1, seed=0)
-        parts.append(order(sampler, 0))
-        assert len(parts[-1]) == len(sampler)
-    assert sorted(parts[0] + parts[1]) == list(range(total))
+    for rank in range(3):
+        monkeypatch.setattr(components, "get_dist_info", lambda rank=rank: (rank, 3))
+        sampler = EpochSampler(range(images), 1, 6, seed=0)
+        parts.append(list(torch.utils.data.BatchSampler(sampler, 2, drop_last=False)))
+        sampler.set_epoch(0)
+        assert len(parts[-1]) == -(-len(sampler) // 2) == -(-images // 6)
+    steps = [[draw for batch in batches for draw in batch] for batches in zip(*parts, strict=True)]
+    together = [sorted((int(draw), draw.seed) for draw in step) for step in steps]
+    for number, step in enumerate(together[: images // 6]):
+        assert step == sorted((int(draw), draw.seed) for draw in alone[6 * number : 6 * number + 6])
+    assert sum(map(len, together)) == images + filler
+    assert {(int(draw), draw.seed) for draw in alone} <= {entry for step in together for entry in step}
 
 
-def test_the_seed_of_an_epoch_differs_by_seed_and_epoch() -> None:
-    seeds = {epoch_seed(seed, epoch) for seed in range(20) for epoch in range(20)}
+def test_seeds_differ_by_what_they_are_for() -> None:
+    seeds = {seeds_of(seed, epoch)[0] for seed in range(20) for epoch in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**32 for seed in seeds)
-    assert epoch_seed(2**31 - 1, 199) == epoch_seed(2**31 - 1, 199)
+    assert seeds_of(2**31 - 1, 199, count=3) == seeds_of(2**31 - 1, 199, count=3)
+    assert len(set(seeds_of(0, 0, count=300))) == 300
 
 
-def test_a_worker_takes_pythons_and_numpys_seed_from_torchs() -> None:
-    def drawn(seed: int) -> tuple[float, float]:
-        torch.manual_seed(seed)
-        seed_worker(0)
-        return random.random(), float(np.random.rand())
+def test_a_draw_keeps_its_seed_on_the_way_to_a_loaders_process() -> None:
+    draw = Draw(7, 5)
+    for copied in (copy.deepcopy(draw), pickle.loads(pickle.dumps(draw))):
+        assert copied == 7 and type(copied) is Draw and copied.seed == 5
 
-    first = drawn(epoch_seed(0, 0))
-    assert drawn(epoch_seed(0, 0)) == first
-    second = drawn(epoch_seed(0, 1))
-    assert second[0] != first[0]
-    assert second[1] != first[1]
+
+def test_a_drawn_picture_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
+    def drawn(number: int) -> tuple[float, float, float]:
+        SeedPicture()({"sample_idx": number})
+        return random.random(), float(np.random.rand()), float(torch.rand(1))
+
+    first = drawn(Draw(7, 5))
+    assert drawn(7) != first
+    assert drawn(Draw(8, 5)) == first
+    assert all(a != b for a, b in zip(first, drawn(Draw(7, 6)), strict=True))
+
+
+@pytest.mark.parametrize(("template", "base_model"), [("yolox", "yolox_s"), ("ssd", "ssdlite_mobilenetv2")])
+def test_pictures_do_not_depend_on_the_processes_that_load_them(tiny: Path, template: str, base_model: str) -> None:
+    """yolox_s mixes by Mosaic and MixUp, with random sizes; SSD cuts and distorts."""
+    from mmdet.utils import register_all_modules
+
+    register_all_modules()
+    sizes = {"random_resize_upper": 96} if template == "yolox" else {}
+    values = SMALL[template] | sizes | {"base_model": base_model}
+    loaded = []
+    for workers, batch_size in ((0, 4), (3, 1)):
+        chosen = find(template)
+        params, options = settings(chosen, values | {"num_workers": workers, "batch_size": batch_size})
+        config = compose(chosen, params, load(tiny), options)
+        batches = Runner.build_dataloader(config.train_dataloader, seed=0)
+        batches.sampler.set_epoch(1)
+        random.seed(workers)
+        np.random.seed(workers)
+        loaded.append(
+            [(image, sample.gt_instances.bboxes.tensor) for batch in batches for image, sample in zip(*batch.values(), strict=True)]
+        )
+    assert len(loaded[0]) == 20  # a third of the thirty is for scoring
+    for (image, boxes), (other, other_boxes) in zip(*loaded, strict=True):
+        assert torch.equal(image, other) and torch.equal(boxes, other_boxes)
 
 
 def picture(width: int, height: int) -> dict[str, Any]:

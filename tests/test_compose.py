@@ -121,7 +121,7 @@ def test_the_values_are_where_they_belong(dataset: Dataset) -> None:
     config = composed(dataset, **values)
     assert config["train_cfg"]["max_epochs"] == 7
     assert config["train_dataloader"]["batch_size"] == 3
-    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "seed": 0}
+    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "batch_size": 3, "seed": 0}
     assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(0.006)
     assert config["model"]["bbox_head"]["num_classes"] == len(CLASSES)
     assert composed(dataset, frozen_stages=3)["model"]["backbone"]["frozen_stages"] == 3
@@ -133,8 +133,20 @@ def test_every_value_that_all_templates_have_is_where_it_belongs(dataset: Datase
     config = composed(dataset, template, **values)
     assert config["train_cfg"]["max_epochs"] == 7
     assert config["train_dataloader"]["batch_size"] == 3
-    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "seed": 0}
+    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "batch_size": 3, "seed": 0}
     assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(0.006)
+
+
+def test_processes_share_the_batch_and_want_a_gpu_each(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert composed(dataset, batch_size=8)["launcher"] == "none"
+    for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    config = composed(dataset, batch_size=8)
+    assert config["launcher"] == "pytorch" and config["train_dataloader"]["batch_size"] == config["val_dataloader"]["batch_size"] == 2
+    assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(8 * 0.01 / 64)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="2 processes want a GPU each, and torch sees 1: start no more than that"):
+        composed(dataset, batch_size=8)
 
 
 def steps(config: dict[str, Any]) -> list[str]:

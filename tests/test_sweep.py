@@ -158,10 +158,14 @@ def test_the_same_arguments_are_the_same_study(tiny: Path, tmp_path: Path) -> No
     assert planned(tiny, tmp_path, study="mine").name == "mine"
 
 
-def test_every_problem_is_told_before_anything_starts(tmp_path: Path, tiny: Path) -> None:
+def test_every_problem_is_told_before_anything_starts(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError) as caught:
         planned(tiny, tmp_path, trials=0, seed=-1, nothing=3)
     assert len(caught.value.problems) == 3
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="without torchrun"):
+        planned(tiny, tmp_path)
+    monkeypatch.delenv("WORLD_SIZE")
     for budget in ("2", "h", "1h30", "0m", "-1h", "2 h"):
         with pytest.raises(UsageError, match="is no time"):
             planned(tiny, tmp_path, budget=budget)

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from detreg import templates
+from detreg import processes, templates
 from detreg.data.dataset import load
 from detreg.environment import set_defaults
 from detreg.errors import NotFoundError, UsageError
@@ -45,6 +45,8 @@ def named(text: str) -> tuple[Template, ...]:
 def planned(chosen: tuple[Template, ...], values: Mapping[str, Any]) -> Plan:
     """The plan of a sweep from texts or Python values, before its dataset is read. Raises UsageError with every problem at once."""
     problems: list[str] = []
+    if processes.count() > 1:
+        problems.append("a sweep has its own workers, one for each GPU: start it without torchrun, and give workers=")
     built: list[Any] = []
     for cls in (RunOptions, SweepOptions):
         try:

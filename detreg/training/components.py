@@ -12,7 +12,6 @@ from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, TRANSFORMS
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -21,41 +20,79 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import score
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.preprocessing import Preprocessing
+from detreg.training.distributed import unwrapped
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of everything random in an epoch, so that an epoch is the same whether or not the training was interrupted before it."""
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+def seeds_of(*numbers: int, count: int = 1) -> list[int]:
+    """Seeds for something random that `numbers` name: the training's seed, and an epoch or a step.
+
+    So an epoch is the same whether or not the training was interrupted before it.
+    """
+    return np.random.SeedSequence(numbers).generate_state(count).tolist()
 
 
-@FUNCTIONS.register_module()
-def seed_worker(worker_id: int) -> None:  # noqa: ARG001
-    """Seeds a loader's process from torch's, which differs by worker and by epoch; MMEngine's default repeats itself every epoch."""
-    seed = torch.initial_seed() % 2**32
+def seed_everything(seed: int) -> None:
+    """Seeds python's, numpy's and torch's random numbers."""
     random.seed(seed)
     np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+class Draw(int):
+    """The number of an image that a sampler has drawn, with the seed of what is random about its picture."""
+
+    seed: int
+
+    def __new__(cls, image: int, seed: int = 0) -> "Draw":
+        """`seed` is left out by pickle, which restores it afterwards."""
+        draw = super().__new__(cls, image)
+        draw.seed = seed
+        return draw
+
+
+@TRANSFORMS.register_module()
+class SeedPicture:
+    """Seeds the transforms of a drawn picture, the first of which it is.
+
+    The picture is then the same whichever process loads it, however many there are. MMEngine hands an image's number on as `sample_idx`;
+    pictures that Mosaic and MixUp add come under plain numbers, and are part of what the drawn one's seed decides.
+    """
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """`results` as they are."""
+        if isinstance(drawn := results["sample_idx"], Draw):
+            seed_everything(drawn.seed)
+        return results
 
 
 @DATA_SAMPLERS.register_module()
 class EpochSampler(torch.utils.data.Sampler[int]):
-    """A fresh order every epoch; a dataset under `minimum` images is repeated, shuffled anew each time, until there are that many."""
+    """A fresh order every epoch; a dataset under `minimum` images is repeated, shuffled anew each time, until there are that many.
 
-    def __init__(self, dataset: Any, minimum: int, seed: int) -> None:
+    Several processes share out each step's `batch_size` images.
+    """
+
+    def __init__(self, dataset: Any, minimum: int, batch_size: int, seed: int) -> None:
+        self.rank, self.world_size = get_dist_info()
         self.images = len(dataset)
         self.total = max(self.images, minimum)
+        last = self.total % batch_size or batch_size
+        # A process without a picture could not take part in the epoch's last step.
+        self.total += max(self.world_size - last, 0)
         self.seed = seed
         self.epoch = 0
-        self.rank, self.world_size = get_dist_info()
 
     def set_epoch(self, epoch: int) -> None:
         """Called before each epoch."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        first, *seeds = seeds_of(self.seed, self.epoch, count=self.total + 1)
+        generator = torch.Generator().manual_seed(first)
         rounds = -(-self.total // self.images)
         order = torch.cat([torch.randperm(self.images, generator=generator) for _ in range(rounds)])[: self.total]
-        return iter(order[self.rank :: self.world_size].tolist())
+        drawn = [Draw(image, seed) for image, seed in zip(order.tolist(), seeds, strict=True)]
+        return iter(drawn[self.rank :: self.world_size])
 
     def __len__(self) -> int:
         return len(range(self.rank, self.total, self.world_size))
@@ -66,7 +103,7 @@ class RandomSize(Resize):
     """Resizes each training picture to a random size between `lower` and `upper`, on a grid of 32 pixels, as `preprocessing` says.
 
     The sizes are in the form of image_size: one number, or width and height. A picture smaller than `lower` keeps its size. The
-    choice comes from python's random numbers, which every epoch seeds, so that a continued training is exact.
+    choice comes from python's random numbers, which every picture seeds, so that a continued training is exact.
     """
 
     def __init__(self, lower: Sequence[int], upper: Sequence[int], preprocessing: dict[str, Any], divisor: int = 32) -> None:
@@ -117,9 +154,9 @@ class PlainEpochsHook(Hook):
         """Sets the transforms of the coming epoch; the loader's processes start after this."""
         plain = runner.epoch >= runner.max_epochs - self.epochs
         runner.train_dataloader.dataset._skip_type_keys = self.skip if plain else None
-        model = runner.model.module if hasattr(runner.model, "module") else runner.model
-        if hasattr(model.bbox_head, "use_l1"):
-            model.bbox_head.use_l1 = plain
+        head = unwrapped(runner.model).bbox_head
+        if hasattr(head, "use_l1"):
+            head.use_l1 = plain
 
 
 def norm_single_values(network: nn.Module) -> None:
@@ -158,7 +195,7 @@ class CocoScores(BaseMetric):
     default_prefix = "val"
 
     def __init__(self, annotations: str) -> None:
-        super().__init__()
+        super().__init__(collect_device="gpu")  # by messages; "cpu" is by files in the working folder
         self.truth = GroundTruth.load(Path(annotations))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:  # noqa: ARG002

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from detreg import __version__
+from detreg import __version__, processes
 from detreg.data.dataset import Dataset
 from detreg.errors import UsageError
 from detreg.inference.card import Card
@@ -51,7 +51,7 @@ def compose(template: Template, params: CommonParams, dataset: Dataset, options:
     """
     published = published_config(template, params)
     plain_epochs = _plain_epochs(template, params.num_epochs)
-    custom_hooks: list[dict[str, Any]] = [{"type": "SyncNormHook", "priority": 48}]
+    custom_hooks: list[dict[str, Any]] = []
     if template.ema_momentum is not None:
         ema = {"type": "EMAHook", "ema_type": "ExpMomentumEMA", "momentum": template.ema_momentum, "update_buffers": True, "priority": 49}
         custom_hooks.append(ema)
@@ -74,6 +74,8 @@ def compose(template: Template, params: CommonParams, dataset: Dataset, options:
             "custom_hooks": custom_hooks,
             "randomness": {"seed": options.seed},
             "log_level": "ERROR",
+            "launcher": _launcher(),
+            "model_wrapper_cfg": {"type": "OneBatch"},
         },
         format_python_code=False,  # it takes seconds, and is asked for several times
     )
@@ -160,6 +162,7 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
     augment = _augment(template, params, published)
     mixing = _mixing(template, params, augment)
     load: list[dict[str, Any]] = [
+        {"type": "SeedPicture"},
         {"type": "LoadImageFromFile"},
         {"type": "LoadAnnotations", "with_bbox": True},
         *augment.before,
@@ -176,12 +179,16 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
     if mixing:
         images = {"type": "MultiImageMixDataset", "dataset": images, "pipeline": [*mixing, *augment.after, *finish]}
     return {
-        "batch_size": params.batch_size,
+        "batch_size": params.batch_size // processes.count(),
         "num_workers": options.num_workers,
-        # Workers that persist would keep the random state of an earlier epoch, and a continued training would differ.
+        # Workers that persist would keep on mixing pictures in the plain epochs.
         "persistent_workers": False,
-        "sampler": {"type": "EpochSampler", "minimum": params.min_samples_per_epoch, "seed": options.seed},
-        "worker_init_fn": {"type": "seed_worker"},
+        "sampler": {
+            "type": "EpochSampler",
+            "minimum": params.min_samples_per_epoch,
+            "batch_size": params.batch_size,
+            "seed": options.seed,
+        },
         "dataset": images,
     }
 
@@ -197,12 +204,22 @@ def loader(template: Template, params: CommonParams, annotations: Path, classes:
     ]
     return {
         # Images of one size only share a batch: padding to a batch mate's size would change the result.
-        "batch_size": params.batch_size if prep.fixed_canvas else 1,
+        "batch_size": params.batch_size // processes.count() if prep.fixed_canvas else 1,
         "num_workers": num_workers,
         "drop_last": False,
         "sampler": {"type": "DefaultSampler", "shuffle": False},
         "dataset": _images(annotations, classes, pipeline) | {"test_mode": True},
     }
+
+
+def _launcher() -> str:
+    """Whether MMEngine trains in several processes; its word for torchrun is pytorch."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if 0 < gpus < processes.local_count():
+        raise UsageError(f"{processes.local_count()} processes want a GPU each, and torch sees {gpus}: start no more than that")
+    return "pytorch" if processes.count() > 1 else "none"
 
 
 def _optimizer(template: Template, params: CommonParams, options: RunOptions) -> dict[str, Any]:

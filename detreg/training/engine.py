@@ -21,7 +21,7 @@ from detreg.inference.detections import Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
-from detreg.training import backbones, checkpoints, components, heads  # noqa: F401  importing them lets MMEngine build them by name
+from detreg.training import backbones, checkpoints, components, distributed, heads  # noqa: F401  MMEngine builds from them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.weights import Start, fill
 
@@ -49,6 +49,7 @@ class Fitted:
     history: list[dict[str, float]]
 
 
+@distributed.joined()
 def fit(
     config: Config,
     template: Template,
@@ -56,10 +57,11 @@ def fit(
     options: RunOptions,
     classes: tuple[str, ...],
     start: Start,
-    run: Run,
+    folder: Path,
+    run: Run | None,
     after_epoch: Callable[[int, float], bool] | None = None,
 ) -> Fitted:
-    """Trains as `config` says, from `start`, and logs to `run`.
+    """Trains as `config` says, from `start`, with its files in `folder`, and logs to `run`; without one, helps the process that has it.
 
     `after_epoch` is told the number of each epoch and its val mAP; when it returns True, training ends.
 
@@ -68,17 +70,18 @@ def fit(
     # Numbers too small for the usual format make a CPU several times slower, and a network with random weights has many.
     torch.set_flush_denormal(True)
     config = config.copy()
-    config.work_dir = str(run.folder / "work")
+    config.work_dir = str(folder / "work")
     with _quiet():
         runner = _Runner.from_cfg(config)
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
-    components.norm_single_values(runner.model)
+    if not isinstance(runner.model, distributed.OneBatch):  # which has the values of several processes
+        components.norm_single_values(runner.model)
 
     def fill_from_start(model: torch.nn.Module) -> None:
         for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
             print(f"  {sentence}", flush=True)
 
-    epochs = EpochHook(run, classes, options.patience, start.resume, start.weights, after_epoch)
+    epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights, after_epoch)
     runner.register_hook(ReseedHook(options.seed))
     runner.register_hook(LearningRateHook(params.learning_rate, template.schedule.factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
@@ -104,7 +107,7 @@ def fit(
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()
-    return Fitted(run.folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
+    return Fitted(folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
 
 
 def fitted(eid: str, folder: Path) -> Fitted:

@@ -5,15 +5,16 @@ kept and exported the same weights. Order within a moment is by priority; all of
 """
 
 import json
-import random
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_reduce
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -22,7 +23,8 @@ from tqdm import tqdm
 from detreg.errors import StoppedError
 from detreg.tracking.runs import CHECKPOINT, Run, one_line
 from detreg.training.checkpoints import Checkpoint, save
-from detreg.training.components import epoch_seed
+from detreg.training.components import seed_everything, seeds_of
+from detreg.training.distributed import unwrapped
 
 UPLOAD_SHARE = 0.05
 """Uploads of checkpoints during training take at most this share of its time."""
@@ -31,19 +33,16 @@ FINITE_CHECK_INTERVAL = 10
 
 
 class ReseedHook(Hook):
-    """Seeds everything random before each epoch from the seed and the epoch's number."""
+    """Seeds what is random in the network before each step; pictures have seeds of their own, and leave random states behind."""
 
     priority = "VERY_HIGH"
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds python, numpy and torch; the loader's processes take theirs from torch."""
-        seed = epoch_seed(self.seed, runner.epoch)
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
+        """Seeds by the step's number, each process differently."""
+        seed_everything(*seeds_of(self.seed, runner.iter, runner.rank))
 
 
 class LearningRateHook(Hook):
@@ -73,7 +72,7 @@ class RestoreHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Fills the network, and its average with the same weights or with those of the checkpoint."""
-        model, average = runner.model, averaged(runner)
+        model, average = unwrapped(runner.model), averaged(runner)
         if self.resume is None or self.resume.training is None:
             self.fill(model)
             if average is not None:
@@ -107,17 +106,24 @@ class _Losses:
         self.steps += 1
 
     def means(self) -> dict[str, float]:
-        return {f"train/{name}": float(value) / self.steps for name, value in self.sums.items()}
+        """Over the steps so far and all processes, which call this at the same step."""
+        sums = torch.stack(list(self.sums.values()))
+        all_reduce(sums, op="mean")
+        return {f"train/{name}": value / self.steps for name, value in zip(self.sums, sums.tolist(), strict=True)}
 
 
 class EpochHook(Hook):
-    """After each epoch: shows and logs its metrics, keeps the last and the best checkpoint, stops when patience is over."""
+    """After each epoch: shows and logs its metrics, keeps the last and the best checkpoint, stops when patience is over.
+
+    Without a run, in a process that only helps the first one, it does no more than stop when the first does.
+    """
 
     priority = "VERY_LOW"
 
     def __init__(
         self,
-        run: Run,
+        run: Run | None,
+        folder: Path,
         classes: tuple[str, ...],
         patience: int,
         before: Checkpoint | None,
@@ -125,7 +131,7 @@ class EpochHook(Hook):
         after_epoch: Callable[[int, float], bool] | None = None,
     ):
         self.run = run
-        self.folder = run.folder
+        self.folder = folder
         self.classes = classes
         self.patience = patience
         self.after_epoch = after_epoch
@@ -143,7 +149,7 @@ class EpochHook(Hook):
 
     def before_train(self, runner: Runner) -> None:  # noqa: ARG002
         """Writes the parent's best checkpoint where this training's would be, until a better one comes."""
-        if self.best is not None:
+        if self.run and self.best is not None:
             save(self.folder / "best.pth", self.best)
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -167,7 +173,9 @@ class EpochHook(Hook):
 
     def diverged(self, runner: Runner) -> StoppedError:
         """The error for a training whose loss or weights are no longer numbers."""
-        kept = f", or continue from run {self.run.id}, whose checkpoint of epoch {self.kept_epoch} is good" if self.kept_epoch else ""
+        kept = ""
+        if self.run and self.kept_epoch:
+            kept = f", or continue from run {self.run.id}, whose checkpoint of epoch {self.kept_epoch} is good"
         return StoppedError(
             f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and start again{kept}"
         )
@@ -187,11 +195,12 @@ class EpochHook(Hook):
         score = metrics.get("val/mAP", 0.0)
         if better := score > self.best_mAP:
             self.best_mAP, self.best_epoch = score, runner.epoch
-        self._keep(runner, better)
-        self.run.log_metrics(values, step=runner.epoch)
-        loss = values["train/loss"]
-        line = f"epoch {runner.epoch}/{runner.max_epochs}  loss {loss:.3f}  mAP {score:.3f}{' (best)' if better else ''}"
-        print(f"{line}  {self._left(runner, runner.iter)} left", file=sys.stderr, flush=True)
+        if self.run:
+            self._keep(self.run, runner, better)
+            self.run.log_metrics(values, step=runner.epoch)
+            loss = values["train/loss"]
+            line = f"epoch {runner.epoch}/{runner.max_epochs}  loss {loss:.3f}  mAP {score:.3f}{' (best)' if better else ''}"
+            print(f"{line}  {self._left(runner, runner.iter)} left", file=sys.stderr, flush=True)
         if self.patience and runner.epoch - self.best_epoch >= self.patience:
             print(f"Stops: no better mAP for {self.patience} epochs (patience)", file=sys.stderr, flush=True)
             runner.train_loop.stop_training = True
@@ -200,8 +209,8 @@ class EpochHook(Hook):
 
     def upload_kept(self) -> None:
         """Uploads the checkpoints of the last finished epoch, unless they are there already."""
-        if self.kept_epoch > self.uploaded_epoch:
-            self._upload()
+        if self.run and self.kept_epoch > self.uploaded_epoch:
+            self._upload(self.run)
 
     def _left(self, runner: Runner, steps: int) -> str:
         """The time to the end of training, in minutes and seconds, after `steps` of all steps are done."""
@@ -209,9 +218,9 @@ class EpochHook(Hook):
         seconds = (time.monotonic() - self.begun) / done * (runner.max_iters - steps)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
-    def _keep(self, runner: Runner, better: bool) -> None:
+    def _keep(self, run: Run, runner: Runner, better: bool) -> None:
         average = averaged(runner)
-        network = runner.model.state_dict()
+        network = unwrapped(runner.model).state_dict()
         training: dict[str, Any] = {"optimizer": runner.optim_wrapper.state_dict()}
         scored = network
         if average is not None:
@@ -224,18 +233,18 @@ class EpochHook(Hook):
         self.kept_epoch = runner.epoch
         if (time.monotonic() - self.uploaded_at) * UPLOAD_SHARE >= self.upload_seconds:
             try:
-                self._upload()
+                self._upload(run)
             except Exception as error:  # the next epoch, or the end, tries again
                 print(f"the checkpoints wait for the artifact store: {one_line(error)}", file=sys.stderr, flush=True)
 
-    def _upload(self) -> None:
+    def _upload(self, run: Run) -> None:
         """Uploads both checkpoints beside the previous ones, then says in a tag which are whole: a kill in between loses nothing."""
         begun = time.monotonic()
         slot = f"checkpoints/{self.uploads % 2}"
         for name in ("last.pth", "best.pth"):
-            self.run.log_file(self.folder / name, slot)
+            run.log_file(self.folder / name, slot)
         where = {"epoch": self.kept_epoch, "last": f"{slot}/last.pth", "best": f"{slot}/best.pth"}
-        self.run.set_tags({CHECKPOINT: json.dumps(where)})
+        run.set_tags({CHECKPOINT: json.dumps(where)})
         self.uploads += 1
         self.uploaded_epoch = self.kept_epoch
         self.uploaded_at = time.monotonic()
