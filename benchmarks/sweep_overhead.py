@@ -70,7 +70,7 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
     dataset = load("sample")
     with runs.start("sweep", {}) as active:
         plan = replace(sweep.planned((TEMPLATES["yolox"],), values), dataset_digest=dataset.digest).started(active.id, None)
-    study, _ = sweep._opened(plan, studies.storage(plan.sweep.storage, plan.sweep.heartbeat))
+    study, _ = sweep._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
     preparing = 0.0
 
     def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> pipeline.Job:

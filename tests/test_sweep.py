@@ -50,7 +50,7 @@ def dataset(tiny: Path) -> Dataset:
 
 
 def opened(plan: Plan, pruner: BasePruner | None = None) -> optuna.Study:
-    study, _ = sweeps._opened(plan, studies.storage(plan.sweep.storage, plan.sweep.heartbeat))
+    study, _ = sweeps._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
     if pruner is not None:
         study.pruner = pruner
     return study
@@ -147,6 +147,11 @@ def test_what_is_not_the_trials_fault_gives_it_back(
     monkeypatch.setattr(worker.pipeline, "prepare", away)
     optimise(study, plan, dataset)
     assert studies.lost(studies.lineages(study)[0])
+
+
+def test_the_database_lies_beside_mlflows(tiny: Path, store: str) -> None:
+    assert sweeps._beside_mlflows() == store.replace("mlflow.db", "detreg-sweeps.db")
+    assert sweeps.planned((TEMPLATES["yolox"],), {}).storage == ""
 
 
 def test_the_same_arguments_are_the_same_study(tiny: Path, tmp_path: Path) -> None:

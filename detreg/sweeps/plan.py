@@ -25,6 +25,8 @@ class Plan:
     dataset_digest: str
     parent: str = ""
     """The MLflow run of the sweep, in which those of its trials are nested."""
+    storage: str = ""
+    """The URL of Optuna's database."""
     deadline: float | None = None
     """When it has to end, as time.time() gives it."""
 

@@ -80,7 +80,7 @@ def importances(shares: Mapping[str, float], path: Path) -> Path:
     tidy(axes, "", "Share in what makes good trials good (PED-ANOVA)")
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.08)
-    title(axes, "What mattered", "From the complete trials; with few of them a hint, not a measurement")
+    title(axes, "What mattered", "From all trials, the pruned ones by what they had reached; with few of them a hint, not a measurement")
     return save(figure, path)
 
 

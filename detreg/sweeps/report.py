@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optuna.importance import get_param_importances
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study, create_study
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from detreg.evaluation.page import render
 from detreg.sweeps import plots
@@ -20,8 +20,8 @@ from detreg.sweeps.progress import described, minutes
 if TYPE_CHECKING:
     from detreg.sweeps.conclusion import Swept
 
-FEW = 4
-"""Complete trials under which importances would be made up."""
+FEW = 6
+"""Trials under which importances would be made up."""
 
 
 def write_report(folder: Path, plan: Plan, study: Study, swept: Swept) -> None:
@@ -33,7 +33,7 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: Swept) -> None:
     scored = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values]
     if len(scored) > 1:
         drawn.append(plots.parallel_coordinates(scored, swept.best_trial, folder / "parallel_coordinates.png"))
-    if importances := _importances(study, trials):
+    if importances := _importances(scored):
         drawn.append(plots.importances(importances, folder / "importances.png"))
     numbers = {"best val mAP": swept.mAP, "val mAP of the defaults": swept.defaults_mAP}
     facts = {
@@ -44,7 +44,7 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: Swept) -> None:
         if swept.model_version
         else f"nothing: {swept.reason}",
         "searched": str(plan.space),
-        "study": f"{plan.name} in {studies.hidden(plan.sweep.storage)}",
+        "study": f"{plan.name} in {studies.hidden(plan.storage)}",
         "trials": f"{swept.complete} complete, {swept.pruned} pruned, {swept.failed} failed",
         "epochs": _epochs(plan, trials),
     }
@@ -53,12 +53,17 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: Swept) -> None:
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
-def _importances(study: Study, trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """The share of each hyperparameter in the spread of the complete trials' scores, where there are enough of them."""
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    if len(complete) < FEW or len({trial.value for trial in complete}) < 2:
+def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """The share of each hyperparameter in what makes a trial one of the better ones, where there are enough of them.
+
+    Optuna looks at complete trials alone, of which pruning leaves few: a pruned one counts by what it had reached.
+    """
+    if len(trials) < FEW or len({plots.reached(trial) for trial in trials}) < 2:
         return {}
-    found = get_param_importances(study)
+    scored = create_study(direction="maximize")
+    for trial in trials:
+        scored.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=plots.reached(trial)))
+    found = get_param_importances(scored)
     return {name: share for name, share in found.items() if math.isfinite(share)} if len(found) > 1 else {}
 
 

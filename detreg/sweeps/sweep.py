@@ -6,8 +6,10 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
 
@@ -63,7 +65,7 @@ def planned(chosen: tuple[Template, ...], values: Mapping[str, Any]) -> Plan:
         problems += error.problems
     if problems:
         raise UsageError(problems)
-    return Plan(searched, built[0], built[1], dataset_digest="")
+    return Plan(searched, built[0], built[1], dataset_digest="", storage=built[1].storage or "")
 
 
 def in_seconds(text: str) -> float:
@@ -80,12 +82,12 @@ def run(plan: Plan) -> Swept:
     begun = time.time()
     dataset = load(plan.options.data)
     print(describe(dataset), flush=True)
-    plan = replace(plan, dataset_digest=dataset.digest)
+    plan = replace(plan, dataset_digest=dataset.digest, storage=plan.storage or _beside_mlflows())
     for sentence in plan.space.moved():
         print(sentence)
     print(f"Searches {plan.space}", flush=True)
-    _not_mlflows(plan.sweep.storage)
-    store = studies.storage(plan.sweep.storage, plan.sweep.heartbeat)
+    _not_mlflows(plan.storage)
+    store = studies.storage(plan.storage, plan.sweep.heartbeat)
     crew.checked(crew.server(), plan)
     study, made = _opened(plan, store)
     with _run_of(study, made, plan) as active:
@@ -106,6 +108,13 @@ def run(plan: Plan) -> Swept:
                 _close_orphans(study, plan.parent)
                 active.log_file(logs, "logs")
         return concluded(active, plan, study, logs)
+
+
+def _beside_mlflows() -> str:
+    """A file where MLflow's database is a file, since `mlflow run` may work in a folder that is gone afterwards; else in this folder."""
+    tracking = sqlalchemy.make_url(runs.tracking_uri()) if "sqlite:" in runs.tracking_uri() else None
+    folder = Path(tracking.database).parent if tracking is not None and tracking.database else Path()
+    return f"sqlite:///{folder.absolute() / 'detreg-sweeps.db'}"
 
 
 def _not_mlflows(url: str) -> None:
@@ -142,7 +151,7 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
 
 def _announce(active: Run, study: Study, plan: Plan) -> None:
     ended = sum(map(studies.settled, studies.lineages(study)))
-    print(f"MLflow run {active.id} in {runs.tracking_uri()}; study {plan.name} in {studies.hidden(plan.sweep.storage)}")
+    print(f"MLflow run {active.id} in {runs.tracking_uri()}; study {plan.name} in {studies.hidden(plan.storage)}")
     if plan.parent != active.id:
         print(f"The sweep is that of run {plan.parent}, under which its trials are")
     if ended:
@@ -153,7 +162,7 @@ def _announce(active: Run, study: Study, plan: Plan) -> None:
 
 def record(active: Run, plan: Plan) -> None:
     """Logs what the sweep is told, without the password of its database."""
-    told = texts(plan.options) | texts(plan.sweep) | {"storage": studies.hidden(plan.sweep.storage)}
+    told = texts(plan.options) | texts(plan.sweep) | {"storage": studies.hidden(plan.storage)}
     fixed = {f"{name}.{key}": str(value) for name, values in plan.space.fixed.items() for key, value in values.items()}
     active.log_params(told | fixed)
     active.log_text(str(plan.space), "space.txt")

@@ -58,7 +58,7 @@ def check(plan: Plan) -> None:
 def work(plan: Plan, study_name: str, wanted: int, train: Train, gpu: str | None, threads: int, log: Path) -> None:
     """Takes trials until none is left for this worker; what it prints goes to `log`."""
     _settle(gpu, threads, log)
-    store = patiently(lambda: studies.storage(plan.sweep.storage, plan.sweep.heartbeat))
+    store = patiently(lambda: studies.storage(plan.storage, plan.sweep.heartbeat))
     sampler, pruner = studies.tools(plan)
     study = patiently(lambda: optuna.load_study(study_name=study_name, storage=store, sampler=sampler, pruner=pruner))
     dataset = load(plan.options.data)

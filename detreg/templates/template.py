@@ -204,7 +204,10 @@ class SweepOptions:
     budget: str | None = text(None, help="Time after which this command ends, such as 90m, 2h or 1h30m; none takes what the trials take")
     confirm: int = integer(0, 0, 20, 1, help="Seeds, beside that of the sweep, with which the best and the defaults are trained again")
     workers: int = integer(0, 0, 64, 1, help="Trials at a time on this machine; 0 is one for each GPU, or one")
-    storage: str = text("sqlite:///detreg-sweeps.db", help="Optuna's database: SQLite, or postgresql://... for many machines")
+    storage: str | None = text(
+        None,
+        help="Optuna's database, such as postgresql://... for many machines; none is detreg-sweeps.db beside MLflow's, or in this folder",
+    )
     study: str | None = text(None, help="Name of the study; another name starts a new sweep with the same arguments")
     heartbeat: int = integer(30, 1, 3600, 1, help="Seconds between a trial's signs of life; after four without, another worker takes over")
 
