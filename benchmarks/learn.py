@@ -23,8 +23,8 @@ SHORT: dict[str, dict[str, Any]] = {
     "yolox": {"base_model": "yolox_nano", "image_size": 160, "num_epochs": 24, "batch_size": 8, "per_item_lrate": 0.00125},
     "yolof": {"image_size": 224, "num_epochs": 16, "batch_size": 8, "per_item_lrate": 0.001875},
     "ssd": {"image_size": 192, "num_epochs": 60, "batch_size": 16, "per_item_lrate": 0.002},
-    "faster_rcnn": {"image_size": 128, "num_epochs": 16, "batch_size": 4, "per_item_lrate": 0.00125},
-    "inception_v4": {"image_size": 160, "num_epochs": 40, "batch_size": 8, "per_item_lrate": 0.000625},
+    "faster_rcnn": {"image_size": 128, "num_epochs": 12, "batch_size": 4, "per_item_lrate": 0.00125},
+    "inception_v4": {"image_size": 160, "num_epochs": 22, "batch_size": 8, "per_item_lrate": 0.000625},
     "inception_v2": {"image_size": 160, "num_epochs": 20, "batch_size": 8, "per_item_lrate": 0.000625},
     "msc10": {"base_model": "mobilenetv2_100", "image_size": 160, "num_epochs": 14, "batch_size": 8, "per_item_lrate": 0.00125},
 }

@@ -10,11 +10,17 @@ if TYPE_CHECKING:
     from detreg.inference.detections import Detections as Detections
     from detreg.inference.detector import Detector as Detector
     from detreg.pipeline import train as train
+    from detreg.sweeps.sweep import sweep as sweep
 
 __version__ = "0.1.0"
 
-_HOMES = {"Detections": "detreg.inference.detections", "Detector": "detreg.inference.detector", "train": "detreg.pipeline"}
-__all__ = ["Detections", "Detector", "__version__", "train"]
+_HOMES = {
+    "Detections": "detreg.inference.detections",
+    "Detector": "detreg.inference.detector",
+    "sweep": "detreg.sweeps.sweep",
+    "train": "detreg.pipeline",
+}
+__all__ = ["Detections", "Detector", "__version__", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

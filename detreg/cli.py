@@ -13,7 +13,7 @@ from detreg import __version__, commands, templates
 from detreg.environment import set_defaults
 from detreg.errors import DetregError, DiskError, MemoryExhaustedError, NotFoundError, UsageError
 from detreg.params import Param, declared, near
-from detreg.templates.template import RunOptions, Template
+from detreg.templates.template import RunOptions, SweepOptions, Template
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -91,6 +91,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     _add_templates(subparsers)
     _add_data(subparsers)
     _add_train(subparsers, argv)
+    _add_sweep(subparsers, argv)
     _add_model_commands(subparsers, argv)
     _add_registry(subparsers)
     _add_weights(subparsers)
@@ -175,6 +176,22 @@ def _add_train(subparsers: Any, argv: list[str]) -> None:
     _flags(parser, declared(RunOptions), "run options")
     _json_flag(parser)
     parser.set_defaults(values_of="train")
+
+
+def _add_sweep(subparsers: Any, argv: list[str]) -> None:
+    parser = _command(subparsers, "sweep", commands.sweep, "search hyperparameters, register the best model")
+    chosen: list[Template] = []
+    if argv[:1] == ["sweep"] and len(argv) > 1 and argv[1] not in ("-h", "--help"):
+        if argv[1].startswith("-"):
+            raise UsageError(f"the template comes first: detreg sweep TEMPLATE[,TEMPLATE] {argv[1]} ...")
+        chosen = [templates.find(name) for name in argv[1].split(",")]
+    parser.add_argument("template", metavar="TEMPLATE[,TEMPLATE]", help="one or several of " + ", ".join(templates.TEMPLATES))
+    fixed = {name: param for template in chosen for name, param in declared(template.params).items()}
+    _flags(parser, fixed, "hyperparameters that are fixed, and not searched")
+    _flags(parser, declared(SweepOptions), "sweep options")
+    _flags(parser, declared(RunOptions), "run options")
+    _json_flag(parser)
+    parser.set_defaults(values_of="sweep")
 
 
 def _add_model_commands(subparsers: Any, argv: list[str]) -> None:

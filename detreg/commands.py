@@ -11,7 +11,7 @@ from typing import Any
 from detreg import templates
 from detreg.errors import UsageError
 from detreg.params import build, changed, declared
-from detreg.templates.template import RunOptions
+from detreg.templates.template import RunOptions, SweepOptions
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
@@ -75,6 +75,41 @@ def train(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(asdict(trained)))
     return 0
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """Searches hyperparameters, registers the best model, and says what to try next."""
+    from detreg.sweeps import sweep as sweeps
+
+    chosen = sweeps.named(arguments.template)
+    names = [*declared(RunOptions), *declared(SweepOptions), *(name for template in chosen for name in declared(template.params))]
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)} | arguments.unknown
+    swept = sweeps.run(sweeps.planned(chosen, values))
+    print(_end_of_sweep(swept))
+    if arguments.json:
+        print(json.dumps(asdict(swept)))
+    return 0
+
+
+def _end_of_sweep(swept: Any) -> str:
+    """What came out of a sweep, and what to try next."""
+    values = " ".join(f"{name}={value}" for name, value in swept.hyperparameters.items()) or "the defaults"
+    registered, serve = "not registered", "-"
+    if swept.model_version:
+        registered = f"registered {swept.model_name} version {swept.model_version} as {swept.alias}"
+        serve = f"mlflow models serve -m models:/{swept.model_name}/{swept.model_version} --env-manager local --port 5001"
+    return f"""
+{swept.comparison}
+best: trial {swept.best_trial}, {swept.template} with {values}
+its run (eid) {swept.best_run_id}
+{registered}: {swept.reason}
+{swept.complete} trials complete, {swept.pruned} pruned, {swept.failed} failed
+
+Try next:
+  look at it         mlflow ui; report/index.html of run {swept.run_id}
+  serve it           {serve}
+  search on          the same command with more --trials goes on with this study
+"""
 
 
 def _summary(trained: Any, continued: dict[str, str]) -> str:

@@ -41,8 +41,8 @@ class Param:
     step: float | None = None
     choices: tuple[str, ...] | None = None
     optional: bool = False
-    log: tuple[float, float] | None = None
-    """The range that a sweep searches on a log scale, where it is narrower than minimum..maximum."""
+    search: str | None = None
+    """What a sweep searches of it unless told otherwise, written as in `space` (detreg/sweeps/space.py); None leaves it at its value."""
     name: str = ""
 
     def parse(self, value: Any) -> Any:
@@ -182,21 +182,19 @@ def _declare(param: Param) -> Any:
     return dataclasses.field(default=param.default, metadata={"param": param})
 
 
-def integer(default: int, minimum: int, maximum: int, step: int = 1, *, help: str) -> Any:
+def integer(default: int, minimum: int, maximum: int, step: int = 1, *, search: str | None = None, help: str) -> Any:
     """Declares an integer field."""
-    return _declare(Param("int", default, help, minimum, maximum, step))
+    return _declare(Param("int", default, help, minimum, maximum, step, search=search))
 
 
-def number(
-    default: float, minimum: float, maximum: float, step: float | None = None, *, log: tuple[float, float] | None = None, help: str
-) -> Any:
-    """Declares a float field; `log` is the range that a sweep searches on a log scale."""
-    return _declare(Param("float", default, help, minimum, maximum, step, log=log))
+def number(default: float, minimum: float, maximum: float, step: float | None = None, *, search: str | None = None, help: str) -> Any:
+    """Declares a float field."""
+    return _declare(Param("float", default, help, minimum, maximum, step, search=search))
 
 
-def boolean(default: bool, *, help: str) -> Any:
+def boolean(default: bool, *, search: str | None = None, help: str) -> Any:
     """Declares a bool field."""
-    return _declare(Param("bool", default, help))
+    return _declare(Param("bool", default, help, search=search))
 
 
 def choice(default: str, *choices: str, help: str) -> Any:

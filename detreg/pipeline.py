@@ -2,9 +2,10 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 from detreg import __version__, processes, templates
@@ -111,24 +112,58 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traine
     dataset = load(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
-    from detreg.training.compose import compose
-    from detreg.training.engine import check_fit, fit
-    from detreg.training.weights import resolve
+    from detreg.training.engine import check_fit
 
-    start = resolve(template, params, dataset)
-    job = Job(template, params, options, dataset, start, compose(template, params, dataset, options))
-    print(start.sentence, flush=True)
+    job = prepare(template, params, options, dataset)
     if processes.rank():
-        with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
-            fit(job.config, template, params, options, dataset.classes, start, Path(folder), None)
+        help_first(job)
         raise SystemExit(0)
-    check_fit(job.config, template, params, dataset.classes, start)
+    check_fit(job.config, template, params, dataset.classes, job.start)
     processes.prepared()
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
-        record(active, job)
-        fitted = fit(job.config, template, params, options, dataset.classes, start, active.folder, active)
-        return publish(active, job, fitted)
+        return publish(active, job, learn(active, job))
+
+
+def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Job:
+    """The start's weights are read and the configuration is composed. Raises the errors of both."""
+    from detreg.training.compose import compose
+    from detreg.training.weights import resolve
+
+    start = resolve(template, params, dataset)
+    print(start.sentence, flush=True)
+    return Job(template, params, options, dataset, start, compose(template, params, dataset, options))
+
+
+def help_first(job: Job) -> None:
+    """Trains with the first process, which alone writes. Raises the errors of training."""
+    from detreg.training.engine import fit
+
+    with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+        fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, Path(folder), None)
+
+
+def learn(active: Run, job: Job, after_epoch: Callable[[int, float], bool] | None = None) -> "Fitted":
+    """Logs what is known before the first step, and trains; `after_epoch` as for training.engine.fit."""
+    from detreg.training.engine import fit
+
+    record(active, job)
+    return fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, active.folder, active, after_epoch)
+
+
+def publish_run(eid: str, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Trained:
+    """Exports and registers the best checkpoint of a training that has ended, in its own run.
+
+    Raises NotFoundError for a run without a checkpoint, RefusedError, and the errors of MLflow.
+    """
+    from detreg.training.compose import compose
+    from detreg.training.engine import fitted
+    from detreg.training.weights import Start
+
+    sentence = runs.find(eid).data.tags.get(runs.START, "")
+    job = Job(template, params, options, dataset, Start(sentence), compose(template, params, dataset, options))
+    with runs.start(None, {}, run_id=eid) as active:
+        return publish(active, job, fitted(eid, active.folder))
 
 
 def describe(dataset: Dataset) -> str:
@@ -146,7 +181,8 @@ def record(active: Run, job: Job) -> None:
     active.log_params(texts(job.params) | texts(job.options))
     active.log_dataset(job.dataset)
     active.log_text(json.dumps(job.facts, indent=2), PARAMS_FILE)
-    active.log_text(job.config.pretty_text, "config.py")
+    parts = job.config.to_dict().items()
+    active.log_text("\n".join(f"{name} = {pformat(part, sort_dicts=False, width=140)}" for name, part in parts), "config.py")
 
 
 def publish(active: Run, job: Job, fitted: "Fitted") -> Trained:

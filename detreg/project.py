@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detreg.params import declared
 from detreg.templates import TEMPLATES
-from detreg.templates.template import BaseModel, RunOptions, Template
+from detreg.templates.template import BaseModel, RunOptions, SweepOptions, Template
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +45,9 @@ def mlproject() -> str:
         defaults = _defaults(template)
         lines += _entry(template.name, f"train {template.name} {_arguments(defaults)}", defaults, anchor=True)
         lines += [f"  {alias}: *{template.name}" for alias in template.aliases]
+    searched = {name: param.text(param.default) for name, param in (declared(SweepOptions) | declared(RunOptions)).items()}
+    # Hyperparameters to hold still are not declared here: MLflow passes what it does not know on as --name value.
+    lines += _entry("sweep", f"sweep {{template}} {_arguments(searched)}", {"template": "yolox", **searched})
     for name, (command, defaults) in _TASKS.items():
         lines += _entry(name, command, defaults)
     return "\n".join(lines) + "\n"
@@ -87,7 +90,8 @@ def templates_page() -> str:
         lines += ["| base model | parameters | GFLOPs | COCO val2017 box AP, published | weights |", "|---|---|---|---|---|"]
         lines += [_base_model_row(name, base_model) for name, base_model in template.base_models.items()]
         lines += ["", *_table(template.params), ""]
-    return "\n".join([*lines, "## Run options", "", "The same for every template.", "", *_table(RunOptions)]) + "\n"
+    lines += ["## Run options", "", "The same for every template.", "", *_table(RunOptions), ""]
+    return "\n".join([*lines, "## Sweep options", "", "Of `detreg sweep` and `-e sweep`.", "", *_table(SweepOptions)]) + "\n"
 
 
 def _base_model_row(name: str, base_model: BaseModel) -> str:
@@ -98,12 +102,13 @@ def _base_model_row(name: str, base_model: BaseModel) -> str:
 
 
 def _table(cls: type) -> list[str]:
-    rows = ["| name | default | minimum | maximum | step | meaning |", "|---|---|---|---|---|---|"]
+    rows = ["| name | default | minimum | maximum | step | a sweep searches | meaning |", "|---|---|---|---|---|---|---|"]
     for param in declared(cls).values():
         bounds = [param.text(bound) if bound is not None else "" for bound in (param.minimum, param.maximum, param.step)]
         if param.type in ("bool", "choice"):
             bounds = [f"one of {', '.join(param.choices or ('true', 'false'))}", "", ""]
-        rows.append(f"| `{param.name}` | `{param.text(param.default)}` | {' | '.join(bounds)} | {param.help} |")
+        searched, help = (word.replace("|", "\\|") for word in (param.search or "", param.help))
+        rows.append(f"| `{param.name}` | `{param.text(param.default)}` | {' | '.join(bounds)} | {searched} | {help} |")
     return rows
 
 

@@ -337,3 +337,14 @@ def test_help_and_refusals_import_nothing_heavy(argv: list[str]) -> None:
     assert not loaded & {"torch", "torchvision", "mmdet", "mmengine", "mmcv", "mlflow", "cv2", "onnx", "onnxruntime", "pandas"}
     if argv[-1] != "99":
         assert "numpy" not in loaded
+
+
+def test_a_sweep_is_refused_before_anything_is_made(capsys: Capture, tmp_path: Path) -> None:
+    words = ["--space", "image_size=300:640 frozen_stages=0:9", "--trials", "0", "--per_item_lrat", "1"]
+    told = "\n".join(fails(capsys, ["sweep", "yolox", *words], 2))
+    assert "trials must be an integer from 1 to 10000, not 0" in told and "did you mean per_item_lrate?" in told
+    assert "the template comes first" in fails(capsys, ["sweep", "--trials", "3"], 2)[0]
+    assert "did you mean yolox?" in fails(capsys, ["sweep", "yolox,yolocks"], 2)[0]
+    assert cli.run(["sweep", "yolox", "--data", "sample", "--storage", "nonsense"]) == 2
+    assert "storage='nonsense' is no database" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.db"))

@@ -32,7 +32,7 @@ from detreg.tracking import runs
 from detreg.training import backbones, checkpoints, heads
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.compose import compose, loader, network, preprocessing, published_config
-from detreg.training.weights import CHECKPOINT_TAG, PARAMS_FILE, Start, resolve
+from detreg.training.weights import PARAMS_FILE, Start, resolve
 
 assert backbones and heads  # importing them lets MODELS build them by name
 YOLOX = TEMPLATES["yolox"]
@@ -310,7 +310,7 @@ def eid(dataset: Dataset, store: None, tmp_path_factory: pytest.TempPathFactory)
         active.log_text(json.dumps(job.facts), PARAMS_FILE)
         for name in ("best", "last"):
             active.log_file(folder / f"{name}.pth", "checkpoints/0")
-        active.set_tags({CHECKPOINT_TAG: json.dumps({"epoch": 2, "last": "checkpoints/0/last.pth", "best": "checkpoints/0/best.pth"})})
+        active.set_tags({runs.CHECKPOINT: json.dumps({"epoch": 2, "last": "checkpoints/0/last.pth", "best": "checkpoints/0/best.pth"})})
     return active.id
 
 

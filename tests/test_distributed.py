@@ -17,7 +17,6 @@ import detreg
 from detreg.tracking import runs
 from detreg.training.checkpoints import load
 from detreg.training.distributed import share_batch_norms
-from detreg.training.weights import CHECKPOINT_TAG
 
 
 def curve(eid: str, metric: str) -> list[float]:
@@ -26,7 +25,7 @@ def curve(eid: str, metric: str) -> list[float]:
 
 def weights(eid: str, folder: Path) -> dict[str, torch.Tensor]:
     """Those under training at the end, not their average."""
-    tag = json.loads(runs.find(eid).data.tags[CHECKPOINT_TAG])
+    tag = json.loads(runs.find(eid).data.tags[runs.CHECKPOINT])
     training = load(runs.download(eid, tag["last"], folder / eid)).training
     assert training
     return dict(training["state_dict"])

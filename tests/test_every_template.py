@@ -182,7 +182,7 @@ def test_the_promised_domains(template: Template) -> None:
     assert domains["num_epochs"] == (1, 200, 1)
     assert domains["min_samples_per_epoch"] == (1, 10000, 1)
     assert domains["per_item_lrate"] == (0.0, 1.0, None)
-    assert params["per_item_lrate"].log is not None
+    assert params["per_item_lrate"].search.endswith(":log")
     assert domains["frozen_stages"] == (0, 4, 1)
     assert {"none", "coco"} <= set(params["pretrained_weights"].choices or ())
 

@@ -15,7 +15,7 @@ from detreg.params import declared, texts
 from detreg.pipeline import settings
 from detreg.project import FILES, ROOT
 from detreg.templates import TEMPLATES
-from detreg.templates.template import RunOptions
+from detreg.templates.template import RunOptions, SweepOptions
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -60,7 +60,7 @@ def test_there_is_one_mlproject_in_any_case() -> None:
 
 def test_mlflow_knows_every_template_and_alias(mlproject: Project) -> None:
     assert mlproject.name == "detreg"
-    assert set(mlproject._entry_points) == {"main", *ENTRY_POINTS, *project._TASKS}
+    assert set(mlproject._entry_points) == {"main", "sweep", *ENTRY_POINTS, *project._TASKS}
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -163,7 +163,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_flags_and_entry_points_that_a_page_shows_exist(page: Path) -> None:
     known = set(declared(RunOptions)).union(*(declared(template.params) for template in TEMPLATES.values()))
-    known |= {"model", "pictures", "out", "name", "version", "split", "template", "trials", "space", "storage"}
+    known |= {"model", "pictures", "out", "name", "version", "split", "template", *declared(SweepOptions)}
     text = page.read_text()
     for name in re.findall(r"-P ([a-zA-Z_]+)=", text):
         assert name in known, name

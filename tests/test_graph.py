@@ -55,8 +55,10 @@ def test_the_file_finds_what_the_network_finds(name: str, values: dict[str, Any]
     truth = GroundTruth.load(dataset.splits["val"].annotations)
     exported = predict_split(detector, truth)
     partners, total = matched(exported, trained)
+    difference = compare(truth, exported, trained).difference
+    print(f"\n{name} {values}: {partners} of {total} matched, mAP {difference:+.5f}")  # the table in docs/export.md, with pytest's -s
     assert total > 40 and partners >= 0.999 * total
-    assert abs(compare(truth, exported, trained).difference) <= 0.001
+    assert abs(difference) <= 0.001
     assert detector.card == about
     model = onnx.load(tmp_path / "model.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]

@@ -18,11 +18,10 @@ import detreg
 from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
 from detreg.tracking import runs
 from detreg.training.checkpoints import Checkpoint, load, save
-from detreg.training.weights import CHECKPOINT_TAG
 
 
 def last_checkpoint(eid: str, folder: Path) -> Checkpoint:
-    return load(runs.download(eid, json.loads(runs.find(eid).data.tags[CHECKPOINT_TAG])["last"], folder))
+    return load(runs.download(eid, json.loads(runs.find(eid).data.tags[runs.CHECKPOINT])["last"], folder))
 
 
 def steps(eid: str, metric: str) -> list[int]:
@@ -128,7 +127,7 @@ def test_frozen_stages_and_a_rate_of_zero_leave_the_weights_alone(trained: dict[
     values = TINY | {"num_epochs": 1, "load_from": f"runs:/{trained['run_id']}", "frozen_stages": 2}
     frozen = detreg.train("yolox", data=str(tiny), **values)
     still = detreg.train("yolox", data=str(tiny), **values | {"per_item_lrate": 0.0})
-    tag = json.loads(runs.find(trained["run_id"]).data.tags[CHECKPOINT_TAG])
+    tag = json.loads(runs.find(trained["run_id"]).data.tags[runs.CHECKPOINT])
     before = load(runs.download(trained["run_id"], tag["best"], tmp_path)).state_dict
     after = last_checkpoint(frozen["run_id"], tmp_path / "frozen").state_dict
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}

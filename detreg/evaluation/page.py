@@ -54,14 +54,19 @@ def render(
     plots: Sequence[Path],
     galleries: Sequence[Gallery],
     colours: Mapping[str, str],
+    table: Sequence[Mapping[str, str]] = (),
 ) -> str:
-    """Put the report's parts on one page; plots and pictures are embedded, colours are the classes' in the pictures' legend."""
+    """Put the report's parts on one page; plots and pictures are embedded, colours are the classes' in the pictures' legend.
+
+    The rows of `table` have the same keys, which are its head.
+    """
     parts = [
         f"<h1>{escape(title)}</h1><p>{escape(subtitle)}</p>",
         _numbers(numbers),
         _facts(facts),
         "<h2>Plots</h2>" if plots else "",
         *(f'<img class="plot" alt="{escape(plot.stem)}" src="{_data_uri(plot)}">' for plot in plots),
+        _table(table),
         *(_gallery(gallery, colours) for gallery in galleries if gallery.pictures),
     ]
     body = "\n".join(part for part in parts if part)
@@ -80,6 +85,14 @@ def _numbers(numbers: Mapping[str, float | None]) -> str:
 def _facts(facts: Mapping[str, str]) -> str:
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
     return f"<table>{rows}</table>" if facts else ""
+
+
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    if not rows:
+        return ""
+    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def _gallery(gallery: Gallery, colours: Mapping[str, str]) -> str:

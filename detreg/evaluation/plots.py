@@ -32,9 +32,9 @@ def training(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     for label, name in enumerate(("val/mAP", "val/mAP_50", "val/mAP_75")):
         _line(accuracy, history, name, name.removeprefix("val/"), class_colour(label), width=2 if name == "val/mAP" else 1.2)
     _line(rate, history, "train/lr", "", INK, width=1.5)
-    _tidy(loss, "Training loss")
-    _tidy(accuracy, "Validation mAP")
-    _tidy(rate, "Learning rate", "Epoch")
+    tidy(loss, "Training loss")
+    tidy(accuracy, "Validation mAP")
+    tidy(rate, "Learning rate", "Epoch")
     loss.set_ylim(0, loss.get_ylim()[1] * 1.05)
     accuracy.set_ylim(0, 1)
     rate.set_ylim(0, rate.get_ylim()[1] * 1.05)
@@ -46,7 +46,7 @@ def training(history: Sequence[Mapping[str, float]], path: Path) -> Path:
         _legend(loss)
     _legend(accuracy)
     _mark_best((loss, accuracy, rate), history)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def precision_recall(classes: Sequence[str], curves: npt.NDArray[np.float64], boxes_per_class: Mapping[str, int], path: Path) -> Path:
@@ -60,7 +60,7 @@ def precision_recall(classes: Sequence[str], curves: npt.NDArray[np.float64], bo
     for place, label in enumerate(sorted(shown, key=lambda label: -curves[:, label].mean())):
         curve = curves[:, label]
         reached = curve > 0
-        text = f"{curve.mean():.3f}  {_short(classes[label])}"
+        text = f"{curve.mean():.3f}  {short(classes[label])}"
         axes.plot(recall[reached], curve[reached], color=class_colour(label if few else place), linewidth=2, label=text, clip_on=False)
     if len(present) > 1:
         mean = curves[:, present].mean(axis=1)
@@ -72,14 +72,14 @@ def precision_recall(classes: Sequence[str], curves: npt.NDArray[np.float64], bo
             linestyle="--",
             label=f"{mean.mean():.3f}  mean of all {len(present)} classes",
         )
-    _tidy(axes, "Precision: share of detections that are right", "Recall: share of objects that are found")
+    tidy(axes, "Precision: share of detections that are right", "Recall: share of objects that are found")
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if present:
         legend = axes.legend(title="AP at IoU 0.5", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, alignment="left")
         legend.get_title().set_color(MUTED)
     note = f"The {MOST_CURVES} classes with most boxes of {len(present)}" if len(present) > MOST_CURVES else ""
-    _title(axes, "Precision and recall at IoU 0.5", note)
-    return _save(figure, path)
+    title(axes, "Precision and recall at IoU 0.5", note)
+    return save(figure, path)
 
 
 def per_class(average_precision: Mapping[str, float | None], boxes_per_class: Mapping[str, int], path: Path) -> Path:
@@ -96,13 +96,13 @@ def per_class(average_precision: Mapping[str, float | None], boxes_per_class: Ma
     for row, (name, value) in enumerate(shown):
         text = "not in this split" if value is None else f"{value:.3f}   {boxes_per_class[name]:,} boxes"
         axes.text((value or 0.0) + 0.01, row, text, va="center", color=MUTED if value is None else INK)
-    _tidy(axes, "", "Average precision over IoU 0.50 to 0.95")
-    axes.set_yticks(range(len(shown)), [_short(name) for name, _ in shown])
+    tidy(axes, "", "Average precision over IoU 0.50 to 0.95")
+    axes.set_yticks(range(len(shown)), [short(name) for name, _ in shown])
     axes.set(xlim=(0, 1.18), xticks=np.linspace(0, 1, 6), ylim=(len(shown) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
     note = f"The best and the poorest {half} of {len(ranked)}" if len(shown) < len(ranked) else ""
-    _title(axes, "Average precision of each class", note)
-    return _save(figure, path)
+    title(axes, "Average precision of each class", note)
+    return save(figure, path)
 
 
 def confusion(classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, path: Path) -> Path:
@@ -118,7 +118,7 @@ def confusion(classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, 
     for row, column in np.argwhere(counts).tolist():
         text = f"{counts[row, column]:,}" + (f"\n{shares[row, column]:.0%}" if side <= 8 else "")
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if shares[row, column] > 0.6 else INK)
-    names = [_short(name, 20) for name in classes]
+    names = [short(name, 20) for name in classes]
     axes.set_xticks(range(side), [*names, "missed"], fontsize=max(size, 8))
     if side > 6:
         for label in axes.get_xticklabels():
@@ -132,8 +132,8 @@ def confusion(classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, 
     axes.set_yticks(np.arange(side - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="minor", length=0)
-    _title(axes, "Confusion of classes", f"{note}.\nBottom row: detections on no object, as a share of the detections of that class.")
-    return _save(figure, path)
+    title(axes, "Confusion of classes", f"{note}.\nBottom row: detections on no object, as a share of the detections of that class.")
+    return save(figure, path)
 
 
 def _shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
@@ -161,21 +161,21 @@ def _confused_pairs(classes: Sequence[str], counts: npt.NDArray[np.int64], note:
     axes.barh(range(len(pairs)), values, height=0.66, color=class_colour(0))
     for row, value in enumerate(values):
         axes.text(value, row, f" {value:,}", va="center", color=INK)
-    _tidy(axes, "", "Number of objects or detections")
+    tidy(axes, "", "Number of objects or detections")
     axes.set_yticks(range(len(pairs)), [_pair_text(classes, *pair) for pair in pairs])
     axes.set_ylim(len(pairs) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=False, axis="y")
-    _title(axes, f"The {len(pairs)} most frequent errors", note)
-    return _save(figure, path)
+    title(axes, f"The {len(pairs)} most frequent errors", note)
+    return save(figure, path)
 
 
 def _pair_text(classes: Sequence[str], actual: int, predicted: int) -> str:
     if predicted == len(classes):
-        return f"{_short(classes[actual])}: missed"
+        return f"{short(classes[actual])}: missed"
     if actual == len(classes):
-        return f"{_short(classes[predicted])}: false detection"
-    return f"{_short(classes[actual])} taken for {_short(classes[predicted])}"
+        return f"{short(classes[predicted])}: false detection"
+    return f"{short(classes[actual])} taken for {short(classes[predicted])}"
 
 
 def _line(axes: Axes, history: Sequence[Mapping[str, float]], name: str, label: str, colour: str, width: float) -> None:
@@ -197,7 +197,8 @@ def _mark_best(panels: Sequence[Axes], history: Sequence[Mapping[str, float]]) -
     panels[1].plot(best["epoch"], best["val/mAP"], "o", color=class_colour(0), markersize=8, markeredgecolor="white", clip_on=False)
 
 
-def _tidy(axes: Axes, ylabel: str, xlabel: str = "") -> None:
+def tidy(axes: Axes, ylabel: str, xlabel: str = "") -> None:
+    """Label axes, and leave of their frame what is needed."""
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(GRID)
@@ -213,18 +214,20 @@ def _legend(axes: Axes) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
 
 
-def _title(axes: Axes, text: str, note: str) -> None:
+def title(axes: Axes, text: str, note: str) -> None:
+    """Put a title with a note under it over axes."""
     axes.set_title(text, loc="left", fontsize=12, color=INK, pad=6 + 14 * len(note.splitlines()))
     # Left out of the layout, which would make the axes narrower to fit a long line.
     axes.annotate(note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=MUTED).set_in_layout(False)
 
 
-def _short(name: str, most: int = 28) -> str:
+def short(name: str, most: int = 28) -> str:
     """Cut a long class name, and keep matplotlib from reading a dollar sign as mathematics."""
     cut = name if len(name) <= most else name[: most - 1] + "…"
     return cut.replace("$", r"\$")
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure, and return its path."""
     figure.savefig(path, dpi=DPI)
     return path

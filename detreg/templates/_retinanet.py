@@ -60,15 +60,21 @@ class RetinaNetParams(CommonParams):
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float = number(
-        0.01 / 16, 0.0, 1.0, log=(1e-5, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+        0.01 / 16,
+        0.0,
+        1.0,
+        search="5e-5:5e-3:log",
+        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
     )
     pretrained_weights: str = choice(
         "imagenet", "none", "coco", help="Published weights to start from: imagenet fills the backbone, coco the whole network"
     )
     anchor_ratios: tuple[float, ...] = numbers((0.5, 1.0, 2.0), 0.1, 10.0, help="Width over height of the anchors, three sizes of each")
-    use_perclass_regression: bool = boolean(False, help="One box regressor per class; false is one for all classes")
+    use_perclass_regression: bool = boolean(False, search="true|false", help="One box regressor per class; false is one for all classes")
     use_focal_loss: bool = boolean(
-        True, help="Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, three for each"
+        True,
+        search="true|false",
+        help="Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, three for each",
     )
 
 

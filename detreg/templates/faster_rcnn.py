@@ -44,13 +44,19 @@ class FasterRcnnParams(CommonParams):
     batch_size: int = integer(2, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(12, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float = number(
-        0.02 / 16, 0.0, 1.0, log=(1e-5, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+        0.02 / 16,
+        0.0,
+        1.0,
+        search="1e-4:1e-2:log",
+        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
     )
-    frozen_stages: int = integer(1, 0, 4, 1, help="Backbone stages, from the input, that training does not change; 0 freezes none")
+    frozen_stages: int = integer(
+        1, 0, 4, 1, search="0:2:1", help="Backbone stages, from the input, that training does not change; 0 freezes none"
+    )
     anchor_ratios: tuple[float, ...] = numbers(
         (0.5, 1.0, 2.0), 0.1, 10.0, help="Width over height of the anchors that proposals start from"
     )
-    use_perclass_regression: bool = boolean(True, help="One box regressor per class; false is one for all classes")
+    use_perclass_regression: bool = boolean(True, search="true|false", help="One box regressor per class; false is one for all classes")
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 
 

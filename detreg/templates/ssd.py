@@ -74,7 +74,11 @@ class SsdParams(CommonParams):
     batch_size: int = integer(24, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(120, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float = number(
-        0.015 / 192, 0.0, 1.0, log=(1e-6, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+        0.015 / 192,
+        0.0,
+        1.0,
+        search="1e-5:1e-3:log",
+        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
     )
     base_model: str = choice("ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath")
 

@@ -115,10 +115,12 @@ class CommonParams:
         300, 1, 10000, 1, help="Images that an epoch has at least; a smaller training split is repeated within the epoch"
     )
     per_item_lrate: float = number(
-        0.000625, 0.0, 1.0, log=(1e-6, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+        0.000625, 0.0, 1.0, search="5e-5:5e-3:log", help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
     )
     pretrained_weights: str = choice("coco", "none", help="Published weights that the whole network starts from")
-    frozen_stages: int = integer(0, 0, 4, 1, help="Backbone stages, from the input, that training does not change; 0 freezes none")
+    frozen_stages: int = integer(
+        0, 0, 4, 1, search="0:2:1", help="Backbone stages, from the input, that training does not change; 0 freezes none"
+    )
     random_resize_lower: ImageSize | None = size(
         None, help="Pixels: smallest random size of training images, in the form of image_size; none is image_size"
     )
@@ -187,6 +189,27 @@ class RunOptions:
     num_workers: int = integer(2, 0, 64, 1, help="Processes that load pictures; 0 loads in the training process")
     score_threshold: float = number(0.05, 0.0, 1.0, help="Score under which the served model leaves detections out, unless asked")
     run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """What a sweep is told beside the run options."""
+
+    trials: int = integer(20, 1, 10_000, 1, help="Trials in all, over all machines that work on the sweep")
+    space: str | None = text(
+        None, help="What is searched: name=minimum:maximum:step, :log or value|value, with spaces between, or a YAML file; none is usual"
+    )
+    sampler: str = choice("tpe", "random", help="How the values of a trial are chosen")
+    pruner: str = choice("asha", "hyperband", "median", "none", help="How trials with a poor val mAP are stopped early")
+    budget: str | None = text(None, help="Time after which this command ends, such as 90m, 2h or 1h30m; none takes what the trials take")
+    confirm: int = integer(0, 0, 20, 1, help="Seeds, beside that of the sweep, with which the best and the defaults are trained again")
+    workers: int = integer(0, 0, 64, 1, help="Trials at a time on this machine; 0 is one for each GPU, or one")
+    storage: str | None = text(
+        None,
+        help="Optuna's database, such as postgresql://... for many machines; none is detreg-sweeps.db beside MLflow's, or in this folder",
+    )
+    study: str | None = text(None, help="Name of the study; another name starts a new sweep with the same arguments")
+    heartbeat: int = integer(30, 1, 3600, 1, help="Seconds between a trial's signs of life; after four without, another worker takes over")
 
 
 @dataclass(frozen=True)

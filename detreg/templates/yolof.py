@@ -34,9 +34,15 @@ class YolofParams(CommonParams):
     batch_size: int = integer(16, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(100, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float = number(
-        0.12 / 64, 0.0, 1.0, log=(1e-5, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+        0.12 / 64,
+        0.0,
+        1.0,
+        search="1e-4:1e-2:log",
+        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
     )
-    frozen_stages: int = integer(1, 0, 4, 1, help="Backbone stages, from the input, that training does not change; 0 freezes none")
+    frozen_stages: int = integer(
+        1, 0, 4, 1, search="0:2:1", help="Backbone stages, from the input, that training does not change; 0 freezes none"
+    )
     anchor_ratios: tuple[float, ...] = numbers((1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each")
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 

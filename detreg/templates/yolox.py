@@ -54,7 +54,11 @@ class YoloxParams(CommonParams):
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float = number(
-        0.01 / 64, 0.0, 1.0, log=(1e-6, 1e-2), help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
+        0.01 / 64,
+        0.0,
+        1.0,
+        search="2e-5:2e-3:log",
+        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
     )
     base_model: str = choice("yolox_s", *BASE_MODELS, help="Width and depth of the network")
 

@@ -29,6 +29,11 @@ DIGEST = "detreg.dataset_digest"
 PARENT = "detreg.parent_eid"
 START = "detreg.start"
 VERSION = "detreg.version"
+STUDY = "detreg.study"
+TRIAL = "detreg.trial"
+PRUNED = "detreg.pruned"
+CHECKPOINT = "detreg.checkpoint"
+"""Names, as JSON, the artifacts `last` and `best` that are whole, and their `epoch`."""
 
 
 @dataclass
@@ -98,17 +103,27 @@ class Run:
 
 
 @contextmanager
-def start(name: str | None, tags: Mapping[str, str]) -> Iterator[Run]:
+def start(name: str | None, tags: Mapping[str, str], *, run_id: str | None = None, parent: str | None = None) -> Iterator[Run]:
     """A new MLflow run, nested in the active one if there is one, or the run that `mlflow run` has made for this process.
 
-    It ends as FINISHED, FAILED or KILLED, with the reason in a tag. Raises UnreachableError where the tracking store does not answer.
+    `run_id` takes up a run that is there; `parent` nests the new one in a run of another process. It ends as FINISHED, FAILED or KILLED,
+    with the reason in a tag. Raises UnreachableError where the tracking store does not answer.
     """
     import mlflow
 
     try:
         with mlflow_errors("MLflow does not find what it was asked for"), tempfile.TemporaryDirectory(prefix="detreg-") as folder:
             nested = mlflow.active_run() is not None
-            run = Run(mlflow.start_run(run_name=name, nested=nested, log_system_metrics=True).info.run_id, Path(folder))
+            experiment = _client().get_run(parent).info.experiment_id if parent else None
+            started = mlflow.start_run(
+                run_id,
+                experiment_id=experiment,
+                run_name=name,
+                nested=nested,
+                parent_run_id=parent,
+                log_system_metrics=run_id is None,  # several machines may work on one run
+            )
+            run = Run(started.info.run_id, Path(folder))
             run.set_tags({VERSION: __version__, **tags})
             yield run
             run.log_metrics({})
@@ -145,6 +160,27 @@ def find(eid: str) -> Any:
     if run.info.lifecycle_stage == "deleted":
         raise NotFoundError(f"run {eid} is deleted: restore it (mlflow runs restore --run-id {eid}) or name another")
     return run
+
+
+def close(eid: str, reason: str = "") -> None:
+    """Ends a run whose process is gone: as KILLED with the reason, or as FINISHED without one. One that has ended stays as it is."""
+    if find(eid).info.status == "RUNNING":
+        if reason:
+            Run(eid, Path()).set_tags({FAILURE: reason})
+        _client().set_terminated(eid, "KILLED" if reason else "FINISHED")
+
+
+def nested(parent: str) -> list[Any]:
+    """The runs of a sweep's trials that still stand as running."""
+    experiment = find(parent).info.experiment_id
+    wanted = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+    return list(_client().search_runs([experiment], wanted, max_results=1000))
+
+
+def kept(eid: str) -> dict[str, Any] | None:
+    """The checkpoints that a run has kept: `epoch`, and the artifacts `last` and `best`; None where it has none."""
+    tag = find(eid).data.tags.get(CHECKPOINT)
+    return json.loads(tag) if tag else None
 
 
 def download(eid: str, artifact: str, folder: Path) -> Path:

@@ -76,7 +76,8 @@ def compose(template: Template, params: CommonParams, dataset: Dataset, options:
             "log_level": "ERROR",
             "launcher": _launcher(),
             "model_wrapper_cfg": {"type": "OneBatch"},
-        }
+        },
+        format_python_code=False,  # it takes seconds, and is asked for several times
     )
 
 

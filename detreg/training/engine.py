@@ -1,10 +1,11 @@
 """Runs a composed training with MMEngine's Runner, and a trained network over a split."""
 
 import contextlib
+import gc
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,27 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from detreg.errors import MemoryExhaustedError
+from detreg.errors import MemoryExhaustedError, NotFoundError
 from detreg.inference.detections import Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.tracking import runs
 from detreg.tracking.runs import Run
-from detreg.training import backbones, components, distributed, heads  # noqa: F401  importing them lets MMEngine build them by name
+from detreg.training import backbones, checkpoints, components, distributed, heads  # noqa: F401  MMEngine builds from them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.weights import Start, fill
+
+# What was imported is no garbage. MMEngine collects garbage before each training, and would look through all of it for seconds.
+gc.freeze()
+
+
+class _Runner(Runner):
+    """MMEngine's, without what it writes about itself: asking compilers and formatting the configuration take seconds."""
+
+    def _log_env(self, env_cfg: dict[str, Any]) -> None:
+        pass
+
+    def dump_config(self) -> None:
+        """Nothing: the configuration is an artifact of the run."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Fitted:
 
     checkpoint: Path
     best_epoch: int
+    best_mAP: float
     history: list[dict[str, float]]
 
 
@@ -43,8 +59,11 @@ def fit(
     start: Start,
     folder: Path,
     run: Run | None,
+    after_epoch: Callable[[int, float], bool] | None = None,
 ) -> Fitted:
     """Trains as `config` says, from `start`, with its files in `folder`, and logs to `run`; without one, helps the process that has it.
+
+    `after_epoch` is told the number of each epoch and its val mAP; when it returns True, training ends.
 
     Raises StoppedError when the loss is no longer a number, MemoryExhaustedError, and DataError where the start's weights do not fit.
     """
@@ -53,7 +72,7 @@ def fit(
     config = config.copy()
     config.work_dir = str(folder / "work")
     with _quiet():
-        runner = Runner.from_cfg(config)
+        runner = _Runner.from_cfg(config)
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
     if not isinstance(runner.model, distributed.OneBatch):  # which has the values of several processes
         components.norm_single_values(runner.model)
@@ -62,7 +81,7 @@ def fit(
         for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
             print(f"  {sentence}", flush=True)
 
-    epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights)
+    epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights, after_epoch)
     runner.register_hook(ReseedHook(options.seed))
     runner.register_hook(LearningRateHook(params.learning_rate, template.schedule.factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
@@ -88,7 +107,18 @@ def fit(
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()
-    return Fitted(folder / "best.pth", epochs.best_epoch, epochs.history)
+    return Fitted(folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
+
+
+def fitted(eid: str, folder: Path) -> Fitted:
+    """The end of a training that an earlier run has kept, with its files in `folder`. Raises NotFoundError where it has none."""
+    stored = runs.kept(eid)
+    if stored is None:
+        raise NotFoundError(f"run {eid} has no checkpoint: it is no training of detreg's, or ended before its first epoch")
+    best, last = (checkpoints.load(runs.download(eid, stored[name], folder / name)) for name in ("best", "last"))
+    path = folder / "best.pth"
+    checkpoints.save(path, best)
+    return Fitted(path, last.best_epoch, last.best_mAP, last.history)
 
 
 def check_fit(config: Config, template: Template, params: CommonParams, classes: tuple[str, ...], start: Start) -> None:

@@ -21,11 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from detreg.errors import StoppedError
-from detreg.tracking.runs import Run, one_line
+from detreg.tracking.runs import CHECKPOINT, Run, one_line
 from detreg.training.checkpoints import Checkpoint, save
 from detreg.training.components import seed_everything, seeds_of
 from detreg.training.distributed import unwrapped
-from detreg.training.weights import CHECKPOINT_TAG
 
 UPLOAD_SHARE = 0.05
 """Uploads of checkpoints during training take at most this share of its time."""
@@ -122,12 +121,20 @@ class EpochHook(Hook):
     priority = "VERY_LOW"
 
     def __init__(
-        self, run: Run | None, folder: Path, classes: tuple[str, ...], patience: int, before: Checkpoint | None, best: Checkpoint | None
+        self,
+        run: Run | None,
+        folder: Path,
+        classes: tuple[str, ...],
+        patience: int,
+        before: Checkpoint | None,
+        best: Checkpoint | None,
+        after_epoch: Callable[[int, float], bool] | None = None,
     ):
         self.run = run
         self.folder = folder
         self.classes = classes
         self.patience = patience
+        self.after_epoch = after_epoch
         self.history = list(before.history) if before else []
         self.best_epoch = before.best_epoch if before else 0
         self.best_mAP = before.best_mAP if before else -1.0
@@ -197,6 +204,8 @@ class EpochHook(Hook):
         if self.patience and runner.epoch - self.best_epoch >= self.patience:
             print(f"Stops: no better mAP for {self.patience} epochs (patience)", file=sys.stderr, flush=True)
             runner.train_loop.stop_training = True
+        if self.after_epoch is not None and self.after_epoch(runner.epoch, score):
+            runner.train_loop.stop_training = True
 
     def upload_kept(self) -> None:
         """Uploads the checkpoints of the last finished epoch, unless they are there already."""
@@ -235,7 +244,7 @@ class EpochHook(Hook):
         for name in ("last.pth", "best.pth"):
             run.log_file(self.folder / name, slot)
         where = {"epoch": self.kept_epoch, "last": f"{slot}/last.pth", "best": f"{slot}/best.pth"}
-        run.set_tags({CHECKPOINT_TAG: json.dumps(where)})
+        run.set_tags({CHECKPOINT: json.dumps(where)})
         self.uploads += 1
         self.uploaded_epoch = self.kept_epoch
         self.uploaded_at = time.monotonic()

