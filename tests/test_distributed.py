@@ -58,14 +58,14 @@ def test_two_processes_train_as_one_does(store: str, tiny: Path, dense_checkpoin
 
 
 @pytest.mark.slow
-def test_processes_stop_together_after_uneven_epochs(store: str, tiny: Path, dense_checkpoint: Path) -> None:
-    """21 images in steps of 4: the last step has one, and each process needs one."""
-    values = {"load_from": dense_checkpoint, "per_item_lrate": 0.0, "min_samples_per_epoch": 21, "num_epochs": 9, "patience": 1}
+def test_processes_stop_together_after_uneven_epochs(store: str, tiny: Path) -> None:
+    """21 images in steps of 4: the last step has one, and each process needs one. Random weights find nothing, in any epoch."""
+    values = {"per_item_lrate": 0.0, "min_samples_per_epoch": 21, "num_epochs": 9, "patience": 1}
     process = torchrun(store, tiny, **values)
     told, errors = process.communicate()
     assert process.returncode == 0, errors
     assert len(curve(json.loads(told.splitlines()[-1])["run_id"], "val/mAP")) == 2
-    longer = torchrun(store, tiny, **values | {"load_from": "none", "continue_from_eid": json.loads(told.splitlines()[-1])["run_id"]})
+    longer = torchrun(store, tiny, **values, continue_from_eid=json.loads(told.splitlines()[-1])["run_id"])
     told, errors = longer.communicate()
     assert longer.returncode == 0 and "after epoch 2 of 9" in told, errors
     steps = MlflowClient().get_metric_history(json.loads(told.splitlines()[-1])["run_id"], "val/mAP")
