@@ -80,11 +80,11 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 @pytest.mark.timeout(900)
 def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tuple[str, str]) -> None:
-    """A worker is killed every five seconds, and after every fourth kill the study's database loses all its connections."""
+    """A worker is killed every six seconds, and after every fourth kill the study's database loses all its connections."""
     chance, killed, until = random.Random(0), 0, time.monotonic() + KILLING
     with command(tmp_path, tiny, databases, trials=30, workers=3, study="night") as process:
         while process.poll() is None and time.monotonic() < until:
-            time.sleep(5)
+            time.sleep(6)
             if victims := workers(process):
                 victims[chance.randrange(len(victims))].kill()
                 killed += 1

@@ -18,7 +18,7 @@ from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.study import patiently
 
-DEATHS = 5
+DEATHS = 10
 """Deaths of each worker, with no epoch finished between them, after which the crew gives up."""
 
 
