@@ -108,6 +108,7 @@ def one_of_two(rank: int, port: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_a_shared_batch_norm_equals_that_of_the_whole_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(one_of_two, (free_port(), tmp_path), nprocs=2)
     network = norms()
