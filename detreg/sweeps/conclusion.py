@@ -61,10 +61,11 @@ def concluded(active: Run, plan: Plan, study: Study, logs: Path) -> Swept:
     defaults = next((trial for trial in complete if trial.user_attrs.get(studies.DEFAULTS) == template.name), None)
     print(f"Best: trial {best.number} with mAP {best.value:.4f}; registers it", flush=True)
     end = _end(plan, study, best, defaults, logs)
-    results = [group[-1] for group in studies.lineages(end)]
-    *_, published = (trial for trial in results if trial.user_attrs[studies.JOB]["does"] == "publish")
-    outcome = published.user_attrs.get(studies.PUBLISHED, {})
-    unpublished = "" if outcome else studies.failure([published])
+    ended = studies.lineages(end)
+    results = [group[-1] for group in ended]
+    *_, published = (group for group in ended if group[-1].user_attrs[studies.JOB]["does"] == "publish")
+    outcome = published[-1].user_attrs.get(studies.PUBLISHED, {})
+    unpublished = "" if outcome else studies.failure(published)
     swept = Swept(
         run_id=active.id,
         study=plan.name,
