@@ -1,6 +1,6 @@
 """Each template learns: val mAP of the start and after a short training by `mlflow run`, which ends in a registered version.
 
-    python benchmarks/learn.py                           all seven: about 45 minutes on two CPU cores
+    python benchmarks/learn.py                           all seven: an hour and a half on two CPU cores
     python benchmarks/learn.py ssd yolof                 some of them
     python benchmarks/learn.py --data ../shared/data/bccd yolox     a dataset in place of the drawn sample
 
