@@ -163,7 +163,7 @@ def publish_run(eid: str, template: Template, params: CommonParams, options: Run
     sentence = runs.find(eid).data.tags.get(runs.START, "")
     job = Job(template, params, options, dataset, Start(sentence), compose(template, params, dataset, options))
     with runs.start(None, {}, run_id=eid) as active:
-        return publish(active, job, fitted(eid, active.folder))
+        return publish(active, job, fitted(eid, active.folder), again=True)
 
 
 def describe(dataset: Dataset) -> str:
@@ -185,8 +185,8 @@ def record(active: Run, job: Job) -> None:
     active.log_text("\n".join(f"{name} = {pformat(part, sort_dicts=False, width=140)}" for name, part in parts), "config.py")
 
 
-def publish(active: Run, job: Job, fitted: "Fitted") -> Trained:
-    """From the best checkpoint to a registered version, each step logged before the next.
+def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Trained:
+    """From the best checkpoint to a registered version, each step logged before the next; `again` as for tracking.registry.register.
 
     Raises RefusedError, with everything logged, where the exported model disagrees with the trained one.
     """
@@ -215,7 +215,7 @@ def publish(active: Run, job: Job, fitted: "Fitted") -> Trained:
         raise RefusedError(f"the model is not registered, because the exported one disagrees with the trained one: {parity.sentence}")
     name = job.options.registered_model_name or job.template.name
     tags = {"template": job.template.name}
-    registered = register(name, model_uri, active.id, score=scores.mAP or 0.0, dataset_digest=job.dataset.digest, tags=tags)
+    registered = register(name, model_uri, active.id, score=scores.mAP or 0.0, dataset_digest=job.dataset.digest, tags=tags, again=again)
     return Trained(
         run_id=active.id,
         status="FINISHED",

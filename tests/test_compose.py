@@ -424,6 +424,8 @@ def test_outputs_equal_the_published_networks(name: str, base_model: str) -> Non
     if name == "ssd":  # whose own start fades to nothing on the way to the last map
         for layer in (layer for layer in theirs.modules() if isinstance(layer, nn.Conv2d)):
             nn.init.kaiming_normal_(layer.weight)
+        if hasattr(theirs.neck, "l2_norm"):  # made of whatever lay in memory
+            nn.init.constant_(theirs.neck.l2_norm.weight, 20.0)
     with torch.no_grad(), scaled(outputs):  # a fresh network finds nothing
         theirs(torch.randn(1, 3, side, side), [DetDataSample(metainfo={"img_shape": (side, side)})], mode="tensor")
     for layer in outputs:

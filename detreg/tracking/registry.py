@@ -40,22 +40,24 @@ class Registered:
     reason: str
 
 
-def register(name: str, model_uri: str, run_id: str, *, score: float, dataset_digest: str, tags: Mapping[str, str]) -> Registered:
+def register(
+    name: str, model_uri: str, run_id: str, *, score: float, dataset_digest: str, tags: Mapping[str, str], again: bool = False
+) -> Registered:
     """Registers a logged model as a new version of `name`, as champion if it has earned that, else as challenger.
 
     `score` is the mAP (0 to 1) on the dataset with `dataset_digest`; `tags` (template and the like) are added to the version's own. A
-    version is champion if it is the first, or beats the champion on the same dataset. A version that the run has already is taken, so
-    that it may be said again after an interruption. Raises UsageError for a name that MLflow does not
+    version is champion if it is the first, or beats the champion on the same dataset. With `again` a version that the
+    run has already is taken, for what may have been interrupted after its registration. Raises UsageError for a name that MLflow does not
     take, NotFoundError where the model is not there, and UnreachableError.
     """
     _check_name(name)
     own = {_SCORE: repr(float(score)), _DIGEST: dataset_digest, "eid": run_id}
     with mlflow_errors(f"{model_uri} is not there, so it cannot be registered"):
-        there = MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+        there = MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'") if again else []
         with contextlib.redirect_stderr(io.StringIO()):  # it reports on stderr, which is the caller's to write
             version = str((there[0] if there else register_model(model_uri, name, tags={**tags, **own})).version)
         champion = _champion(name)
-        if champion is not None and str(champion.version) == version:
+        if champion is not None and str(champion.version) == version:  # crowned before the interruption
             return Registered(name, version, CHAMPION, champion.tags.get("reason", "it is the champion already"))
         wins, reason = _judge(champion, name, version, score, dataset_digest)
         if wins:
