@@ -60,13 +60,20 @@ def command(folder: Path, tiny: Path, databases: tuple[str, str], **options: Any
     environment = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_EXPERIMENT")}
     words = [sys.executable, "-m", "detreg", "sweep", "yolox", *words, "--json"]
     with (folder / "sweep.log").open("a") as log:
-        process = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            words, cwd=folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True, preexec_fn=_hears_ctrl_c
+        )
     try:
         yield process
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _hears_ctrl_c() -> None:
+    """What is started in a shell's background ignores Ctrl-C, and so would the command."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
