@@ -28,6 +28,8 @@ def open_session(model: bytes, *, require_gpu: bool = False, threads: int | None
     options.intra_op_num_threads = threads or 0
     # Numbers too small for the usual format make a CPU several times slower, and a network that has learnt little makes many.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # After a run its threads would spin on for a while, in the way of what answers the request; within a run they still do.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     gpus = cuda_devices()
     use_cuda = gpus > 0 and CUDA in ort.get_available_providers()
     if use_cuda and hasattr(ort, "preload_dlls"):
