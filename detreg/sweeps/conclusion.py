@@ -98,7 +98,8 @@ def _end(plan: Plan, study: Study, best: FrozenTrial, defaults: FrozenTrial | No
         about = {"who": who, "template": template.name, "hyperparameters": plain(params)}
         if who == "best":
             jobs.append({"does": "publish", "run_id": trial.user_attrs[studies.RUNS][-1], **about})
-        seeds = range(plan.options.seed + 1, plan.options.seed + 1 + plan.sweep.confirm)
+        confirm = plan.sweep.confirm if len(sides) > 1 else 0  # one side alone has nothing to be compared with
+        seeds = range(plan.options.seed + 1, plan.options.seed + 1 + confirm)
         jobs += [{"does": "train", "seed": seed, **about} for seed in seeds]
     name = f"{plan.name}, best {best.number}, confirm {plan.sweep.confirm}"
     first: studies.First = [({}, {studies.JOB: job}) for job in jobs]
