@@ -58,7 +58,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise _Terminated
+    raise _Terminated("terminated")
 
 
 def _known(error: Exception) -> DetregError | None:

@@ -24,7 +24,7 @@ LONG = timedelta(days=7)
 GRACE = timedelta(seconds=10)
 """How long a process that has failed lets the first one notice; one that waits for its share of a step may not."""
 # Keys of the store.
-_PREPARED, _FAILED, _ENDING, _ENDED = (f"detreg/{key}" for key in ("prepared", "failed", "ending", "ended"))
+_PREPARED, _FAILED, _ENDING, _ENDED, _PID = (f"detreg/{key}" for key in ("prepared", "failed", "ending", "ended", "pid"))
 
 
 def rank() -> int:
@@ -77,13 +77,27 @@ def store() -> Any:
     return next(rendezvous("env://", timeout=LONG))[0]
 
 
+def tell_pid() -> None:
+    """Lets the others of this machine see whether this process lives."""
+    store().set(f"{_PID}/{rank()}", str(os.getpid()))
+
+
+def one_has_died() -> bool:
+    """Whether another process of this machine is gone, which is then why the launcher ends this one."""
+    import psutil
+
+    first = rank() - local_rank()
+    pids = [int(store().get(f"{_PID}/{number}")) for number in range(first, first + local_count())]
+    return not all(map(psutil.pid_exists, pids))
+
+
 def first_failure(error: BaseException) -> BaseException:
     """The error that came first in any process, which may have brought about this process's `error`.
 
     That is `error` itself where it is the same as the first, such as a loss that is no number, with what this process knows about it.
     Signals are ignored from here on.
     """
-    _listen_to_no_signal()
+    listen_to_no_signal()
     if rank() == 0:
         store().set(_ENDING, "")
     try:
@@ -108,14 +122,14 @@ def _lead(run: Callable[[], int]) -> int:
     try:
         code = _code(run)
     finally:
-        _listen_to_no_signal()
+        listen_to_no_signal()
         store().set(_ENDED, str(code))
         store().set(_PREPARED, "")
     return code
 
 
 def _follow(run: Callable[[], int]) -> int:
-    _listen_to_no_signal()
+    listen_to_no_signal()
     os.environ.pop("MLFLOW_RUN_ID", None)  # the first process's
     store().wait([_PREPARED], LONG)
     if store().check([_ENDED]):
@@ -126,7 +140,7 @@ def _follow(run: Callable[[], int]) -> int:
         code = _code(run)
     if code == 0:
         return 0
-    _listen_to_no_signal()
+    listen_to_no_signal()
     first = _end_of_first()
     if first != code:  # else the first process has told the same
         print(said.getvalue(), file=sys.stderr, end="", flush=True)
@@ -143,7 +157,7 @@ def _end_of_first() -> int | None:
     return int(store().get(_ENDED))
 
 
-def _listen_to_no_signal() -> None:
+def listen_to_no_signal() -> None:
     """The launcher stops all processes when it sees one end with an error; the end of the others, which they write, is decided then."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,6 @@ import base64
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,16 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, free_port
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
@@ -80,6 +73,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     # MLflow leaves the experiment of other tests in this process's environment.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_EXPERIMENT")}
     environment = {**inherited, "PATH": path, "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
+    environment["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"] = "1"  # second; the training is shorter than the usual ten
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
     with (folder / "server.log").open("wb") as log:
@@ -106,7 +100,7 @@ def test_mlflow_run_logs_one_run(run: dict[str, Any]) -> None:
     assert params["per_item_lrate"] == "1e-6" and params["base_model"] == "yolox_nano" and params["amp"] == "false"
     metrics = {entry["key"] for entry in run["data"]["metrics"]}
     assert {"mAP", "val/mAP", "train/loss", "test/mAP", "parity/matched"} <= metrics
-    assert any(name.startswith("system/") for name in metrics) or run["info"]["end_time"] - run["info"]["start_time"] < 20_000
+    assert any(name.startswith("system/") for name in metrics)
 
 
 def test_a_run_that_is_refused_says_why(desk: Desk, run: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """Processes that train together end together: what is told, by whom, and with which code."""
 
+import os
 import signal
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -33,6 +36,22 @@ def test_a_process_that_dies_ends_the_training_as_failed(store: str, tiny: Path)
     run = runs.find(eid)
     assert run.info.status == "FAILED" and "has died" in run.data.tags["detreg.failure"]
     assert "detreg.checkpoint" in run.data.tags
+
+
+def test_a_signal_of_the_launcher_is_told_from_a_users_by_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[str, str] = {}
+    monkeypatch.setattr(processes, "store", lambda: SimpleNamespace(set=kept.__setitem__, get=kept.__getitem__))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    other = subprocess.Popen(["sleep", "60"])
+    for rank, pid in ((4, os.getpid()), (5, other.pid)):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank - 4))
+        monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
+        processes.tell_pid()
+    assert not processes.one_has_died()
+    other.kill()
+    other.wait()
+    assert processes.one_has_died()
 
 
 def test_a_batch_size_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:

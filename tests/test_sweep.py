@@ -113,7 +113,31 @@ def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
     dead = create_trial(state=TrialState.WAITING, params=whole.params, distributions=whole.distributions, user_attrs=whole.user_attrs)
     study.add_trial(dead)
     optimise(study, plan, dataset)
-    assert study.trials[1].value == whole.value and study.trials[1].user_attrs[studies.RUNS] == whole.user_attrs[studies.RUNS]
+    told = study.trials[1]
+    assert told.value == whole.value and told.user_attrs[studies.RUNS] == whole.user_attrs[studies.RUNS]
+    assert told.intermediate_values == whole.intermediate_values
+
+
+def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
+    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tiny, tmp_path).started(parent, None)
+    study = opened(plan)
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(optuna.Trial, "report", killed)
+        optimise(study, plan, dataset)
+    assert study.trials[0].intermediate_values == {}
+    studies.repair(study, 1)
+    optimise(study, plan, dataset)
+    again = study.trials[-1]
+    client = MlflowClient()
+    dead, goes_on = (client.get_metric_history(eid, "val/mAP") for eid in again.user_attrs[studies.RUNS])
+    assert [entry.step for entry in dead] == [1] and [entry.step for entry in goes_on] == [2]
+    assert again.intermediate_values == {entry.step: entry.value for entry in dead + goes_on}
 
 
 def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(

@@ -143,22 +143,21 @@ def test_an_interruption_keeps_the_last_finished_epoch(
     trained: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uploads are held back here after the first, as a slow artifact store does."""
-    from detreg.tracking.runs import Run
     from detreg.training import hooks
 
-    log_metrics = Run.log_metrics
+    before_train_epoch = hooks.EpochHook.before_train_epoch
 
-    def interrupted(self: Run, values: dict[str, float], step: int = 0) -> None:
-        log_metrics(self, values, step)
-        if step == 2:
+    def interrupted(self: hooks.EpochHook, runner: Any) -> None:
+        before_train_epoch(self, runner)
+        if runner.epoch == 2:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(hooks, "UPLOAD_SHARE", 0.0)
-    monkeypatch.setattr(Run, "log_metrics", interrupted)
+    monkeypatch.setattr(hooks.EpochHook, "before_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 4})
     killed = mlflow.search_runs(order_by=["attributes.start_time DESC"], max_results=1, output_format="list")[0]
-    assert killed.info.status == "KILLED"
+    assert killed.info.status == "KILLED" and killed.data.tags["detreg.failure"] == "interrupted"
     assert last_checkpoint(killed.info.run_id, tmp_path).epoch == 2
 
 

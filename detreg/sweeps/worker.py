@@ -10,8 +10,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -169,13 +170,18 @@ def trained(
     earlier: list[str] = trial.user_attrs.get(RUNS, [])
     before, epochs = _checkpoint(earlier)
     if before and epochs >= params.num_epochs:  # it died between its last epoch and its word to the study
+        ended = _fitted(before)
+        _report(trial, ended.history)
+        _log_best(runs.Run(before, Path()), ended)
         runs.close(before)
-        return _best(before)
+        return ended.best_mAP
     for eid in earlier:
         runs.close(eid, f"its worker died; it goes on as trial {trial.number}")
     if before:
         params = replace(params, continue_from_eid=before, load_from=None)
     job = pipeline.prepare(template, params, options, dataset)
+    if job.start.resume:
+        _report(trial, job.start.resume.history)
     pruned = False
 
     def after_epoch(epoch: int, mAP: float) -> bool:
@@ -191,7 +197,7 @@ def trained(
     with runs.start(name, tags, parent=plan.parent) as active:
         patiently(lambda: trial.set_user_attr(RUNS, [*earlier, active.id]))
         fitted = pipeline.learn(active, job, after_epoch)
-        active.log_metrics({"val/mAP_best": fitted.best_mAP}, step=len(fitted.history))
+        _log_best(active, fitted)
         if pruned:
             active.set_tags({runs.PRUNED: f"after epoch {len(fitted.history)} of {params.num_epochs}"})
     if pruned:
@@ -207,6 +213,18 @@ def _checkpoint(eids: list[str]) -> tuple[str, int]:
     return "", 0
 
 
-def _best(eid: str) -> float:
+def _fitted(eid: str) -> engine.Fitted:
     with tempfile.TemporaryDirectory() as folder:
-        return engine.fitted(eid, Path(folder)).best_mAP
+        return engine.fitted(eid, Path(folder))
+
+
+def _log_best(run: runs.Run, fitted: engine.Fitted) -> None:
+    run.log_metrics({"val/mAP_best": fitted.best_mAP}, step=len(fitted.history))
+
+
+def _report(trial: Trial, history: Sequence[Mapping[str, float]]) -> None:
+    """Reports the epochs of a checkpoint whose worker died before it had told the study of them."""
+    known = patiently(lambda: trial.study.get_trials(deepcopy=False))[trial.number].intermediate_values
+    for row in history:
+        if int(row["epoch"]) not in known:
+            patiently(partial(trial.report, row.get("val/mAP", 0.0), int(row["epoch"])))

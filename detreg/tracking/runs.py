@@ -137,7 +137,10 @@ def start(name: str | None, tags: Mapping[str, str], *, run_id: str | None = Non
 
 def _tag_failure(run_id: str, error: BaseException) -> None:
     """Writes why it failed into the run's tag, where the server still answers."""
-    reason = "; ".join(error.problems) if isinstance(error, DetregError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, Exception):
+        reason = "; ".join(error.problems) if isinstance(error, DetregError) else f"{type(error).__name__}: {error}"
+    else:
+        reason = str(error) or "interrupted"
     try:
         Run(run_id, Path()).set_tags({FAILURE: reason})
     except Exception as second:

@@ -21,7 +21,7 @@ from detreg.errors import StoppedError
 def joined() -> Iterator[None]:
     """Inside, the processes are a group; with one process that is nothing.
 
-    Where one of them fails, all end with its error: the others are told by the end of their connection to it.
+    Where one of them fails, all end with its error: the others are told by the end of their connection to it, or by the launcher's signal.
     """
     if processes.count() == 1:
         yield
@@ -32,10 +32,14 @@ def joined() -> Iterator[None]:
     rank, count, store = processes.rank(), processes.count(), processes.store()
     # MMEngine would ask for a GPU.
     dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=count, store=store, timeout=processes.LONG)
+    processes.tell_pid()
     try:
         yield
+        dist.barrier()  # so that none is gone while another is still at it
     except BaseException as error:
-        own = _lost() if isinstance(error, dist.DistError) or "gloo/transport" in str(error) else error
+        cut = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+        ended = not isinstance(error, Exception) and processes.one_has_died()
+        own = _lost() if cut or ended else error
         first = processes.first_failure(own)
         if first is error:
             raise

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
+from detreg import processes
 from detreg.errors import MemoryExhaustedError, NotFoundError
 from detreg.inference.detections import Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
@@ -104,6 +106,8 @@ def fit(
     finally:
         if epochs.bar is not None:
             epochs.bar.close()
+        if sys.exception() and processes.count() > 1:
+            processes.listen_to_no_signal()  # the launcher's would cut the upload short
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()

@@ -196,8 +196,9 @@ class EpochHook(Hook):
         if better := score > self.best_mAP:
             self.best_mAP, self.best_epoch = score, runner.epoch
         if self.run:
-            self._keep(self.run, runner, better)
+            # In this order, a kill in between repeats the epoch; in the other, its metrics would be lost.
             self.run.log_metrics(values, step=runner.epoch)
+            self._keep(self.run, runner, better)
             loss = values["train/loss"]
             line = f"epoch {runner.epoch}/{runner.max_epochs}  loss {loss:.3f}  mAP {score:.3f}{' (best)' if better else ''}"
             print(f"{line}  {self._left(runner, runner.iter)} left", file=sys.stderr, flush=True)
