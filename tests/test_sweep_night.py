@@ -56,7 +56,8 @@ def command(folder: Path, tiny: Path, databases: tuple[str, str], **options: Any
     """`detreg sweep` in a process group of its own, of which nothing is left afterwards."""
     values = TINY | {"data": tiny, "num_epochs": 3, "storage": databases[0], "heartbeat": 1, "pruner": "median"} | options
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": databases[1], "PYTHONPATH": str(Path(__file__).parents[1])}
+    # Two threads that wait for one another on one core, beside another program, take thirty times as long.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": databases[1], "PYTHONPATH": str(Path(__file__).parents[1])}
     environment = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_EXPERIMENT")}
     words = [sys.executable, "-m", "detreg", "sweep", "yolox", *words, "--json"]
     with (folder / "sweep.log").open("a") as log:
@@ -85,6 +86,12 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
         return []
 
 
+def at_the_brink(databases: tuple[str, str], name: str) -> bool:
+    """Whether one more kill might make a trial of them that is given up, as on a machine too slow for the killer."""
+    groups = studies.lineages(optuna.load_study(study_name=name, storage=studies.storage(databases[0], 1)))
+    return any(len(group) >= studies.MAX_TRIES - 1 and not studies.settled(group) for group in groups)
+
+
 @pytest.mark.timeout(900)
 def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tuple[str, str]) -> None:
     """A worker is killed every six seconds, and after every fourth kill the study's database loses all its connections."""
@@ -92,7 +99,7 @@ def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tup
     with command(tmp_path, tiny, databases, trials=30, workers=3, study="night") as process:
         while process.poll() is None and time.monotonic() < until and "Best: trial" not in (tmp_path / "sweep.log").read_text():
             time.sleep(6)
-            if victims := workers(process):
+            if (victims := workers(process)) and not at_the_brink(databases, "night"):
                 victims[chance.randrange(len(victims))].kill()
                 killed += 1
                 if killed % 4 == 0:
@@ -106,7 +113,8 @@ def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tup
     assert len(groups) == 30 and killed >= 5
     for group in groups:
         assert group[-1].state in (TrialState.COMPLETE, TrialState.PRUNED), studies.failure(group)
-        assert all(trial.state is TrialState.FAIL and trial.params == group[-1].params for trial in group[:-1])
+        for trial in group[:-1]:  # one that was killed at its very start had no parameters yet
+            assert trial.state is TrialState.FAIL and trial.params.items() <= group[-1].params.items(), (trial, group[-1])
     everything = study.get_trials()
     assert not [trial for trial in everything if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
     assert any(len(group) > 1 for group in groups)

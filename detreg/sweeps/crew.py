@@ -65,7 +65,6 @@ class Crew:
         """
         devices = gpus()
         size = min(self.plan.sweep.workers or max(1, len(devices)), self.wanted)
-        threads = max(1, (os.cpu_count() or 1) // size)
         with self._stopped_at_the_end():
             while True:
                 patiently(lambda: studies.repair(self.study, self.plan.sweep.heartbeat))
@@ -77,12 +76,12 @@ class Crew:
                 if not (over or late):
                     for index in range(size):
                         if index not in self._workers:
-                            self._workers[index] = self._hire(index, devices[index % len(devices)] if devices else None, threads)
+                            self._workers[index] = self._hire(index, size, devices[index % len(devices)] if devices else None)
                 time.sleep(1)
 
-    def _hire(self, index: int, gpu: str | None, threads: int) -> BaseProcess:
+    def _hire(self, index: int, size: int, gpu: str | None) -> BaseProcess:
         log = self.folder / f"worker-{index}.txt"
-        arguments = (self.plan, self.study.study_name, self.wanted, self.train, gpu, threads, log)
+        arguments = (self.plan, self.study.study_name, self.wanted, self.train, size, gpu, log)
         process = self.context.Process(target=_work, args=arguments, name=f"worker {index}")
         process.start()
         return process
@@ -129,10 +128,10 @@ def checked(context: ForkServerContext, plan: Plan) -> None:
 # What runs in another process, which alone imports the worker and with it torch.
 
 
-def _work(plan: Plan, study_name: str, wanted: int, train: str, gpu: str | None, threads: int, log: Path) -> None:
+def _work(plan: Plan, study_name: str, wanted: int, train: str, size: int, gpu: str | None, log: Path) -> None:
     from detreg.sweeps import worker
 
-    worker.work(plan, study_name, wanted, getattr(worker, train), gpu, threads, log)
+    worker.work(plan, study_name, wanted, getattr(worker, train), size, gpu, log)
 
 
 def _check(plan: Plan) -> None:

@@ -56,9 +56,9 @@ def check(plan: Plan) -> None:
                 engine.check_fit(job.config, template, job.params, dataset.classes, job.start)
 
 
-def work(plan: Plan, study_name: str, wanted: int, train: Train, gpu: str | None, threads: int, log: Path) -> None:
-    """Takes trials until none is left for this worker; what it prints goes to `log`."""
-    _settle(gpu, threads, log)
+def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu: str | None, log: Path) -> None:
+    """Takes trials until none is left for this worker, one of `size`; what it prints goes to `log`."""
+    _settle(size, gpu, log)
     store = patiently(lambda: studies.storage(plan.storage, plan.sweep.heartbeat))
     sampler, pruner = studies.tools(plan)
     study = patiently(lambda: optuna.load_study(study_name=study_name, storage=store, sampler=sampler, pruner=pruner))
@@ -88,8 +88,8 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, gpu: str | None
             time.sleep(1)
 
 
-def _settle(gpu: str | None, threads: int, log: Path) -> None:
-    """A process of its own: its output, its GPU, its signals."""
+def _settle(size: int, gpu: str | None, log: Path) -> None:
+    """A process of its own: its output, its GPU, its share of the cores (or of OMP_NUM_THREADS), its signals."""
     for stream in (1, 2):
         with log.open("ab") as file:
             os.dup2(file.fileno(), stream)
@@ -97,7 +97,7 @@ def _settle(gpu: str | None, threads: int, log: Path) -> None:
     os.environ.pop("MLFLOW_RUN_ID", None)  # the sweep's own
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    torch.set_num_threads(threads)
+    torch.set_num_threads(max(1, torch.get_num_threads() // size))
     # Loaders' processes are forked, as in any training; by the method of this process they would start without what it has imported.
     multiprocessing.set_start_method("fork", force=True)
     for number in (signal.SIGINT, signal.SIGTERM):
