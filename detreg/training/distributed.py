@@ -30,9 +30,9 @@ def joined() -> Iterator[None]:
     if gpu:
         torch.cuda.set_device(processes.local_rank())
     rank, count, store = processes.rank(), processes.count(), processes.store()
+    processes.tell_pid()  # before the group stands, so that inside it everyone has
     # MMEngine would ask for a GPU.
     dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=count, store=store, timeout=processes.LONG)
-    processes.tell_pid()
     try:
         yield
         dist.barrier()  # so that none is gone while another is still at it
