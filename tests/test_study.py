@@ -91,6 +91,22 @@ def test_a_trial_given_back_is_queued_again_and_one_that_failed_for_a_reason_is_
     assert len(study.trials) == 3 and step(study, 2) == "end" and step(study, 3) == "start"
 
 
+def test_whoever_asks_for_trials_outlives_a_lost_connection(store: studies.Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = begin(store)
+    study.optimize(objective, n_trials=1)
+    get_trials = study.get_trials
+    for ask in (studies.lineages, lambda study: studies.seconds(study, TrialState.COMPLETE)):
+        failures = [studies.StorageInternalError("the connection is gone")]
+
+        def cut(failures: list[Exception] = failures, **values: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return get_trials(**values)
+
+        monkeypatch.setattr(study, "get_trials", cut)
+        assert ask(study) and not failures
+
+
 def test_a_trial_that_always_kills_its_worker_is_given_up(store: studies.Storage) -> None:
     study = begin(store)
     for _ in range(studies.MAX_TRIES):

@@ -103,8 +103,8 @@ def _end(plan: Plan, study: Study, best: FrozenTrial, defaults: FrozenTrial | No
         jobs += [{"does": "train", "seed": seed, **about} for seed in seeds]
     name = f"{plan.name}, best {best.number}, confirm {plan.sweep.confirm}"
     first: studies.First = [({}, {studies.JOB: job}) for job in jobs]
-    store = studies.storage(plan.storage, plan.sweep.heartbeat)
-    end, _ = studies.opened(name, store, study.sampler, studies.pruner("none", 1), first)
+    store = studies.patiently(lambda: studies.storage(plan.storage, plan.sweep.heartbeat))
+    end, _ = studies.patiently(lambda: studies.opened(name, store, study.sampler, studies.pruner("none", 1), first))
     for group in studies.lineages(end):
         if studies.settled(group) and group[-1].state is TrialState.FAIL:  # in an earlier command: this one tries again
             end.enqueue_trial({}, user_attrs={studies.JOB: group[-1].user_attrs[studies.JOB]})

@@ -88,7 +88,7 @@ class Crew:
 
     def _watch(self) -> bool:
         """Takes those that have ended off the list; whether any is left. Counts deaths."""
-        groups = patiently(lambda: studies.lineages(self.study))
+        groups = studies.lineages(self.study)
         done = sum(studies.settled(group) + len(group[-1].intermediate_values) for group in groups)
         if done > self._done:
             self._done, self._deaths = done, 0

@@ -8,7 +8,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.study import patiently
 
 
 class Progress:
@@ -19,11 +18,11 @@ class Progress:
         self.plan = plan
         self.wanted = wanted
         self.begun = time.monotonic()
-        self.told = {trial.number for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()}
+        self.told = {trial.number for trial in studies.trials(study) if trial.state.is_finished()}
 
     def __call__(self) -> None:
         """Tells what has ended since."""
-        groups = patiently(lambda: studies.lineages(self.study))[: self.wanted]
+        groups = studies.lineages(self.study)[: self.wanted]
         fresh = [(group, trial) for group in groups for trial in group if trial.state.is_finished() and trial.number not in self.told]
         for group, trial in fresh:
             self.told.add(trial.number)

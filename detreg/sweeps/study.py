@@ -170,10 +170,15 @@ def wait_until(there: Callable[[], bool]) -> None:
         time.sleep(0.5)
 
 
+def trials(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """The trials (of these states), patiently: whoever asks, a connection that is lost meanwhile ends no sweep."""
+    return patiently(lambda: study.get_trials(deepcopy=False, states=states or None))
+
+
 def lineages(study: Study) -> list[list[FrozenTrial]]:
     """Each trial with its retries, in the order of their numbers, without those that were one too many."""
     found: dict[int, list[FrozenTrial]] = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials(study):
         if EXCESS not in trial.user_attrs:
             root = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
             found.setdefault(trial.number if root is None else root, []).append(trial)
@@ -229,7 +234,7 @@ def repair(study: Study, heartbeat: int) -> None:
 
 def seconds(study: Study, *states: TrialState) -> float:
     """The median time that trials of these states took; 0 where there are none."""
-    durations = [trial.duration for trial in study.get_trials(deepcopy=False, states=states)]
+    durations = [trial.duration for trial in trials(study, *states)]
     taken = [duration.total_seconds() for duration in durations if duration is not None]
     return statistics.median(taken) if taken else 0.0
 

@@ -224,7 +224,7 @@ def _log_best(run: runs.Run, fitted: engine.Fitted) -> None:
 
 def _report(trial: Trial, history: Sequence[Mapping[str, float]]) -> None:
     """Reports the epochs of a checkpoint whose worker died before it had told the study of them."""
-    known = patiently(lambda: trial.study.get_trials(deepcopy=False))[trial.number].intermediate_values
+    known = studies.trials(trial.study)[trial.number].intermediate_values
     for row in history:
         if int(row["epoch"]) not in known:
             patiently(partial(trial.report, row.get("val/mAP", 0.0), int(row["epoch"])))
