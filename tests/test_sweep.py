@@ -140,6 +140,29 @@ def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
     assert again.intermediate_values == {entry.step: entry.value for entry in dead + goes_on}
 
 
+def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
+    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(tiny, tmp_path).started(parent, None)
+    study, report = opened(plan), optuna.Trial.report
+
+    def late(trial: optuna.Trial, value: float, step: int) -> None:
+        study.tell(trial.number, state=TrialState.FAIL)  # as another process does that misses its heartbeats
+        report(trial, value, step)
+
+    with monkeypatch.context() as patch, pytest.raises(studies.TakenOverError):
+        patch.setattr(optuna.Trial, "report", late)
+        optimise(study, plan, dataset)
+    assert studies.lost(studies.lineages(study)[0])
+    studies.repair(study, 1)
+    optimise(study, plan, dataset)
+    again, client = study.trials[-1], MlflowClient()
+    late_run, goes_on = (client.get_run(eid) for eid in again.user_attrs[studies.RUNS])
+    assert late_run.info.status == "KILLED" and "silent for four heartbeats" in late_run.data.tags[runs.FAILURE]
+    assert goes_on.info.status == "FINISHED" and goes_on.data.tags[runs.START].startswith("Resumes run")
+    assert again.state is TrialState.COMPLETE and list(again.intermediate_values) == [1, 2]
+
+
 def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

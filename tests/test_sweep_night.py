@@ -94,13 +94,20 @@ def at_the_brink(databases: tuple[str, str], name: str) -> bool:
 
 @pytest.mark.timeout(900)
 def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tuple[str, str]) -> None:
-    """A worker is killed every six seconds, and after every fourth kill the study's database loses all its connections."""
+    """Every six seconds a worker is killed, or stands still until it is taken for dead; now and then all connections are cut."""
     chance, killed, until = random.Random(0), 0, time.monotonic() + KILLING
     with command(tmp_path, tiny, databases, trials=30, workers=3, study="night") as process:
         while process.poll() is None and time.monotonic() < until and "Best: trial" not in (tmp_path / "sweep.log").read_text():
             time.sleep(6)
             if (victims := workers(process)) and not at_the_brink(databases, "night"):
-                victims[chance.randrange(len(victims))].kill()
+                victim = victims[chance.randrange(len(victims))]
+                with suppress(psutil.NoSuchProcess):  # it has just ended
+                    if killed % 4 == 2:
+                        victim.suspend()
+                        time.sleep(6)  # longer than four heartbeats
+                        victim.resume()
+                    else:
+                        victim.kill()
                 killed += 1
                 if killed % 4 == 0:
                     disconnect(databases[0])
@@ -191,7 +198,8 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
     assert len(groups) == 4 and again and not runs_of(client, parent, "RUNNING")
     for group in again:
         dead = group[-1].user_attrs[studies.RUNS][:-1]
-        assert all(client.get_run(eid).info.status == "KILLED" for eid in dead)
+        ended = [client.get_run(eid) for eid in dead]
+        assert all(run.info.status == "KILLED" for run in ended), [(run.info.status, run.data.tags) for run in ended]
         assert len(group[-1].intermediate_values) == 10
     continued = [client.get_run(group[-1].user_attrs[studies.RUNS][-1]) for group in again]
     assert any(run.data.tags[runs.START].startswith("Resumes run") for run in continued)

@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -252,15 +252,24 @@ def too_late(study: Study, plan: Plan) -> bool:
     return overdue(study, plan, seconds(study, TrialState.COMPLETE, TrialState.PRUNED))
 
 
+class TakenOverError(BaseException):
+    """The trial is another's by now. No Exception: neither it nor its run has failed, and no more is to be told of it here."""
+
+
 T = TypeVar("T")
 
 
 def patiently(call: Callable[[], T], pause: float = 1.0) -> T:
-    """What `call` returns, tried again while a database or the tracking server is away, for up to half an hour."""
+    """What `call` returns, tried again while a database or the tracking server is away, for up to half an hour.
+
+    Raises TakenOverError where it tells of a trial that was taken for dead.
+    """
     until = time.monotonic() + PATIENCE
     while True:
         try:
             return call()
+        except UpdateFinishedTrialError as error:
+            raise TakenOverError("its worker was silent for four heartbeats; the sweep goes on from this trial's checkpoint") from error
         except (SQLAlchemyError, StorageInternalError, UnreachableError):
             if time.monotonic() > until:
                 raise

@@ -19,7 +19,6 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from detreg import pipeline, templates
@@ -29,7 +28,7 @@ from detreg.errors import DetregError, DiskError, UnreachableError
 from detreg.params import build
 from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.study import BEGUN, DEFAULTS, EXCESS, FAILURE, JOB, PUBLISHED, RUNS, patiently
+from detreg.sweeps.study import BEGUN, DEFAULTS, EXCESS, FAILURE, JOB, PUBLISHED, RUNS, TakenOverError, patiently
 from detreg.templates.template import CommonParams, RunOptions, Template
 from detreg.tracking import runs
 from detreg.training import engine
@@ -66,12 +65,12 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu:
 
     def objective(trial: Trial) -> float:
         if studies.one_too_many(study, trial.number, wanted):
-            trial.set_user_attr(EXCESS, True)
+            patiently(lambda: trial.set_user_attr(EXCESS, True))
             raise RuntimeError("one too many")
-        trial.set_user_attr(BEGUN, trial.number)
+        patiently(lambda: trial.set_user_attr(BEGUN, trial.number))
         return _told(plan, dataset, trial, train)
 
-    while True:
+    while signal.getsignal(signal.SIGTERM) is _stop:  # which a stop sets aside, should a failure hide it
         patiently(lambda: runs.find(plan.parent))
         following = patiently(lambda: studies.step(study, wanted))
         if following == "end" or studies.too_late(study, plan):
@@ -83,7 +82,7 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu:
             study.optimize(objective, n_trials=1, catch=(Exception,))
         except KeyboardInterrupt:  # optuna has failed the trial; whoever repairs the study queues it again
             return
-        except Exception as error:  # the database went away, or the trial was taken over: its heartbeats say the rest
+        except (Exception, TakenOverError) as error:  # or the database went away: the trial's heartbeats say the rest
             print(f"the study could not be told: {runs.one_line(error)}", file=sys.stderr, flush=True)
             time.sleep(1)
 
@@ -128,8 +127,6 @@ def _told(plan: Plan, dataset: Dataset, trial: Trial, train: Train) -> float:
         raise
     except Exception as error:
         print(f"trial {trial.number}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, UpdateFinishedTrialError) or isinstance(error.__cause__, UpdateFinishedTrialError):
-            raise
         if not isinstance(error, NOT_THE_TRIALS):
             reason = "; ".join(error.problems) if isinstance(error, DetregError) else f"{type(error).__name__}: {error}"
             patiently(lambda: trial.set_user_attr(FAILURE, reason[:1000]))
@@ -141,7 +138,7 @@ def _told(plan: Plan, dataset: Dataset, trial: Trial, train: Train) -> float:
 
 def search(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     """A trial of the search: its best val mAP. The defaults are not pruned, since all others are compared with them."""
-    template, params = plan.chosen(trial)
+    template, params = patiently(lambda: plan.chosen(trial))
     defaults = DEFAULTS in trial.user_attrs
     name = f"trial {trial.number}" + (", defaults" if defaults else "")
     return trained(plan, dataset, trial, template, params, plan.options, name, prune=not defaults)
