@@ -87,8 +87,12 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def at_the_brink(databases: tuple[str, str], name: str) -> bool:
-    """Whether one more kill might make a trial of them that is given up, as on a machine too slow for the killer."""
-    groups = studies.lineages(optuna.load_study(study_name=name, storage=studies.storage(databases[0], 1)))
+    """Whether a kill would prove nothing: before the study is there, or where it may be the last try of a trial, on a slow machine."""
+    try:
+        study = optuna.load_study(study_name=name, storage=studies.storage(databases[0], 1))
+    except KeyError:  # the process that is there is no worker yet, but the check of the weights
+        return True
+    groups = studies.lineages(study)
     return any(len(group) >= studies.MAX_TRIES - 1 and not studies.settled(group) for group in groups)
 
 
