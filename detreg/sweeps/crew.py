@@ -68,8 +68,8 @@ class Crew:
         with self._stopped_at_the_end():
             while True:
                 patiently(lambda: studies.repair(self.study, self.plan.sweep.heartbeat))
-                over = patiently(lambda: studies.step(self.study, self.wanted)) == "end"
-                late = not over and patiently(lambda: studies.too_late(self.study, self.plan))
+                over = studies.step(self.study, self.wanted) == "end"
+                late = not over and studies.too_late(self.study, self.plan)
                 progress()  # after that question, so that the last trial is told, too
                 if not self._watch() and (over or late):
                     return

@@ -72,7 +72,7 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu:
 
     while signal.getsignal(signal.SIGTERM) is _stop:  # which a stop sets aside, should a failure hide it
         patiently(lambda: runs.find(plan.parent))
-        following = patiently(lambda: studies.step(study, wanted))
+        following = studies.step(study, wanted)
         if following == "end" or studies.too_late(study, plan):
             return
         if following == "wait":
