@@ -49,7 +49,7 @@ def untrained(files: list[Path]) -> Callable[..., Fitted]:
         pipeline.record(active, job)
         history: list[dict[str, float]] = []
         for epoch in range(1, EPOCHS + 1):
-            mAP = 0.5 * (1 - 0.8**epoch) * min(1.0, job.params.per_item_lrate * 1000)
+            mAP = 0.5 * (1 - 0.8**epoch) * min(1.0, job.params.learning_rate / job.params.batch_size * 1000)
             history.append({"epoch": float(epoch), "val/mAP": mAP})
             active.log_metrics(dict.fromkeys(METRICS, mAP) | {"val/mAP": mAP}, step=epoch)
             for path in files:

@@ -23,6 +23,8 @@ ImageSize = tuple[int, ...]
 """One integer (the smaller side) or two (width, height), in pixels."""
 
 NONE = "none"
+AUTO = "auto"
+"""The text of a value that is left to the template: None in Python until `Template.resolve` has found the number."""
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _KINDS = {"int": "an integer", "float": "a number", "size": "one integer or two (width,height), each", "numbers": "1 to 8 numbers, each"}
 _TOLERANCE = 1e-8  # optuna suggests 0.6000000000000001, and people type 0.7 for seven steps of 0.1
@@ -41,6 +43,10 @@ class Param:
     step: float | None = None
     choices: tuple[str, ...] | None = None
     optional: bool = False
+    empty: str = NONE
+    """The word for None where the value is optional: `none`, or `auto` where the template finds a value."""
+    also: tuple[int, ...] = ()
+    """Numbers off the grid of `step` that are taken too, such as a published size."""
     search: str | None = None
     """What a sweep searches of it unless told otherwise, written as in `space` (detreg/sweeps/space.py); None leaves it at its value."""
     name: str = ""
@@ -54,17 +60,20 @@ class Param:
             value = os.fspath(value)
         if isinstance(value, str):
             value = value.strip()
-        if value is None or (isinstance(value, str) and value.lower() == NONE):
-            if self.optional:
-                return None
+        word = NONE if value is None else str(value).lower()
+        if self.optional and (value is None or word == self.empty):
+            return None
+        if word == NONE:
+            # In Python, None stands for the choice `none`; in text, None and NONE do.
             if not (self.choices and NONE in self.choices):
                 raise ValueError(f"{self.domain}, not empty")
-        return _READERS[self.type](self, NONE if value is None else value)
+            value = NONE
+        return _READERS[self.type](self, value)
 
     def text(self, value: Any) -> str:
         """The text form of a typed value; `parse` gives the value back."""
         if value is None:
-            return NONE
+            return self.empty
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, tuple):
@@ -83,12 +92,16 @@ class Param:
         else:
             words = _KINDS[self.type] + f" from {_number_text(self.minimum)} to {_number_text(self.maximum)}"
             words += f" in steps of {_number_text(self.step)}" if self.step and self.step != 1 else ""
-        return f"{NONE}, or {words}" if self.optional else words
+            words += "".join(f", or {_number_text(value)}" for value in self.also)
+        return f"{self.empty}, or {words}" if self.optional else words
 
     def as_json(self) -> dict[str, Any]:
         """What `detreg templates --json` prints of it; null where a key does not apply."""
         keys = ("name", "type", "default", "minimum", "maximum", "step", "choices", "help")
-        return {key: getattr(self, key) for key in keys}
+        values = {key: getattr(self, key) for key in keys}
+        if self.default is None and self.empty == AUTO:
+            values["default"] = AUTO
+        return values
 
 
 def _number_text(value: Any) -> str:
@@ -111,6 +124,8 @@ def _number(param: Param, value: Any) -> float:
         or (param.maximum is not None and number > param.maximum)
     ):
         raise ValueError(f"{param.domain}, not {value}")
+    if number in param.also:
+        return number
     if param.step and param.minimum is not None:
         steps = (number - param.minimum) / param.step
         if abs(steps - round(steps)) > _TOLERANCE:
@@ -192,6 +207,11 @@ def number(default: float, minimum: float, maximum: float, step: float | None = 
     return _declare(Param("float", default, help, minimum, maximum, step, search=search))
 
 
+def number_or_auto(minimum: float, maximum: float, *, search: str | None = None, help: str) -> Any:
+    """Declares a float field whose default, `auto`, is found by the template; None in Python until then."""
+    return _declare(Param("float", None, help, minimum, maximum, optional=True, empty=AUTO, search=search))
+
+
 def boolean(default: bool, *, search: str | None = None, help: str) -> Any:
     """Declares a bool field."""
     return _declare(Param("bool", default, help, search=search))
@@ -202,10 +222,10 @@ def choice(default: str, *choices: str, help: str) -> Any:
     return _declare(Param("choice", default, help, choices=choices if default in choices else (default, *choices)))
 
 
-def size(default: int | None, *, help: str) -> Any:
-    """Declares an image size, one integer or two; None makes it optional."""
+def size(default: int | None, *, also: tuple[int, ...] = (), help: str) -> Any:
+    """Declares an image size, one integer or two; None makes it optional. `also` names sizes off the grid of 32 pixels."""
     value = None if default is None else (default,)
-    return _declare(Param("size", value, help, 64, 2048, 32, optional=default is None))
+    return _declare(Param("size", value, help, 64, 2048, 32, optional=default is None, also=also))
 
 
 def numbers(default: tuple[float, ...], minimum: float, maximum: float, *, help: str) -> Any:

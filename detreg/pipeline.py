@@ -1,9 +1,10 @@
 """The story: one model, from data to a registered version."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
@@ -37,12 +38,20 @@ class Job:
     dataset: Dataset
     start: "Start"
     config: "Config"
+    auto: Mapping[str, str] = field(default_factory=dict)
+    """The text of what was given as `auto`, by name; `params` has it too."""
+    warning: str = ""
+    """What the user should know of the data with these params."""
 
     @property
     def tags(self) -> dict[str, str]:
         """The tags of its run."""
         tags = {runs.TEMPLATE: self.template.name, runs.DIGEST: self.dataset.digest, runs.START: self.start.sentence}
-        return tags | ({runs.PARENT: self.start.parent} if self.start.parent else {})
+        if self.start.parent:
+            tags[runs.PARENT] = self.start.parent
+        if self.warning:
+            tags[runs.WARNING] = self.warning
+        return tags
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -54,6 +63,7 @@ class Job:
             "detreg_version": __version__,
             "hyperparameters": plain(self.params),
             "options": plain(self.options),
+            "backbone_is_filled": self.start.backbone_is_filled,
         }
 
 
@@ -127,12 +137,20 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traine
 
 def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Job:
     """The start's weights are read and the configuration is composed. Raises the errors of both."""
-    from detreg.training.compose import compose
+    from detreg.training.compose import compose, small_image_warning
     from detreg.training.weights import resolve
 
-    start = resolve(template, params, dataset)
+    resolved = template.resolve(params)
+    found = {name: text for name, text in texts(resolved).items() if texts(params)[name] != text}
+    for name, text in found.items():
+        print(f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True)
+    start = resolve(template, resolved, dataset)
     print(start.sentence, flush=True)
-    return Job(template, params, options, dataset, start, compose(template, params, dataset, options))
+    warning = small_image_warning(resolved, dataset)
+    if warning:
+        print(f"Warning: {warning}", file=sys.stderr, flush=True)
+    config = compose(template, resolved, dataset, options, start.backbone_is_filled)
+    return Job(template, resolved, options, dataset, start, config, found, warning)
 
 
 def help_first(job: Job) -> None:
@@ -161,7 +179,8 @@ def publish_run(eid: str, template: Template, params: CommonParams, options: Run
     from detreg.training.weights import Start
 
     sentence = runs.find(eid).data.tags.get(runs.START, "")
-    job = Job(template, params, options, dataset, Start(sentence), compose(template, params, dataset, options))
+    resolved = template.resolve(params)
+    job = Job(template, resolved, options, dataset, Start(sentence), compose(template, resolved, dataset, options))
     with runs.start(None, {}, run_id=eid) as active:
         return publish(active, job, fitted(eid, active.folder), again=True)
 
@@ -179,6 +198,8 @@ def record(active: Run, job: Job) -> None:
     from detreg.training.weights import PARAMS_FILE
 
     active.log_params(texts(job.params) | texts(job.options))
+    # `mlflow run` has logged the word `auto` before this process began, and MLflow takes no second value.
+    active.log_params({f"{name}.resolved": text for name, text in job.auto.items()})
     active.log_dataset(job.dataset)
     active.log_text(json.dumps(job.facts, indent=2), PARAMS_FILE)
     parts = job.config.to_dict().items()

@@ -94,7 +94,7 @@ def one_has_died() -> bool:
 def first_failure(error: BaseException) -> BaseException:
     """The error that came first in any process, which may have brought about this process's `error`.
 
-    That is `error` itself where it is the same as the first, such as a loss that is no number, with what this process knows about it.
+    That is `error` itself where it is the same as the first, such as a loss that is NaN, with what this process knows about it.
     Signals are ignored from here on.
     """
     listen_to_no_signal()

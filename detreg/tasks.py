@@ -116,7 +116,7 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
     from detreg.training.engine import build_network, predict
     from detreg.training.weights import checkpoint_of
 
-    params = build(template.params, values)
+    params = template.resolve(build(template.params, values))
     checkpoint = checkpoint_of(template, params)
     source = next(f"{name}={value}" for name, value in params.sources.items() if name != "continue_from_eid")
     if not checkpoint.classes:

@@ -74,7 +74,7 @@ def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     dataset = load(tiny)
     params, options = settings(TEMPLATES["yolox"], TINY)
-    config = compose(TEMPLATES["yolox"], params, dataset, options)
+    config = compose(TEMPLATES["yolox"], TEMPLATES["yolox"].resolve(params), dataset, options)
     state = build_network(config.model, None).state_dict()
     torch.manual_seed(0)
     for key, value in state.items():  # milder than `dense`, so that it can be trained too

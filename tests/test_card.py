@@ -15,8 +15,8 @@ from detreg.inference.preprocessing import Preprocessing
 CARDS = [
     CARD,
     replace(CARD, eid=None, dataset_digest=None, classes=("Ümlaut",)),
-    replace(CARD, preprocessing=Preprocessing((800, 512), False, 1.5, 0, pad_divisor=1)),
-    replace(CARD, preprocessing=Preprocessing((800,), True, 1.7, 0)),
+    replace(CARD, preprocessing=Preprocessing((800, 512), False, 1.5, (124, 116, 104), pad_divisor=1)),
+    replace(CARD, preprocessing=Preprocessing((800,), True, 1.7, (124, 116, 104), smallest_input=64)),
 ]
 
 
@@ -32,27 +32,56 @@ def test_the_file_carries_it(tmp_path: Path) -> None:
 
 def test_it_says_in_words_how_the_file_is_used() -> None:
     letterbox, _, exact, free = (json.loads(card.to_json())["usage"] for card in CARDS)
-    assert letterbox["before"].endswith("Pad right and below with grey level 114 to 64 x 64 pixels.")
+    assert letterbox["before"].endswith("Pad right and below with the pixel (114, 114, 114) to 64 x 64 pixels.")
     assert exact["before"].startswith("Resize (bilinear) to exactly 800 x 512 pixels.")
     assert "longer side is at most 1360 and the shorter at most 800 pixels" in free["before"]
-    assert free["before"].endswith("Pad right and below with grey level 0 until both sides divide by 32.")
+    padded = "Pad right and below with the pixel (124, 116, 104) until both sides have at least 64 pixels and divide by 32."
+    assert free["before"].endswith(padded)
     assert set(letterbox) == {"before", "inputs", "outputs", "after"}
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"format": 2}, "format 2, this detreg reads format 1: update detreg"),
+        ({"format": 3}, "format 3, this detreg reads formats 1 to 2: update detreg"),
         ({"classes": ...}, "lacks classes"),
         ({"template": ..., "preprocessing": ...}, "lacks template, preprocessing"),
         ({"preprocessing": {"image_size": [64]}}, "preprocessing or classes cannot be read"),
-        ({"preprocessing": {"image_size": [64, 64], "keep_aspect_ratio": True, "max_aspect_ratio": 1, "pad_value": 0}}, "exact size"),
+        (
+            {"preprocessing": {"image_size": [64, 64], "keep_aspect_ratio": True, "max_aspect_ratio": 1, "pad_value": [0, 0, 0]}},
+            "exact size",
+        ),
+        ({"preprocessing": {"image_size": [64], "keep_aspect_ratio": True, "max_aspect_ratio": 1, "pad_value": 0}}, "cannot be read"),
     ],
 )
 def test_an_unreadable_card_says_what_to_do(change: dict[str, object], problem: str) -> None:
     values = {key: value for key, value in (json.loads(CARD.to_json()) | change).items() if value is not ...}
     with pytest.raises(DataError, match=problem):
         Card.from_json(json.dumps(values))
+
+
+FORMAT_1 = {
+    "template": "yolox",
+    "classes": ["boat", "buoy"],
+    "preprocessing": {"image_size": [64], "keep_aspect_ratio": True, "max_aspect_ratio": 1.0, "pad_value": 114, "pad_divisor": 32},
+    "normalisation": {"mean": [0, 0, 0], "std": [1, 1, 1], "channels": "bgr"},
+    "hyperparameters": {"image_size": [64]},
+    "eid": None,
+    "dataset_digest": None,
+    "score_threshold": 0.25,
+    "detreg_version": "0.1.0",
+    "format": 1,
+    "usage": {"before": "..."},
+}
+"""As detreg wrote it until it padded each channel with a level of its own."""
+
+
+def test_a_card_of_format_1_is_still_read() -> None:
+    card = Card.from_json(json.dumps(FORMAT_1))
+    assert card.preprocessing == Preprocessing((64,), True, 1.0, (114, 114, 114), 32)
+    assert card.normalization == FORMAT_1["normalisation"]
+    assert (card.format, card.classes, card.score_threshold) == (2, ("boat", "buoy"), 0.25)
+    assert Card.from_json(card.to_json()) == card
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1]"])

@@ -23,6 +23,7 @@ from detreg.training.components import (
     CocoScores,
     Draw,
     EpochSampler,
+    PadToCanvas,
     PlainEpochsHook,
     RandomMixedSize,
     RandomSize,
@@ -118,7 +119,7 @@ def test_pictures_do_not_depend_on_the_processes_that_load_them(tiny: Path, temp
     for workers, batch_size in ((0, 4), (3, 1)):
         chosen = find(template)
         params, options = settings(chosen, values | {"num_workers": workers, "batch_size": batch_size})
-        config = compose(chosen, params, load(tiny), options)
+        config = compose(chosen, chosen.resolve(params), load(tiny), options)
         batches = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches.sampler.set_epoch(1)
         random.seed(workers)
@@ -142,7 +143,7 @@ def picture(width: int, height: int) -> dict[str, Any]:
 
 def sized(lower: tuple[int, ...], upper: tuple[int, ...], cls: type[RandomSize] = RandomSize, **sizes: Any) -> RandomSize:
     """The transform, of pictures that keep their ratio."""
-    usual = {"image_size": lower, "keep_aspect_ratio": len(lower) == 1, "max_aspect_ratio": 1.5, "pad_value": 0, "pad_divisor": 32}
+    usual = {"image_size": lower, "keep_aspect_ratio": len(lower) == 1, "max_aspect_ratio": 1.5, "pad_value": (0, 0, 0)}
     return cls(lower, upper, usual | sizes)
 
 
@@ -170,18 +171,47 @@ def test_the_longer_side_is_limited_at_every_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lower", "upper", "size"), [((96,), (192,), (300, 80)), ((96,), (192,), (80, 90)), ((96, 96), (192, 192), (95, 95))]
+    ("lower", "upper", "size", "kept"),
+    [
+        ((96,), (192,), (80, 90), (80, 90)),
+        ((96, 96), (192, 192), (95, 95), (95, 95)),
+        ((96,), (192,), (300, 80), (120, 32)),  # the longer side is at most 1.5 times the smaller
+        ((96, 96), (192, 192), (95, 20), (30, 6)),
+    ],
 )
-def test_a_picture_smaller_than_the_lower_limit_keeps_its_size(
-    lower: tuple[int, ...], upper: tuple[int, ...], size: tuple[int, int]
+def test_an_image_smaller_than_the_lower_limit_keeps_its_size_within_max_aspect_ratio(
+    lower: tuple[int, ...], upper: tuple[int, ...], size: tuple[int, int], kept: tuple[int, int]
 ) -> None:
     result = sized(lower, upper)(picture(*size))
-    assert result["img"].shape[:2] == size[::-1]
-    assert result["gt_bboxes"].tensor.tolist() == [[0.0, 0.0, size[0] / 2, size[1]]]
+    assert result["img"].shape[:2] == kept[::-1]
+    assert result["gt_bboxes"].tensor[0].tolist() == pytest.approx([0.0, 0.0, kept[0] / 2, kept[1]])
 
 
-def test_a_part_of_a_large_picture_is_not_small() -> None:
+def test_a_part_of_a_large_image_is_not_small() -> None:
     assert sized((96,), (96,))({**picture(40, 40), "ori_shape": (300, 300)})["img"].shape[:2] == (96, 96)
+
+
+@pytest.mark.parametrize(("keep", "size"), [(True, (120, 60)), (False, (80, 80))])
+def test_what_was_made_of_a_small_image_has_the_size_of_the_image(keep: bool, size: tuple[int, int]) -> None:
+    """SSD expands and crops an image before it is resized."""
+    for made in (picture(320, 160), picture(20, 10)):
+        resize = sized((96,), (192,), keep_aspect_ratio=keep)
+        assert resize({**made, "ori_shape": (80, 80)})["img"].shape[1::-1] == size
+
+
+def test_a_small_image_is_enlarged_to_what_the_network_can_take() -> None:
+    assert sized((96,), (192,), smallest_input=64)(picture(40, 32))["img"].shape[1::-1] == (80, 64)
+
+
+def test_padding_has_three_levels_and_the_canvas_that_is_served() -> None:
+    sizes = {"image_size": (64,), "keep_aspect_ratio": True, "max_aspect_ratio": 2.0, "smallest_input": 70}
+    sizes |= {"pad_value": (1, 2, 3), "pad_divisor": 16}
+    result = PadToCanvas(sizes, fixed=True)(picture(100, 64))
+    assert result["img"].shape[:2] == result["img_shape"] == result["pad_shape"] == (80, 112)
+    assert (result["img"][64:] == (3, 2, 1)).all() and (result["img"][:, 100:] == (3, 2, 1)).all()  # blue first
+    fixed = sizes | {"max_aspect_ratio": 1.0, "image_size": (96,)}
+    assert PadToCanvas(fixed, fixed=True)(picture(90, 64))["img"].shape[:2] == (96, 96)
+    assert PadToCanvas(fixed, fixed=False)(picture(90, 64))["img"].shape[:2] == (80, 96)
 
 
 def test_one_side_over_its_limit_is_not_small() -> None:

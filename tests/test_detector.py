@@ -20,12 +20,12 @@ from detreg.inference.detector import Detector
 from detreg.inference.drawing import draw
 from detreg.inference.preprocessing import Preprocessing
 
-LETTERBOX = Preprocessing(image_size=(64,), keep_aspect_ratio=True, max_aspect_ratio=1.0, pad_value=114)
+LETTERBOX = Preprocessing(image_size=(64,), keep_aspect_ratio=True, max_aspect_ratio=1.0, pad_value=(114, 114, 114))
 CARD = Card(
     template="yolox",
     classes=("boat", "buoy"),
     preprocessing=LETTERBOX,
-    normalisation={"mean": [0, 0, 0], "std": [1, 1, 1], "channels": "bgr"},
+    normalization={"mean": [0, 0, 0], "std": [1, 1, 1], "channels": "bgr"},
     hyperparameters={"image_size": [64], "per_item_lrate": 0.001, "load_from": None},
     eid="0" * 32,
     dataset_digest="abc",
@@ -132,7 +132,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
 def test_sizes_are_those_of_mmcv(
     size: int, aspect: float, original: tuple[int, int], resized: tuple[int, int], canvas: tuple[int, int]
 ) -> None:
-    preprocessing = Preprocessing((size,), True, aspect, 0)
+    preprocessing = Preprocessing((size,), True, aspect, (0, 0, 0))
     assert preprocessing.resized(*original) == resized
     assert preprocessing.canvas(*resized) == canvas
     assert preprocessing.fixed_canvas == (canvas if aspect == 1.0 else None)
@@ -140,18 +140,18 @@ def test_sizes_are_those_of_mmcv(
 
 @pytest.mark.parametrize(("image_size", "exact"), [((320,), (320, 320)), ((800, 512), (800, 512))])
 def test_without_aspect_ratio_every_picture_gets_one_size(image_size: tuple[int, ...], exact: tuple[int, int]) -> None:
-    preprocessing = Preprocessing(image_size, False, 1.5, 0)
+    preprocessing = Preprocessing(image_size, False, 1.5, (0, 0, 0))
     assert preprocessing.resized(77, 1234) == preprocessing.exact_size == preprocessing.fixed_canvas == exact
     assert preprocessing.prepare(picture(77, 200, (0, 0, 1, 1))).pixels.shape == (exact[1], exact[0], 3)
 
 
 def test_limits_do_not_lose_a_pixel_to_floating_point() -> None:
-    assert Preprocessing((800,), True, 1.7, 0).limits == (1360, 800)
+    assert Preprocessing((800,), True, 1.7, (0, 0, 0)).limits == (1360, 800)
 
 
 def test_impossible_preprocessing_is_refused_with_every_reason() -> None:
     with pytest.raises(UsageError) as refused:
-        Preprocessing((800, 512), True, 0.5, 300, 0)
+        Preprocessing((800, 512), True, 0.5, (300, 0, 0), 0)
     assert [problem.split()[0] for problem in refused.value.problems] == [
         "image_size=(800,",
         "max_aspect_ratio",
@@ -179,7 +179,7 @@ def test_boxes_come_back_in_the_pictures_own_pixels(detector: Detector) -> None:
 
 
 def test_boxes_are_clipped_to_the_picture(detector: Detector) -> None:
-    dark_pad = replace(CARD.preprocessing, pad_value=255)  # the padding is the brightest region, so the box reaches into it
+    dark_pad = replace(CARD.preprocessing, pad_value=(255, 255, 255))  # the padding is the brightest region, so the box reaches into it
     found = Detector(detector.session, replace(CARD, preprocessing=dark_pad))(picture(128, 96, (32, 16, 64, 48)))
     assert found.boxes[0].tolist() == [0, pytest.approx(16, abs=2), 128, 96]
 

@@ -21,29 +21,27 @@ COMMON = {
     "pretrained_weights": "coco",
     "frozen_stages": 0,
 }
-RETINA = {"image_size": (512,), "batch_size": 8, "num_epochs": 50, "per_item_lrate": 0.000625}
+RETINA = {"image_size": (512,), "batch_size": 8, "num_epochs": 50}
 # Nobody has published COCO weights for the Inception networks, so `coco` could only fail.
 RETINA |= {"anchor_ratios": (0.5, 1.0, 2.0), "use_focal_loss": True, "use_perclass_regression": False, "pretrained_weights": "imagenet"}
 # The names and defaults that are promised; everything optional is empty by default.
 PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "yolox": (
         ("MMDetection_YOLOX", "MMDetection_YoloX"),
-        {"image_size": (640,), "batch_size": 8, "num_epochs": 50, "per_item_lrate": 0.00015625}
-        | {"max_aspect_ratio": 1.0, "base_model": "yolox_s"},
+        {"image_size": (640,), "batch_size": 8, "num_epochs": 50} | {"max_aspect_ratio": 1.0, "base_model": "yolox_s"},
     ),
     "yolof": (
         ("MMDetection_YOLOF", "MMDetection_YoloF"),
-        {"image_size": (512,), "batch_size": 16, "num_epochs": 100, "per_item_lrate": 0.001875}
+        {"image_size": (512,), "batch_size": 16, "num_epochs": 100}
         | {"frozen_stages": 1, "anchor_ratios": (1.0,), "base_model": "resnet50"},
     ),
     "ssd": (
         ("MMDetection_SSD",),
-        {"image_size": (320,), "batch_size": 24, "num_epochs": 120, "per_item_lrate": 0.000078125}
-        | {"keep_aspect_ratio": False, "base_model": "ssdlite_mobilenetv2"},
+        {"image_size": (320,), "batch_size": 24, "num_epochs": 120} | {"keep_aspect_ratio": False, "base_model": "ssdlite_mobilenetv2"},
     ),
     "faster_rcnn": (
         ("MMDetection_FasterRCNN",),
-        {"image_size": (800,), "batch_size": 2, "num_epochs": 12, "per_item_lrate": 0.00125}
+        {"image_size": (800,), "batch_size": 2, "num_epochs": 12}
         | {"max_aspect_ratio": 1.7, "frozen_stages": 1, "use_perclass_regression": True, "anchor_ratios": (0.5, 1.0, 2.0)}
         | {"base_model": "resnet50"},
     ),
@@ -55,6 +53,16 @@ PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
 }
 MSC10_BASE_MODELS = ("inception_v4", "inception_v2", "resnet50", "resnet101", "mobilenetv2_100", "efficientnet_b0", "convnext_tiny")
+RATES = {
+    "yolox": 0.00015625,
+    "yolof": 0.001875,
+    "ssd": 0.000078125,
+    "faster_rcnn": 0.00125,
+    "inception_v4": 0.000625,
+    "inception_v2": 0.000625,
+    "msc10": 0.000625,
+}
+"""What per_item_lrate=auto is for the default base models."""
 BASE_MODELS = {
     "yolox": ("yolox_nano", "yolox_tiny", "yolox_s", "yolox_m", "yolox_l", "yolox_x"),
     "yolof": ("resnet50",),
@@ -169,6 +177,40 @@ def test_the_promised_names_and_defaults(template: Template) -> None:
     assert {name: getattr(params, name) for name in expected} == expected
     empty = ("random_resize_lower", "random_resize_upper", "load_from", "continue_from_eid")
     assert [getattr(params, name) for name in empty] == [None] * 4
+    assert params.per_item_lrate is None and texts(params)["per_item_lrate"] == "auto"
+    assert template.resolve(params).per_item_lrate == pytest.approx(RATES[template.name])
+
+
+def test_auto_is_the_rate_of_the_chosen_base_model_and_a_number_stays_a_number() -> None:
+    ssd = TEMPLATES["ssd"]
+    for base_model, rate in {"ssdlite_mobilenetv2": 0.015 / 192, "ssd300_vgg16": 0.002 / 64, "ssd512_vgg16": 0.002 / 64}.items():
+        for given in ("auto", "AUTO", None):
+            params = build(ssd.params, {"base_model": base_model, "per_item_lrate": given})
+            with pytest.raises(ValueError, match=r"per_item_lrate=auto has no number yet"):
+                _ = params.learning_rate
+            assert ssd.resolve(params).learning_rate == pytest.approx(24 * rate)
+        assert ssd.resolve(build(ssd.params, {"base_model": base_model, "per_item_lrate": "1e-3"})).per_item_lrate == 1e-3
+    (declaration,) = (param for param in ssd.as_json()["hyperparameters"] if param["name"] == "per_item_lrate")
+    assert (declaration["default"], declaration["minimum"], declaration["maximum"]) == ("auto", 0.0, 1.0)
+
+
+def test_only_the_base_model_that_was_published_at_300_pixels_takes_them() -> None:
+    ssd = TEMPLATES["ssd"]
+    assert build(ssd.params, {"image_size": 300, "base_model": "ssd300_vgg16"}).image_size == (300,)
+    for base_model in ("ssdlite_mobilenetv2", "ssd512_vgg16"):
+        values = {"image_size": 300, "base_model": base_model}
+        refused(ssd, values, "image_size=300 is the published size of base_model=ssd300_vgg16 alone", f"got base_model={base_model}")
+    for name in set(TEMPLATES) - {"ssd"}:
+        refused(TEMPLATES[name], {"image_size": 300}, "image_size must be", "the nearest are 288 and 320")
+
+
+@pytest.mark.parametrize("empty", ["none", "None", "NONE", None])
+def test_none_is_taken_in_any_case_by_what_can_be_empty_and_by_the_choice_none(empty: str | None) -> None:
+    for template in TEMPLATES.values():
+        params = build(template.params, {"pretrained_weights": empty, "load_from": empty, "random_resize_lower": empty, "frozen_stages": 0})
+        assert (params.pretrained_weights, params.load_from, params.random_resize_lower) == ("none", None, None)
+        refused(template, {"batch_size": empty}, "batch_size must be an integer from 1 to 32, not empty")
+    refused(TEMPLATES["yolox"], {"per_item_lrate": "none"}, "per_item_lrate must be auto, or a number from 0 to 1, not empty")
 
 
 @EACH
@@ -200,11 +242,13 @@ def test_every_base_model_has_a_configuration_and_a_verifiable_file(template: Te
 
 @EACH
 def test_the_schedule_is_a_factor_of_the_rate(template: Template) -> None:
-    factors = [template.schedule.factor(step / 1000, 1000) for step in range(1000)]
-    assert all(0 <= factor <= 1 for factor in factors)
-    assert 0.95 <= max(factors) <= 1  # a cosine begins to fall before the warm-up ends
-    assert factors[-1] < 0.5
-    assert 0 <= template.schedule.plain_epochs < template.schedule.epochs
+    for base_model in template.base_models.values():
+        schedule = base_model.recipe.schedule
+        factors = [schedule.factor(step / 1000, 1000) for step in range(1000)]
+        assert all(0 <= factor <= 1 for factor in factors)
+        assert 0.95 <= max(factors) <= 1  # a cosine begins to fall before the warm-up ends
+        assert factors[-1] < 0.5
+        assert 0 <= schedule.plain_epochs < schedule.epochs
 
 
 @EACH

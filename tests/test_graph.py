@@ -47,7 +47,7 @@ def test_the_file_finds_what_the_network_finds(name: str, values: dict[str, Any]
     template = TEMPLATES[name]
     params, options = settings(template, SMALL[name] | values)
     dataset = load(tiny)
-    config = compose(template, params, dataset, options)
+    config = compose(template, template.resolve(params), dataset, options)
     network = dense(template, params, build_network(config.model, None), config)
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
     about = card(template, params, dataset.classes, 0.05, dataset.digest, None)

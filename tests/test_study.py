@@ -75,7 +75,7 @@ def test_a_trial_given_back_is_queued_again_and_one_that_failed_for_a_reason_is_
         raise KeyboardInterrupt
 
     def bad(trial: optuna.Trial) -> float:
-        trial.set_user_attr(FAILURE, "the loss is no longer a number")
+        trial.set_user_attr(FAILURE, "the loss is NaN or infinite")
         raise ValueError
 
     with pytest.raises(KeyboardInterrupt):
@@ -86,7 +86,7 @@ def test_a_trial_given_back_is_queued_again_and_one_that_failed_for_a_reason_is_
     study.optimize(objective, n_trials=1)
     study.optimize(bad, n_trials=1, catch=(ValueError,))
     failed = lineages(study)[1]
-    assert settled(failed) and studies.failure(failed) == "the loss is no longer a number"
+    assert settled(failed) and studies.failure(failed) == "the loss is NaN or infinite"
     repair(study, 1)
     assert len(study.trials) == 3 and step(study, 2) == "end" and step(study, 3) == "start"
 

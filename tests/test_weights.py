@@ -102,7 +102,7 @@ def test_load_from_takes_a_path_or_a_url_with_its_sha256(hub: str, tiny: Path, t
     save(tmp_path / "mine.pth", Checkpoint({"backbone.w": torch.ones(1)}, ("boat",)))
     start = resolve(YOLOX, build(YOLOX.params, {"load_from": str(tmp_path / "mine.pth")}), dataset)
     assert start.weights is not None and start.weights.classes == ("boat",)
-    assert start.sentence.endswith("load_from displaces pretrained_weights=coco")
+    assert start.sentence.endswith("load_from overrides pretrained_weights=coco")
     with pytest.raises(NotFoundError, match="is not a file; it takes coco, a URL, a path"):
         resolve(YOLOX, build(YOLOX.params, {"load_from": "nowhere.pth"}), dataset)
     with pytest.raises(DataError, match="it is not the published file"):
@@ -127,14 +127,27 @@ def test_a_resnet50_of_another_template_is_refused(tmp_path: Path, monkeypatch: 
     assert published(yolof, "resnet50").name == "yolof_resnet50_coco.pth"
 
 
-@pytest.mark.parametrize("name", ["inception_v4", "inception_v2", "msc10"])
-def test_where_nobody_published_coco_weights_the_error_says_what_to_do(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "values", "advice"),
+    [
+        ("inception_v4", {"pretrained_weights": "coco"}, "take pretrained_weights=imagenet|none"),
+        ("inception_v2", {"pretrained_weights": "coco"}, "take pretrained_weights=imagenet|none"),
+        ("msc10", {"pretrained_weights": "coco"}, "take pretrained_weights=none|imagenet, or base_model=resnet50|resnet101"),
+        ("msc10", {"pretrain_base_data": "mscoco"}, "take pretrain_base_data=imagenet|none, or base_model=resnet50|resnet101"),
+        ("inception_v4", {"load_from": "coco"}, "leave load_from out"),
+        ("yolox", {"base_model": "yolox_m"}, "take pretrained_weights=none, or base_model=yolox_tiny|yolox_s|yolox_l|yolox_x"),
+    ],
+)
+def test_where_nobody_published_coco_weights_the_advice_is_about_the_parameter_that_asked(
+    name: str, values: dict[str, str], advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
     template = find(name)
-    with pytest.raises(
-        UsageError, match=r"nobody published COCO weights of .* pretrained_weights=none, or (pretrained_weights|base_model)="
-    ):
-        checkpoint_of(template, build(template.params, {"pretrained_weights": "coco"}))
+    asked_by = "pretrained_weights" if "base_model" in values else next(iter(values))
+    with pytest.raises(UsageError) as caught:
+        checkpoint_of(template, build(template.params, values))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{asked_by}: nobody published COCO weights of") and problem.endswith(advice)
 
 
 @pytest.fixture
@@ -183,12 +196,12 @@ def test_imagenet_weights_out_of_reach_are_exit_code_69(libraries: list[str], tm
         ({"pretrain_base_data": "mscoco"}, "Starts from the weights published for the backbone of resnet50 on COCO", {"backbone.w"}),
         (
             {"pretrained_weights": "coco"},
-            "Starts from the weights published for resnet50 on COCO; pretrained_weights displaces pretrain_base_data=imagenet",
+            "Starts from the weights published for resnet50 on COCO; pretrained_weights overrides pretrain_base_data=imagenet",
             {"backbone.w", "head.w"},
         ),
         (
             {"load_from": "coco", "pretrained_weights": "imagenet"},
-            "Starts from the weights published for resnet50 on COCO; load_from displaces pretrained_weights=imagenet, "
+            "Starts from the weights published for resnet50 on COCO; load_from overrides pretrained_weights=imagenet, "
             "pretrain_base_data=imagenet",
             {"backbone.w", "head.w"},
         ),

@@ -1,6 +1,6 @@
 """The network with everything around it as one ONNX graph: uint8 RGB in; boxes, scores and labels out.
 
-Inside: channel order and normalisation, network, decoding (decode.py), and one class-aware NMS, equal to MMDetection's own
+Inside: channel order and normalization, network, decoding (decode.py), and one class-aware NMS, equal to MMDetection's own
 post-processing. Operators are standard ones of opset 17, for which onnxruntime has CUDA kernels; decoding and NMS stay float32.
 """
 
@@ -32,7 +32,7 @@ class Graph(nn.Module):
         self.fixed = fixed
         self.bgr = spec.channels == "bgr"
         self.detect = decoder(detector)
-        self.normalised = any(spec.mean) or any(value != 1 for value in spec.std)
+        self.is_normalized = spec.is_normalized
         self.mean = nn.Buffer(torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.std = nn.Buffer(torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
@@ -40,7 +40,7 @@ class Graph(nn.Module):
         """See the class."""
         pixels = images.permute(0, 3, 1, 2)
         pixels = (pixels.flip(1) if self.bgr else pixels).float()
-        if self.normalised:
+        if self.is_normalized:
             pixels = (pixels - self.mean) / self.std
         maps, sides = self.detector.extract_feat(pixels), torch._shape_as_tensor(pixels)[2:]
         boxes, scores, labels = self.detect(self.detector, maps, sides, self.fixed)

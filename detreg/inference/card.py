@@ -11,22 +11,22 @@ from detreg.inference.preprocessing import Preprocessing
 METADATA_KEY = "detreg"
 """The metadata property of the ONNX file that holds the card as JSON."""
 
-FORMAT = 1
-"""The newest format that this detreg reads, and the one it writes."""
+FORMAT = 2
+"""The format that this detreg writes. It reads format 1 too, which had one gray level as `pad_value` and spelled `normalisation`."""
 
 
 @dataclass(frozen=True)
 class Card:
     """What one needs to know about an ONNX file.
 
-    `normalisation` (mean, std, channels) is for the reader: the graph applies it. `eid` is the MLflow run that made the file, where
+    `normalization` (mean, std, channels) is for the reader: the graph applies it. `eid` is the MLflow run that made the file, where
     there is one. `hyperparameters` holds JSON values only, so that a card reads back equal to what was written.
     """
 
     template: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    normalisation: dict[str, Any]
+    normalization: dict[str, Any]
     hyperparameters: dict[str, Any]
     eid: str | None
     dataset_digest: str | None
@@ -45,15 +45,20 @@ class Card:
         Raises DataError for text that is no card, that lacks keys, or that a newer detreg wrote.
         """
         values = _mapping(text)
-        if values.get("format", FORMAT) != FORMAT:
+        written = values.get("format", 1)
+        if written == 1:
+            values = _from_format_1(values)
+        elif written != FORMAT:
             raise DataError(
-                f"The card has format {values['format']}, this detreg reads format {FORMAT}: update detreg, or export the model again"
+                f"The card has format {written}, this detreg reads formats 1 to {FORMAT}: update detreg, or export the model again"
             )
         missing = [field.name for field in fields(cls) if field.name != "format" and field.name not in values]
         if missing:
             raise DataError(f"The card lacks {', '.join(missing)}: export the model again")
         try:
-            preprocessing = {**values["preprocessing"], "image_size": tuple(values["preprocessing"]["image_size"])}
+            preprocessing = {**values["preprocessing"]}
+            for name in ("image_size", "pad_value"):
+                preprocessing[name] = tuple(preprocessing[name])
             known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
             known |= {"classes": tuple(values["classes"]), "preprocessing": Preprocessing(**preprocessing)}
             return cls(**known)
@@ -71,6 +76,17 @@ def _mapping(text: str) -> Mapping[str, Any]:
     return values
 
 
+def _from_format_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of an old card as format 2 has them; what is wrong with them is found afterwards."""
+    values = {**values, "format": FORMAT}
+    if "normalisation" in values:
+        values["normalization"] = values.pop("normalisation")
+    preprocessing = values.get("preprocessing")
+    if isinstance(preprocessing, dict) and isinstance(preprocessing.get("pad_value"), int):
+        values["preprocessing"] = {**preprocessing, "pad_value": [preprocessing["pad_value"]] * 3}
+    return values
+
+
 def _usage(preprocessing: Preprocessing) -> dict[str, str]:
     if preprocessing.exact_size:
         resize = "Resize (bilinear) to exactly {} x {} pixels".format(*preprocessing.exact_size)
@@ -82,10 +98,11 @@ def _usage(preprocessing: Preprocessing) -> dict[str, str]:
     if preprocessing.fixed_canvas:
         pad = "to {} x {} pixels".format(*preprocessing.fixed_canvas)
     else:
-        pad = f"until both sides divide by {preprocessing.pad_divisor}"
+        pad = f"until both sides have at least {preprocessing.smallest_input} pixels and divide by {preprocessing.pad_divisor}"
+    red, green, blue = preprocessing.pad_value
     return {
-        "before": f"{resize}. Pad right and below with grey level {preprocessing.pad_value} {pad}.",
-        "inputs": "images: uint8 (batch, height, width, 3), RGB, resized and padded as above; the graph normalises.",
+        "before": f"{resize}. Pad right and below with the pixel ({red}, {green}, {blue}) {pad}.",
+        "inputs": "images: uint8 (batch, height, width, 3), RGB, resized and padded as above; the graph normalizes.",
         "outputs": (
             "boxes: float32 (batch, k, 4), x1 y1 x2 y2 in pixels of the input; scores: float32 (batch, k), descending; "
             "labels: int64 (batch, k), positions in classes. The graph decodes and suppresses overlaps. "

@@ -1,7 +1,9 @@
 """How a picture becomes the network's input: resized, then padded right and below.
 
-The one place for these sizes: the served model prepares pictures with it, and training derives its MMDetection pipeline from it
-(`Resize(scale=limits, keep_ratio=True)` or `Resize(scale=exact_size, keep_ratio=False)`, then `Pad`), so both see equal pixels.
+The one place for these sizes and for the padding: the served model prepares images with it, and training derives its MMDetection pipeline
+from it (`Resize(scale=limits, keep_ratio=True)` or `Resize(scale=exact_size, keep_ratio=False)`, then `PadToCanvas`), so both see equal
+pixels. Images are padded while they are uint8, with the pixel nearest to what the published weights were trained with: the mean where
+the network normalizes, a gray where it does not.
 """
 
 import math
@@ -34,13 +36,16 @@ class Preprocessing:
 
     `image_size` is one number, the smaller side after resizing, or two, the exact width and height (only without
     `keep_aspect_ratio`; one number without it means a square). The longer side is at most `max_aspect_ratio` times the smaller.
+    `pad_value` (red, green, blue) fills the canvas right of and below the image, until both sides have at least `smallest_input` pixels
+    and divide by `pad_divisor`.
     """
 
     image_size: tuple[int, ...]
     keep_aspect_ratio: bool
     max_aspect_ratio: float
-    pad_value: int
+    pad_value: tuple[int, int, int]
     pad_divisor: int = 32
+    smallest_input: int = 1
 
     def __post_init__(self) -> None:
         problems = []
@@ -50,10 +55,10 @@ class Preprocessing:
             problems.append(f"image_size={self.image_size} is an exact size: set keep_aspect_ratio=false, or give one number")
         if self.max_aspect_ratio < 1:
             problems.append(f"max_aspect_ratio is at least 1, not {self.max_aspect_ratio}")
-        if not 0 <= self.pad_value <= 255:
-            problems.append(f"pad_value is a grey level from 0 to 255, not {self.pad_value}")
-        if self.pad_divisor < 1:
-            problems.append(f"pad_divisor is at least 1, not {self.pad_divisor}")
+        if len(self.pad_value) != 3 or not all(0 <= level <= 255 for level in self.pad_value):
+            problems.append(f"pad_value must be three levels from 0 to 255, got {self.pad_value}")
+        if self.pad_divisor < 1 or self.smallest_input < 1:
+            problems.append(f"pad_divisor and smallest_input must be at least 1, got {self.pad_divisor} and {self.smallest_input}")
         if problems:
             raise UsageError(problems)
 
@@ -73,9 +78,9 @@ class Preprocessing:
     def fixed_canvas(self) -> Size | None:
         """The size of every input where it does not depend on the picture, else None."""
         if self.exact_size:
-            return self._padded(self.exact_size)
+            return self.padded(*self.exact_size)
         longest, shortest = self.limits
-        return self._padded((shortest, shortest)) if longest == shortest else None
+        return self.padded(shortest, shortest) if longest == shortest else None
 
     def resized(self, width: int, height: int) -> Size:
         """The size of a picture after resizing, rounded as mmcv 2.1 does (mmcv/image/geometric.py, rescale_size)."""
@@ -88,7 +93,22 @@ class Preprocessing:
 
     def canvas(self, width: int, height: int) -> Size:
         """The size of the input for a picture that is `width` x `height` after resizing."""
-        return self.fixed_canvas or self._padded((width, height))
+        return self.fixed_canvas or self.padded(width, height)
+
+    def padded(self, width: int, height: int) -> Size:
+        """The smallest canvas that holds `width` x `height` pixels and that the network can take."""
+        sides = (max(side, self.smallest_input) for side in (width, height))
+        canvas_width, canvas_height = (-(-side // self.pad_divisor) * self.pad_divisor for side in sides)
+        return canvas_width, canvas_height
+
+    @staticmethod
+    def pad(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -> NDArray[np.uint8]:
+        """A canvas filled with `value`, one level for each channel, with uint8 `pixels` (height, width, 3) at its top left."""
+        width, height = canvas
+        padded = np.empty((height, width, 3), np.uint8)
+        padded[:] = value
+        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+        return padded
 
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Resizes (bilinear) and pads one picture.
@@ -97,11 +117,6 @@ class Preprocessing:
         """
         height, width = image.shape[:2]
         new_width, new_height = self.resized(width, height)
-        canvas_width, canvas_height = self.canvas(new_width, new_height)
-        pixels = np.full((canvas_height, canvas_width, 3), self.pad_value, np.uint8)
-        pixels[:new_height, :new_width] = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
+        pixels = self.pad(resized, self.canvas(new_width, new_height), self.pad_value)
         return Prepared(pixels, (new_width / width, new_height / height), (width, height))
-
-    def _padded(self, size: Size) -> Size:
-        width, height = (-(-side // self.pad_divisor) * self.pad_divisor for side in size)
-        return width, height

@@ -2,15 +2,41 @@
 
 from dataclasses import dataclass
 
-from detreg.params import ImageSize, boolean, choice, integer, number, numbers, size
-from detreg.templates.template import IMAGENET, Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, anchors_of, step_schedule
+from detreg.params import ImageSize, boolean, choice, integer, numbers, size
+from detreg.templates.template import (
+    IMAGENET,
+    Augment,
+    BaseModel,
+    ClassLayer,
+    CommonParams,
+    Config,
+    InputSpec,
+    Recipe,
+    anchors_of,
+    step_schedule,
+)
 
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/retinanet"
-_INCEPTION = InputSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), channels="rgb", pad_value=0)
+_INCEPTION = InputSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), channels="rgb")
+# Published for the ResNets; the other base models, for which nobody has published a recipe, are trained by the same one.
+RECIPE = Recipe(
+    learning_rate=0.01,
+    batch_size=16,
+    # Clipped gradients are not published.
+    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}, "clip_grad": {"max_norm": 35}},
+    schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
+)
 
 
 def _base_model(imagenet: str, parameters: float, gflops: float, spec: InputSpec = IMAGENET) -> BaseModel:
-    return BaseModel(config="retinanet/retinanet_r50_fpn_1x_coco.py", input=spec, imagenet=imagenet, parameters=parameters, gflops=gflops)
+    return BaseModel(
+        config="retinanet/retinanet_r50_fpn_1x_coco.py",
+        input=spec,
+        recipe=RECIPE,
+        imagenet=imagenet,
+        parameters=parameters,
+        gflops=gflops,
+    )
 
 
 def _published(depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
@@ -18,6 +44,7 @@ def _published(depth: int, stamp: str, coco_ap: float, parameters: float, gflops
     return BaseModel(
         config=f"retinanet/retinanet_r{depth}_fpn_1x_coco.py",
         input=IMAGENET,
+        recipe=RECIPE,
         url=f"{_HUB}/{name}/{name}_{stamp}.pth",
         sha256=stamp.rsplit("-", 1)[-1],
         coco_ap=coco_ap,
@@ -59,13 +86,6 @@ class RetinaNetParams(CommonParams):
     )
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
-    per_item_lrate: float = number(
-        0.01 / 16,
-        0.0,
-        1.0,
-        search="5e-5:5e-3:log",
-        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
-    )
     pretrained_weights: str = choice(
         "imagenet", "none", "coco", help="Published weights to start from: imagenet fills the backbone, coco the whole network"
     )
@@ -82,11 +102,7 @@ def model(published: Config, params: RetinaNetParams, num_classes: int) -> Confi
     """The published RetinaNet on the backbone `base_model`, for `num_classes` classes."""
     model = dict(published)
     if params.base_model.startswith("resnet"):  # MMDetection's own, which the published COCO weights fit
-        model["backbone"] = published["backbone"] | {
-            "frozen_stages": params.frozen_stages or -1,
-            "norm_eval": params.frozen_stages > 0,
-            "init_cfg": None,
-        }
+        model["backbone"] = published["backbone"] | {"frozen_stages": params.frozen_stages or -1, "init_cfg": None}
     else:
         channels = list(CHANNELS[params.base_model])
         source = BASE_MODELS[params.base_model].imagenet
@@ -128,5 +144,3 @@ HEAD_INIT: Config = {
         {"type": "Normal", "name": "retina_reg", "std": 0.01},
     ],
 }
-OPTIMIZER: Config = {"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}, "clip_grad": {"max_norm": 35}}
-SCHEDULE = step_schedule(epochs=12, drops=(8, 11), warmup=500)

@@ -9,8 +9,27 @@ second stage learns from 512 proposals of each image, whatever its size.
 from dataclasses import dataclass
 
 from detreg.params import ImageSize, boolean, choice, integer, number, numbers, size
-from detreg.templates.template import IMAGENET, Augment, BaseModel, ClassLayer, CommonParams, Config, Template, anchors_of, step_schedule
+from detreg.templates.template import (
+    IMAGENET,
+    Augment,
+    BaseModel,
+    ClassLayer,
+    CommonParams,
+    Config,
+    Recipe,
+    Template,
+    anchors_of,
+    frozen_stages_field,
+    lrate_field,
+    step_schedule,
+)
 
+RECIPE = Recipe(
+    learning_rate=0.02,
+    batch_size=16,
+    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}},
+    schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
+)
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn"
 
 
@@ -19,6 +38,7 @@ def _base_model(depth: int, stamp: str, coco_ap: float, parameters: float, gflop
     return BaseModel(
         config=f"faster_rcnn/faster-rcnn_r{depth}_fpn_1x_coco.py",
         input=IMAGENET,
+        recipe=RECIPE,
         url=f"{_HUB}/{name}/{name}_{stamp}.pth",
         sha256=stamp.rsplit("-", 1)[-1],
         coco_ap=coco_ap,
@@ -43,16 +63,8 @@ class FasterRcnnParams(CommonParams):
     )
     batch_size: int = integer(2, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(12, 1, 200, 1, help="Passes over the training split")
-    per_item_lrate: float = number(
-        0.02 / 16,
-        0.0,
-        1.0,
-        search="1e-4:1e-2:log",
-        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
-    )
-    frozen_stages: int = integer(
-        1, 0, 4, 1, search="0:2:1", help="Backbone stages, from the input, that training does not change; 0 freezes none"
-    )
+    per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
+    frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers(
         (0.5, 1.0, 2.0), 0.1, 10.0, help="Width over height of the anchors that proposals start from"
     )
@@ -61,14 +73,10 @@ class FasterRcnnParams(CommonParams):
 
 
 def model(published: Config, params: FasterRcnnParams, num_classes: int) -> Config:
-    """The published network for `num_classes` classes.
-
-    Batch-norm statistics of the backbone are as published, kept as loaded, where a stage is frozen; with frozen_stages=0 they learn.
-    """
+    """The published network for `num_classes` classes."""
     model = dict(published)
     model["backbone"] = published["backbone"] | {
         "frozen_stages": params.frozen_stages or -1,
-        "norm_eval": params.frozen_stages > 0,
         "init_cfg": None,
     }
     rpn = published["rpn_head"]
@@ -104,7 +112,5 @@ FASTER_RCNN = Template(
     base_models=BASE_MODELS,
     model=model,
     augment=augment,
-    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}},
-    schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
     class_layers=class_layers,
 )

@@ -9,7 +9,7 @@ published COCO weights for it: training starts from ImageNet's.
 from dataclasses import dataclass
 
 from detreg.params import choice
-from detreg.templates._retinanet import BASE_MODELS, OPTIMIZER, SCHEDULE, RetinaNetParams, augment, class_layers, model
+from detreg.templates._retinanet import BASE_MODELS, RetinaNetParams, augment, class_layers, model
 from detreg.templates.template import Template
 
 
@@ -33,7 +33,5 @@ INCEPTION_V4 = Template(
     base_models={"inception_v4": BASE_MODELS["inception_v4"]},
     model=model,
     augment=augment,
-    optimizer=OPTIMIZER,
-    schedule=SCHEDULE,
     class_layers=class_layers,
 )

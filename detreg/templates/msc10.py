@@ -9,7 +9,7 @@ two ResNets (pretrained_weights=coco); the others start from ImageNet's in the b
 from dataclasses import dataclass
 
 from detreg.params import choice
-from detreg.templates._retinanet import BASE_MODELS, OPTIMIZER, SCHEDULE, RetinaNetParams, augment, class_layers, model
+from detreg.templates._retinanet import BASE_MODELS, RetinaNetParams, augment, class_layers, model
 from detreg.templates.template import Template
 
 
@@ -42,7 +42,5 @@ MSC10 = Template(
     base_models=BASE_MODELS,
     model=model,
     augment=augment,
-    optimizer=OPTIMIZER,
-    schedule=SCHEDULE,
     class_layers=class_layers,
 )

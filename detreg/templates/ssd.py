@@ -9,57 +9,88 @@ keep their meaning. At the published size the boxes are the published ones.
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from detreg.params import ImageSize, boolean, choice, integer, number, size
-from detreg.templates.template import IMAGENET, Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, Template, cosine_schedule
+from detreg.params import ImageSize, boolean, choice, integer, size
+from detreg.templates.template import (
+    IMAGENET,
+    Augment,
+    BaseModel,
+    ClassLayer,
+    CommonParams,
+    Config,
+    InputSpec,
+    Recipe,
+    Template,
+    cosine_schedule,
+    lrate_field,
+    step_schedule,
+)
 
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/ssd"
-VGG_INPUT = InputSpec(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), channels="rgb", pad_value=0)
+VGG_INPUT = InputSpec(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), channels="rgb")
+SSDLITE_RECIPE = Recipe(
+    learning_rate=0.015,
+    batch_size=192,
+    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}},
+    schedule=cosine_schedule(epochs=120, warmup=500),
+)
+# VGG has no batch-norm, and stands less.
+VGG_RECIPE = Recipe(
+    learning_rate=0.002,
+    batch_size=64,
+    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 5e-4}},
+    schedule=step_schedule(epochs=24, drops=(16, 22), warmup=500),
+)
 
 
-def _base_model(config: str, name: str, stamp: str, spec: InputSpec, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
+def _vgg16(side: int, stamp: str, coco_ap: float, parameters: float) -> BaseModel:
     return BaseModel(
-        config=f"ssd/{config}.py",
-        input=spec,
-        url=f"{_HUB}/{name}/{name}_{stamp}.pth",
+        config=f"ssd/ssd{side}_coco.py",
+        input=VGG_INPUT,
+        recipe=VGG_RECIPE,
+        image_size=None if side % 32 == 0 else side,
+        pad_divisor=1,  # its poolings round up, so any side is taken
+        smallest_input=288,
+        url=f"{_HUB}/ssd{side}_coco/ssd{side}_coco_{stamp}.pth",
         sha256=stamp.rsplit("-", 1)[-1],
         coco_ap=coco_ap,
         parameters=parameters,
-        gflops=gflops,
+        gflops=38.5,
     )
 
 
 BASE_MODELS = {
-    "ssdlite_mobilenetv2": _base_model(
-        "ssdlite_mobilenetv2-scratch_8xb24-600e_coco",
-        "ssdlite_mobilenetv2_scratch_600e_coco",
-        "20210629_110627-974d9307",
-        IMAGENET,
-        21.3,
-        4.23,
-        0.746,
+    "ssdlite_mobilenetv2": BaseModel(
+        config="ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py",
+        input=IMAGENET,
+        recipe=SSDLITE_RECIPE,
+        smallest_input=64,
+        url=f"{_HUB}/ssdlite_mobilenetv2_scratch_600e_coco/ssdlite_mobilenetv2_scratch_600e_coco_20210629_110627-974d9307.pth",
+        sha256="974d9307",
+        coco_ap=21.3,
+        parameters=4.23,
+        gflops=0.746,
     ),
-    "ssd300_vgg16": _base_model("ssd300_coco", "ssd300_coco", "20210803_015428-d231a06e", VGG_INPUT, 25.5, 34.3, 38.5),
-    "ssd512_vgg16": _base_model("ssd512_coco", "ssd512_coco", "20210803_022849-0a47a1ca", VGG_INPUT, 29.5, 36.0, 38.5),
+    "ssd300_vgg16": _vgg16(300, "20210803_015428-d231a06e", 25.5, 34.3),
+    "ssd512_vgg16": _vgg16(512, "20210803_022849-0a47a1ca", 29.5, 36.0),
 }
 
 
 class DefaultBoxes(NamedTuple):
     """The published default boxes of a base model.
 
-    `sizes` are the smaller sides of each level's boxes, and one more that only enters the last level's mean, in pixels of a picture of
-    `picture`; `strides` lie between neighbouring boxes; `smallest` is the smallest picture that reaches the last level.
+    `sizes` are the smaller sides of each level's boxes, and one more that only enters the last level's mean, in pixels of an image of
+    `image`; `strides` lie between neighboring boxes.
     """
 
-    picture: int
+    image: int
     strides: tuple[int, ...]
     sizes: tuple[int, ...]
-    smallest: int
 
 
 DEFAULT_BOXES = {
-    "ssdlite_mobilenetv2": DefaultBoxes(320, (16, 32, 64, 107, 160, 320), (48, 100, 150, 202, 253, 304, 320), 64),
-    "ssd300_vgg16": DefaultBoxes(300, (8, 16, 32, 64, 100, 300), (21, 45, 99, 153, 207, 261, 315), 288),
-    "ssd512_vgg16": DefaultBoxes(512, (8, 16, 32, 64, 128, 256, 512), (20, 51, 133, 215, 296, 378, 460, 542), 288),
+    "ssdlite_mobilenetv2": DefaultBoxes(320, (16, 32, 64, 107, 160, 320), (48, 100, 150, 202, 253, 304, 320)),
+    "ssd300_vgg16": DefaultBoxes(300, (8, 16, 32, 64, 100, 300), (21, 45, 99, 153, 207, 261, 315)),
+    "ssd512_vgg16": DefaultBoxes(512, (8, 16, 32, 64, 128, 256, 512), (20, 51, 133, 215, 296, 378, 460, 542)),
 }
 
 
@@ -68,24 +99,28 @@ class SsdParams(CommonParams):
     """Published for SSDLite: 600 epochs (120 of a dataset taken five times), 192 images a step at a rate of 0.015, 320 px."""
 
     image_size: ImageSize = size(
-        320, help="Pixels: the side of the square that the image is stretched to, or width,height; the smaller side with keep_aspect_ratio"
+        320,
+        also=tuple(base_model.image_size for base_model in BASE_MODELS.values() if base_model.image_size),
+        help="Pixels: the side of the square that the image is stretched to, or width,height; the smaller side with keep_aspect_ratio",
     )
     keep_aspect_ratio: bool = boolean(False, help="Resize both sides by one factor; false stretches to a square or to width,height")
     batch_size: int = integer(24, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(120, 1, 200, 1, help="Passes over the training split")
-    per_item_lrate: float = number(
-        0.015 / 192,
-        0.0,
-        1.0,
-        search="1e-5:1e-3:log",
-        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
-    )
+    per_item_lrate: float | None = lrate_field("1e-5:1e-3:log")
     base_model: str = choice("ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath")
 
     def problems(self) -> list[str]:
-        """Adds the size that the last, smallest map needs."""
-        smallest = DEFAULT_BOXES[self.base_model].smallest
+        """Adds the size that the last, smallest map needs, and the one size off the grid."""
+        base_model = BASE_MODELS[self.base_model]
+        smallest = base_model.smallest_input
         found = super().problems()
+        for side in self.image_size:
+            if side % 32 and side != base_model.image_size:
+                published = ", ".join(f"base_model={name}" for name, other in BASE_MODELS.items() if other.image_size == side)
+                found.append(
+                    f"image_size={side} is the published size of {published} alone, got base_model={self.base_model}: "
+                    f"choose {side // 32 * 32} or {(side // 32 + 1) * 32}"
+                )
         if min(*self.random_sizes[0], *self.image_size) < smallest:
             found.append(
                 f"{self.base_model} needs an image_size (and random_resize_lower) of at least {smallest}, or its last map would be empty: "
@@ -97,12 +132,10 @@ class SsdParams(CommonParams):
 def model(published: Config, params: SsdParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes, with a head that can predict and a backbone that can be frozen."""
     model = dict(published)
-    backbone = dict(published["backbone"])
+    backbone = published["backbone"]
+    model["backbone"] = backbone | {"type": f"Freezable{backbone['type']}", "frozen_stages": params.frozen_stages}
     if backbone["type"] == "SSDVGG":
-        backbone |= {"type": "FreezableSSDVGG", "frozen_stages": params.frozen_stages, "init_cfg": None}
-    else:
-        backbone["frozen_stages"] = params.frozen_stages or -1
-    model["backbone"] = backbone
+        model["backbone"]["init_cfg"] = None  # the published one downloads ImageNet weights
     model["bbox_head"] = published["bbox_head"] | {
         "type": "PredictingSSDHead",
         "num_classes": num_classes,
@@ -118,7 +151,7 @@ def default_boxes(published: Config, params: SsdParams) -> Config:
     """
     boxes = DEFAULT_BOXES[params.base_model]
     side = min(params.image_size)
-    sizes = [round(value * side / boxes.picture) for value in boxes.sizes]
+    sizes = [round(value * side / boxes.image) for value in boxes.sizes]
     widths, heights = (_cells(published, length, boxes.strides[0]) for length in (params.image_size[0], params.image_size[-1]))
     strides = [
         (stride, stride) if stride <= 64 else (round(params.image_size[0] / columns), round(params.image_size[-1] / rows))
@@ -165,7 +198,5 @@ SSD = Template(
     base_models=BASE_MODELS,
     model=model,
     augment=augment,
-    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}},
-    schedule=cosine_schedule(epochs=120, warmup=500),
     class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_convs\.\d+\.\d+\.(weight|bias)", background=1),),
 )

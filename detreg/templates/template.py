@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
 
-from detreg.params import NONE, ImageSize, boolean, choice, declared, integer, number, size, text
+from detreg.params import NONE, ImageSize, boolean, choice, declared, integer, number, number_or_auto, size, text
 
 Config = dict[str, Any]
 """A part of an MMDetection configuration."""
@@ -13,37 +13,38 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a network wants its pixels: channel order, mean and deviation per channel (0..255) in that order, and the grey that pads."""
+    """How a network wants its pixels.
+
+    `mean` and `std` are per channel (0..255), in the order that `channels` ("rgb" or "bgr") gives.
+    """
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channels: str
-    pad_value: int
+    gray_padding: int | None = None
+    """The gray level (0..255) that pads images; None pads with the mean, which normalization makes 0."""
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the network subtracts a mean or divides by a deviation at all."""
+        return any(self.mean) or any(value != 1 for value in self.std)
+
+    @property
+    def pad_value(self) -> tuple[int, int, int]:
+        """The uint8 pixel (red, green, blue) that pads images before normalization."""
+        if self.gray_padding is not None:
+            return (self.gray_padding,) * 3
+        first, second, third = (round(value) for value in self.mean)
+        return (first, second, third) if self.channels == "rgb" else (third, second, first)
+
+    @property
+    def normalized_pad_value(self) -> float:
+        """The same after normalization, for all channels."""
+        return 0.0 if self.gray_padding is None else float(self.gray_padding)
 
 
-IMAGENET = InputSpec(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), channels="rgb", pad_value=0)
+IMAGENET = InputSpec(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), channels="rgb")
 """The mean and deviation of ImageNet's pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseModel:
-    """One network of a template, and what was published for it."""
-
-    config: str
-    """The packaged MMDetection configuration, such as `yolox/yolox_s_8xb8-300e_coco.py`."""
-    input: InputSpec
-    url: str = ""
-    """COCO weights in MMDetection's layout; empty where nobody published any."""
-    sha256: str = ""
-    """Of that file; a prefix will do, as in the file's own name."""
-    coco_ap: float | None = None
-    """COCO val2017 box AP as published, in percent."""
-    imagenet: str = ""
-    """The library and the name there of ImageNet weights for the backbone, such as `timm:inception_v4.tf_in1k`."""
-    parameters: float
-    """Millions of parameters at 80 classes and default hyperparameters; a test counts them."""
-    gflops: float
-    """Billions of multiplications with additions for one square picture of the default image_size; a test counts them."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,52 @@ class Schedule:
     """From progress in [0, 1) and the number of all steps to the factor of the learning rate."""
     plain_epochs: int = 0
     """Published number of last epochs with neither Mosaic nor MixUp."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a base model was trained when it was published; where nobody has published it, how detreg trains it."""
+
+    learning_rate: float
+    """Of a step with `batch_size` images."""
+    batch_size: int
+    """The published number of images in a step, over all GPUs."""
+    optimizer: Config
+    """MMEngine's optimizer wrapper without the learning rate."""
+    schedule: Schedule
+
+    @property
+    def per_item_lrate(self) -> float:
+        """The published learning rate for each image of a step."""
+        return self.learning_rate / self.batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseModel:
+    """One network of a template, and what was published for it."""
+
+    config: str
+    """The packaged MMDetection configuration, such as `yolox/yolox_s_8xb8-300e_coco.py`."""
+    input: InputSpec
+    recipe: Recipe
+    image_size: int | None = None
+    """The published image_size where it is not on the grid of 32 pixels."""
+    pad_divisor: int = 32
+    """Images are padded until both sides divide by this."""
+    smallest_input: int = 1
+    """The smallest side of an input, in pixels, from which no map of the network is empty; most take whatever is padded."""
+    url: str = ""
+    """COCO weights in MMDetection's layout; empty where nobody published any."""
+    sha256: str = ""
+    """Of that file; a prefix will do, as in the file's own name."""
+    coco_ap: float | None = None
+    """COCO val2017 box AP as published, in percent."""
+    imagenet: str = ""
+    """The library and the name there of ImageNet weights for the backbone, such as `timm:inception_v4.tf_in1k`."""
+    parameters: float
+    """Millions of parameters at 80 classes and default hyperparameters; a test counts them."""
+    gflops: float
+    """Billions of multiplications with additions for one square picture of the default image_size; a test counts them."""
 
 
 def _warm(progress: float, steps: int, warmup: int) -> float:
@@ -76,10 +123,12 @@ def step_schedule(epochs: int, drops: tuple[int, ...], warmup: int) -> Schedule:
 
 
 def cosine_schedule(epochs: int, warmup: int) -> Schedule:
-    """Half a cosine down to nothing."""
+    """Half a cosine down to nothing, in one stair for each of the published epochs."""
 
     def factor(progress: float, steps: int) -> float:
-        return _warm(progress, steps, warmup) * 0.5 * (1 + math.cos(math.pi * progress))
+        # Of a product like 7 / 120 * 120 floating point may leave a little less than the integer.
+        stair = math.floor(progress * epochs + 1e-9) / epochs
+        return _warm(progress, steps, warmup) * 0.5 * (1 + math.cos(math.pi * stair))
 
     return Schedule(epochs, factor)
 
@@ -100,6 +149,30 @@ class Augment:
     after: list[Config] = field(default_factory=list)
 
 
+def lrate_field(search: str) -> Any:
+    """Declare `per_item_lrate`, whose default is the published rate of the base model; a sweep searches the range `search`."""
+    return number_or_auto(
+        0.0,
+        1.0,
+        search=search,
+        help="Learning rate per image: a step's rate is batch_size times this; auto is the published rate of the base model, "
+        "0 trains nothing",
+    )
+
+
+def frozen_stages_field(default: int) -> Any:
+    """Declare `frozen_stages`."""
+    return integer(
+        default,
+        0,
+        4,
+        1,
+        search="0:2:1",
+        help="Backbone stages, from the input, whose parameters and batch-norm statistics training does not change; 4 is the whole "
+        "backbone. 0 freezes no parameters, and keeps the batch-norm statistics of a ResNet that was filled with weights, as published",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommonParams:
     """The hyperparameters that every template has."""
@@ -114,13 +187,9 @@ class CommonParams:
     min_samples_per_epoch: int = integer(
         300, 1, 10000, 1, help="Images that an epoch has at least; a smaller training split is repeated within the epoch"
     )
-    per_item_lrate: float = number(
-        0.000625, 0.0, 1.0, search="5e-5:5e-3:log", help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing"
-    )
+    per_item_lrate: float | None = lrate_field("5e-5:5e-3:log")
     pretrained_weights: str = choice("coco", "none", help="Published weights that the whole network starts from")
-    frozen_stages: int = integer(
-        0, 0, 4, 1, search="0:2:1", help="Backbone stages, from the input, that training does not change; 0 freezes none"
-    )
+    frozen_stages: int = frozen_stages_field(0)
     random_resize_lower: ImageSize | None = size(
         None, help="Pixels: smallest random size of training images, in the form of image_size; none is image_size"
     )
@@ -133,7 +202,9 @@ class CommonParams:
 
     @property
     def learning_rate(self) -> float:
-        """Of one optimiser step, before the schedule."""
+        """Of one optimizer step, before the schedule. Raises ValueError while per_item_lrate is still `auto`."""
+        if self.per_item_lrate is None:
+            raise ValueError("per_item_lrate=auto has no number yet: call Template.resolve(params) first")
         return self.batch_size * self.per_item_lrate
 
     @property
@@ -146,6 +217,22 @@ class CommonParams:
         """The parameters that name a source of weights, the strongest first."""
         named = {name: getattr(self, name, None) for name in ("continue_from_eid", "load_from", "pretrained_weights", "pretrain_base_data")}
         return {name: value for name, value in named.items() if value and value != NONE}
+
+    COMBINED: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("base_model", "image_size", "keep_aspect_ratio", "random_resize_lower", "random_resize_upper"),
+        (
+            "frozen_stages",
+            "pretrained_weights",
+            "pretrain_base_data",
+            "load_from",
+            "continue_from_eid",
+        ),
+    )
+    """What `problems` looks at, also that of a template: each of its rules, at values of one group.
+
+    A sweep tries the combinations of each group (detreg/sweeps/space.py), so a rule must be
+    monotone in numbers and sizes, and ask of a text only whether it is there.
+    """
 
     def problems(self) -> list[str]:
         """What is wrong with the combination of values, each valid by itself."""
@@ -212,6 +299,9 @@ class SweepOptions:
     heartbeat: int = integer(30, 1, 3600, 1, help="Seconds between a trial's signs of life; after four without, another worker takes over")
 
 
+P = TypeVar("P", bound=CommonParams)
+
+
 @dataclass(frozen=True)
 class ClassLayer:
     """A layer with outputs per class.
@@ -241,8 +331,6 @@ class Template:
     """From the packaged model configuration, the params and the number of classes to the network to train."""
     augment: Callable[[list[Config], Any], Augment]
     """From the published training pipeline and the params."""
-    optimizer: Config
-    schedule: Schedule
     class_layers: Callable[[Any], tuple[ClassLayer, ...]]
     """From the params to the layers with outputs per class."""
     ema_momentum: float | None = None
@@ -251,6 +339,12 @@ class Template:
     def base_model(self, params: CommonParams) -> BaseModel:
         """The base model that the params name."""
         return self.base_models[params.base_model]
+
+    def resolve(self, params: P) -> P:
+        """The params with a number in place of each `auto`."""
+        if params.per_item_lrate is not None:
+            return params
+        return replace(params, per_item_lrate=self.base_model(params).recipe.per_item_lrate)
 
     def as_json(self) -> dict[str, Any]:
         """What `detreg templates --json` prints of it."""

@@ -2,20 +2,44 @@
 
     mlflow run . -e yolof -P data=/data/boats
 
-A single level makes it light at a given resolution and weak on objects of less than about 32 pixels. Its loss can stop being a number
-at high rates (about one training in six on VOC): the run then stops, says so, and can be continued at a lower rate.
+A single level makes it light at a given resolution and weak on objects of less than about 32 pixels. Its loss can become NaN at high
+rates (about one training in six on VOC): the run then stops, says so, and can be continued at a lower rate.
 """
 
 from dataclasses import dataclass
 
-from detreg.params import ImageSize, choice, integer, number, numbers, size
-from detreg.templates.template import Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, Template, anchors_of, step_schedule
+from detreg.params import ImageSize, choice, integer, numbers, size
+from detreg.templates.template import (
+    Augment,
+    BaseModel,
+    ClassLayer,
+    CommonParams,
+    Config,
+    InputSpec,
+    Recipe,
+    Template,
+    anchors_of,
+    frozen_stages_field,
+    lrate_field,
+    step_schedule,
+)
 
+RECIPE = Recipe(
+    learning_rate=0.12,
+    batch_size=64,
+    optimizer={
+        "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
+        "paramwise_cfg": {"norm_decay_mult": 0.0, "custom_keys": {"backbone": {"lr_mult": 1 / 3}}},
+        "clip_grad": {"max_norm": 35},  # not published; a single wild step is what makes its loss NaN
+    },
+    schedule=step_schedule(epochs=12, drops=(8, 11), warmup=1500),
+)
 BASE_MODELS = {
     "resnet50": BaseModel(
         config="yolof/yolof_r50-c5_8xb8-1x_coco.py",
         # The backbone comes from Caffe: blue first, and no division by the deviation.
-        input=InputSpec(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channels="bgr", pad_value=0),
+        input=InputSpec(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channels="bgr"),
+        recipe=RECIPE,
         url="https://download.openmmlab.com/mmdetection/v2.0/yolof/yolof_r50_c5_8x8_1x_coco/"
         "yolof_r50_c5_8x8_1x_coco_20210425_024427-8e864411.pth",
         sha256="8e864411",
@@ -33,16 +57,8 @@ class YolofParams(CommonParams):
     image_size: ImageSize = size(512, help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false")
     batch_size: int = integer(16, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(100, 1, 200, 1, help="Passes over the training split")
-    per_item_lrate: float = number(
-        0.12 / 64,
-        0.0,
-        1.0,
-        search="1e-4:1e-2:log",
-        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
-    )
-    frozen_stages: int = integer(
-        1, 0, 4, 1, search="0:2:1", help="Backbone stages, from the input, that training does not change; 0 freezes none"
-    )
+    per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
+    frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers((1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each")
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 
@@ -50,14 +66,12 @@ class YolofParams(CommonParams):
 def model(published: Config, params: YolofParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes.
 
-    Batch-norm of the backbone is as published, kept as loaded, where a stage is frozen; with frozen_stages=0 it learns.
+    The scales and shifts of the backbone's batch-norms are not trained, as published, unless frozen_stages=0.
     """
-    frozen = params.frozen_stages > 0
     model = dict(published)
     model["backbone"] = published["backbone"] | {
         "frozen_stages": params.frozen_stages or -1,
-        "norm_cfg": {"type": "BN", "requires_grad": not frozen},
-        "norm_eval": frozen,
+        "norm_cfg": {"type": "BN", "requires_grad": params.frozen_stages == 0},
         "init_cfg": None,
     }
     head = published["bbox_head"]
@@ -84,11 +98,5 @@ YOLOF = Template(
     base_models=BASE_MODELS,
     model=model,
     augment=augment,
-    optimizer={
-        "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
-        "paramwise_cfg": {"norm_decay_mult": 0.0, "custom_keys": {"backbone": {"lr_mult": 1 / 3}}},
-        "clip_grad": {"max_norm": 35},  # not published; a single wild step is what makes its loss no number
-    },
-    schedule=step_schedule(epochs=12, drops=(8, 11), warmup=1500),
     class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),),
 )

@@ -11,12 +11,50 @@ from dataclasses import dataclass
 from typing import Any
 
 from detreg.params import ImageSize, choice, integer, number, size
-from detreg.templates.template import Augment, BaseModel, ClassLayer, CommonParams, Config, InputSpec, Schedule, Template
+from detreg.templates.template import (
+    Augment,
+    BaseModel,
+    ClassLayer,
+    CommonParams,
+    Config,
+    InputSpec,
+    Recipe,
+    Schedule,
+    Template,
+    lrate_field,
+)
 
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/yolox"
 
+GRAY = 114
+"""Level of the gray that surrounds images, in Mosaic too."""
 
-INPUT = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channels="bgr", pad_value=114)
+INPUT = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channels="bgr", gray_padding=GRAY)
+
+
+def learning_rate_factor(progress: float, steps: int) -> float:
+    """Quadratic warm-up for 5 of 300 epochs, cosine towards a twentieth until 285, constant to the end.
+
+    A short training warms up for 5 steps, or a fifth of them: at the full rate in its second step the network collapses. The cosine
+    begins after the warm-up with the length that it has from epoch 0, so it stops a little above the twentieth, as published.
+    """
+    warm, flat, floor = max(5 / 300, min(5 / steps, 0.2)), 285 / 300, 0.05
+    if progress < warm:
+        return (progress / warm) ** 2
+    last = flat - 1 / steps  # the cosine's last step, whose rate stays
+    angle = math.pi * (min(progress, last) - warm) / flat
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
+
+
+RECIPE = Recipe(
+    learning_rate=0.01,
+    batch_size=64,
+    optimizer={
+        "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
+        "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
+    },
+    schedule=Schedule(epochs=300, factor=learning_rate_factor, plain_epochs=15),
+)
 
 
 def _base_model(letter: str, stamp: str, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
@@ -24,6 +62,7 @@ def _base_model(letter: str, stamp: str, coco_ap: float, parameters: float, gflo
     return BaseModel(
         config=f"yolox/yolox_{letter}_8xb8-300e_coco.py",
         input=INPUT,
+        recipe=RECIPE,
         url=f"{_HUB}/{name}/{name}_{stamp}.pth" if stamp else "",
         sha256=stamp.rsplit("-", 1)[-1],
         coco_ap=coco_ap,
@@ -53,27 +92,8 @@ class YoloxParams(CommonParams):
     )
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
-    per_item_lrate: float = number(
-        0.01 / 64,
-        0.0,
-        1.0,
-        search="2e-5:2e-3:log",
-        help="Learning rate per image: a step's rate is batch_size times this; 0 trains nothing",
-    )
+    per_item_lrate: float | None = lrate_field("2e-5:2e-3:log")
     base_model: str = choice("yolox_s", *BASE_MODELS, help="Width and depth of the network")
-
-
-def learning_rate_factor(progress: float, steps: int) -> float:
-    """Quadratic warm-up for 5 of 300 epochs, cosine down to a twentieth at 285, constant to the end.
-
-    A short training warms up for 5 steps, or a fifth of them: at the full rate in its second step the network collapses.
-    """
-    warm, flat, floor = max(5 / 300, min(5 / steps, 0.2)), 285 / 300, 0.05
-    if progress < warm:
-        return (progress / warm) ** 2
-    if progress >= flat:
-        return floor
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warm) / (flat - warm)))
 
 
 def model(published: Config, params: YoloxParams, num_classes: int) -> Config:
@@ -93,13 +113,12 @@ def augment(published: list[Config], params: YoloxParams) -> Augment:
     else:
         width, height = params.image_size * (3 - len(params.image_size))
         canvas = (width, height)
-    grey = float(INPUT.pad_value)
     mixing = [
-        {"type": "Mosaic", "img_scale": canvas, "pad_val": grey},
+        {"type": "Mosaic", "img_scale": canvas, "pad_val": float(GRAY)},
         by_type["RandomAffine"] | {"border": (-canvas[0] // 2, -canvas[1] // 2)},
     ]
     if "MixUp" in by_type:
-        mixing.append(by_type["MixUp"] | {"img_scale": canvas, "pad_val": grey})
+        mixing.append(by_type["MixUp"] | {"img_scale": canvas, "pad_val": float(GRAY)})
     return Augment(mixing=mixing, after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}])
 
 
@@ -120,11 +139,6 @@ YOLOX = Template(
     base_models=BASE_MODELS,
     model=model,
     augment=augment,
-    optimizer={
-        "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
-        "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
-    },
-    schedule=Schedule(epochs=300, factor=learning_rate_factor, plain_epochs=15),
     class_layers=lambda _: (ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),),
     ema_momentum=0.0001,
 )

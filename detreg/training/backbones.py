@@ -1,14 +1,13 @@
 """Backbones that MMDetection lacks, or cannot freeze, as modules that it builds by name.
 
-Stages count from the input: stage 1 ends at a stride of 4 (the stem), 2 at 8, 3 at 16, 4 at 32. A frozen stage gets no gradients and
-keeps its batch-norm statistics, in training too.
+Stages count from the input: stage 1 ends at a stride of 4 (the stem), 2 at 8, 3 at 16, and 4 is the rest. A frozen stage gets no
+gradients and keeps its batch-norm statistics, in training too.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmdet.models.backbones import SSDVGG
+from mmdet.models.backbones import SSDVGG, MobileNetV2
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -95,21 +94,36 @@ _LIBRARIES = {"timm": _timm, "pytorchcv": _pytorchcv}
 
 @MODELS.register_module()
 class FreezableSSDVGG(SSDVGG):
-    """MMDetection's VGG for SSD, whose stages can be frozen: each ends before a pooling layer, the fourth at the first map."""
+    """MMDetection's VGG for SSD, whose stages can be frozen: they end with the second, the third and the fourth pooling layer."""
+
+    def __init__(self, *args: Any, frozen_stages: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        poolings = [position for position, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        ends = [0, poolings[1] + 1, poolings[2] + 1, poolings[3] + 1, len(self.features)]
+        for layer in self.features[: ends[frozen_stages]]:
+            freeze(layer)
+
+
+@MODELS.register_module()
+class FreezableMobileNetV2(MobileNetV2):
+    """MMDetection's MobileNetV2, frozen by stages as all other backbones are.
+
+    MMDetection's own `frozen_stages` counts the layers of this network, of which there are eight, and lets the statistics of the first
+    batch-norm move.
+    """
+
+    stages = (("conv1", "layer1", "layer2"), ("layer3",), ("layer4", "layer5"), ("layer6", "layer7", "conv2"))
 
     def __init__(self, *args: Any, frozen_stages: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.frozen_stages = frozen_stages
-        for layer in self._frozen():
-            freeze(layer)
+        self._freeze_stages()
 
-    def _frozen(self) -> Iterator[nn.Module]:
-        stage = 1
-        for layer in self.features:
-            if stage > self.frozen_stages:
-                return
-            yield layer
-            stage += isinstance(layer, nn.MaxPool2d)
+    def _freeze_stages(self) -> None:
+        """Called by MMDetection's `train`, too."""
+        for stage in self.stages[: max(self.frozen_stages, 0)]:
+            for name in stage:
+                freeze(getattr(self, name))
 
 
 def imagenet_weights(source: str) -> dict[str, Tensor]:

@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import DATA_SAMPLERS, HOOKS, METRICS, TRANSFORMS
 from mmengine.dist import get_dist_info
@@ -98,44 +100,76 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         return len(range(self.rank, self.total, self.world_size))
 
 
+def is_below(lower: Sequence[int], width: int, height: int) -> bool:
+    """Whether an image is smaller than `lower`: its smaller side than one number, or both sides than width and height."""
+    sides = (min(width, height),) if len(lower) == 1 else (width, height)
+    return all(side < limit for side, limit in zip(sides, lower, strict=True))
+
+
 @TRANSFORMS.register_module()
 class RandomSize(Resize):
-    """Resizes each training picture to a random size between `lower` and `upper`, on a grid of 32 pixels, as `preprocessing` says.
+    """Resizes each training image to a random size from `lower` to `upper`, in steps of 32 pixels, as `preprocessing` says.
 
-    The sizes are in the form of image_size: one number, or width and height. A picture smaller than `lower` keeps its size. The
-    choice comes from python's random numbers, which every picture seeds, so that a continued training is exact.
+    The sizes are in the form of image_size: one number, or width and height. What lies below `lower` before any transform keeps its
+    size, but its longer side is at most max_aspect_ratio times the smaller one, and it is enlarged to what the network can take. The
+    choice comes from python's random numbers, which every image seeds, so that a continued training is exact.
     """
 
-    def __init__(self, lower: Sequence[int], upper: Sequence[int], preprocessing: dict[str, Any], divisor: int = 32) -> None:
+    def __init__(self, lower: Sequence[int], upper: Sequence[int], preprocessing: dict[str, Any], step: int = 32) -> None:
         super().__init__(scale=(1, 1))
-        self.lower, self.upper, self.divisor = tuple(lower), tuple(upper), divisor
-        self.preprocessing = preprocessing
+        self.lower, self.upper, self.step = tuple(lower), tuple(upper), step
+        self.preprocessing = Preprocessing(**preprocessing)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The picture and its boxes, resized."""
+        """The image and its boxes, resized."""
         share = random.random()
-        grid = [(low // self.divisor, high // self.divisor) for low, high in zip(self.lower, self.upper, strict=True)]
-        size = tuple(min(low + int(share * (high - low + 1)), high) * self.divisor for low, high in grid)
-        self.scale, self.keep_ratio = self._target(size, results)
+        sides = []
+        for low, high in zip(self.lower, self.upper, strict=True):
+            steps = (high - low) // self.step
+            sides.append(low + min(int(share * (steps + 1)), steps) * self.step)
+        self.scale, self.keep_ratio = self._target(tuple(sides), results)
         return super().transform(results)
 
     def _target(self, size: tuple[int, ...], results: dict[str, Any]) -> tuple[tuple[int, int], bool]:
-        """Width and height, or the most of the longer and the smaller side, and which of the two it is."""
-        height, width = results["ori_shape"]  # a part of a large picture is not a small picture
-        sides = (min(width, height),) if len(size) == 1 else (width, height)
-        if all(side < low for side, low in zip(sides, self.lower, strict=True)):
-            return results["img"].shape[1::-1], False
-        sizes = Preprocessing(**self.preprocessing | {"image_size": size})
-        return sizes.exact_size or sizes.limits, sizes.keep_aspect_ratio
+        """Either (width, height) and False, or the most of the (longer, smaller) side and True.
+
+        What SSD's Expand and crop have made of an image is resized like the image itself.
+        """
+        height, width = results["ori_shape"]
+        if not is_below(self.lower, width, height):
+            wanted = replace(self.preprocessing, image_size=size)
+            return wanted.exact_size or wanted.limits, wanted.keep_aspect_ratio
+        smaller = max(min(width, height), self.preprocessing.smallest_input)
+        own = replace(self.preprocessing, image_size=(smaller,), keep_aspect_ratio=True)
+        if self.preprocessing.keep_aspect_ratio:
+            return own.limits, True
+        return own.resized(width, height), False
+
+
+@TRANSFORMS.register_module()
+class PadToCanvas(BaseTransform):
+    """Pads an image right and below as it is padded when it is served; `fixed` is false where images have random sizes."""
+
+    def __init__(self, preprocessing: dict[str, Any], fixed: bool) -> None:
+        self.preprocessing = Preprocessing(**preprocessing)
+        self.fixed = fixed
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The image on its canvas. As in MMDetection's Pad, `img_shape` becomes the canvas, to which boxes are clipped before NMS."""
+        height, width = results["img"].shape[:2]
+        canvas = self.preprocessing.canvas(width, height) if self.fixed else self.preprocessing.padded(width, height)
+        results["img"] = self.preprocessing.pad(results["img"], canvas, self.preprocessing.pad_value[::-1])  # mmcv reads blue first
+        results["img_shape"] = results["pad_shape"] = results["img"].shape[:2]
+        return results
 
 
 @TRANSFORMS.register_module()
 class RandomMixedSize(RandomSize):
-    """The same for the canvas of a mixed picture, which is scaled as a whole. Plain epochs leave it out."""
+    """The same for the canvas of a mixed image, which is scaled as a whole. Plain epochs leave it out."""
 
     def _target(self, size: tuple[int, ...], results: dict[str, Any]) -> tuple[tuple[int, int], bool]:
         height, width = results["img"].shape[:2]
-        usual = self.preprocessing["image_size"]
+        usual = self.preprocessing.image_size
         return (round(width * size[0] / usual[0]), round(height * size[-1] / usual[-1])), False
 
 
@@ -178,14 +212,21 @@ def norm_single_values(network: nn.Module) -> None:
             module.register_forward_hook(after)
 
 
-def detections(sample: dict[str, Any], classes: Sequence[str]) -> Detections:
-    """What MMDetection predicted for one image, best first, in detreg's type."""
+def keep_statistics(network: nn.Module) -> None:
+    """Let no batch-norm update its running statistics while training, for a learning rate of 0 trains nothing."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.track_running_stats = False
+
+
+def detections(sample: dict[str, Any], classes: Sequence[str], limit: int | None = MAX_DETECTIONS) -> Detections:
+    """What MMDetection predicted for one image, best first and at most `limit`, in detreg's type."""
     predicted = sample["pred_instances"]
     scores, order = predicted["scores"].detach().float().cpu().sort(descending=True, stable=True)
-    order = order[:MAX_DETECTIONS]
+    order = order[:limit]
     boxes, labels = (predicted[name].detach().cpu()[order] for name in ("bboxes", "labels"))
     height, width = sample["ori_shape"]
-    return Detections.within(boxes.float().numpy(), scores[:MAX_DETECTIONS].numpy(), labels.long().numpy(), tuple(classes), (width, height))
+    return Detections.within(boxes.float().numpy(), scores[:limit].numpy(), labels.long().numpy(), tuple(classes), (width, height))
 
 
 @METRICS.register_module()

@@ -1,6 +1,7 @@
 """From a template, its hyperparameters and a dataset to the configuration that is trained. Derived numbers are computed here, once."""
 
 import importlib.util
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,20 @@ from detreg.errors import UsageError
 from detreg.inference.card import Card
 from detreg.inference.preprocessing import Preprocessing
 from detreg.params import plain
-from detreg.templates.template import Augment, CommonParams, RunOptions, Template
+from detreg.templates.template import Augment, CommonParams, RunOptions, Schedule, Template
+from detreg.training.components import is_below
 
 
 def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
     """How an image becomes the network's input: the one description for training, evaluation, export and serving."""
+    base_model = template.base_model(params)
     return Preprocessing(
         image_size=params.image_size,
         keep_aspect_ratio=params.keep_aspect_ratio,
         max_aspect_ratio=params.max_aspect_ratio,
-        pad_value=template.base_model(params).input.pad_value,
+        pad_value=base_model.input.pad_value,
+        pad_divisor=base_model.pad_divisor,
+        smallest_input=base_model.smallest_input,
     )
 
 
@@ -35,7 +40,7 @@ def card(
         template=template.name,
         classes=classes,
         preprocessing=preprocessing(template, params),
-        normalisation={"mean": list(spec.mean), "std": list(spec.std), "channels": spec.channels},
+        normalization={"mean": list(spec.mean), "std": list(spec.std), "channels": spec.channels},
         hyperparameters=plain(params),
         eid=eid,
         dataset_digest=digest,
@@ -44,13 +49,18 @@ def card(
     )
 
 
-def compose(template: Template, params: CommonParams, dataset: Dataset, options: RunOptions) -> Config:
+def compose(
+    template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, backbone_is_filled: bool | None = None
+) -> Config:
     """The MMEngine configuration of a whole training, which is also the record of it.
 
-    Raises UsageError where the machine cannot do what is asked (amp without a GPU).
+    `backbone_is_filled` tells whether the training began with weights in the backbone; None takes it from the params, which is wrong only
+    for a run that resumes another. Raises UsageError where the machine cannot do what is asked (amp without a GPU).
     """
+    if backbone_is_filled is None:
+        backbone_is_filled = bool(params.sources)
     published = published_config(template, params)
-    plain_epochs = _plain_epochs(template, params.num_epochs)
+    plain_epochs = _plain_epochs(template.base_model(params).recipe.schedule, params.num_epochs)
     custom_hooks: list[dict[str, Any]] = []
     if template.ema_momentum is not None:
         ema = {"type": "EMAHook", "ema_type": "ExpMomentumEMA", "momentum": template.ema_momentum, "update_buffers": True, "priority": 49}
@@ -61,13 +71,13 @@ def compose(template: Template, params: CommonParams, dataset: Dataset, options:
     return Config(
         {
             "default_scope": "mmdet",
-            "model": network(template, params, published, len(dataset.classes)),
+            "model": network(template, params, published, len(dataset.classes), backbone_is_filled),
             "train_dataloader": _train_loader(template, params, dataset, options, published),
             "val_dataloader": loader(template, params, dataset.splits["val"].annotations, dataset.classes, options.num_workers),
             "val_evaluator": {"type": "CocoScores", "annotations": str(dataset.splits["val"].annotations)},
             "train_cfg": {"by_epoch": True, "max_epochs": params.num_epochs, "val_interval": 1},
             "val_cfg": {},
-            "optim_wrapper": _optimizer(template, params, options),
+            "optim_wrapper": optimizer_config(template, params, options),
             # What these do by default, detreg does by hooks of its own: see hooks.py.
             "default_hooks": dict.fromkeys(("runtime_info", "timer", "logger", "param_scheduler", "checkpoint"))
             | {"sampler_seed": {"type": "DistSamplerSeedHook"}},
@@ -89,28 +99,36 @@ def published_config(template: Template, params: CommonParams) -> Config:
     return Config.fromfile(path)
 
 
-def network(template: Template, params: CommonParams, published: Config, num_classes: int) -> dict[str, Any]:
-    """The model's part of the configuration, with the pixels treated as the template's InputSpec says."""
+def network(
+    template: Template, params: CommonParams, published: Config, num_classes: int, backbone_is_filled: bool = True
+) -> dict[str, Any]:
+    """The model's part of the configuration, with the pixels treated as the template's InputSpec says.
+
+    A published recipe that keeps the statistics of the backbone's batch-norms (`norm_eval`) means those of trained weights: they are
+    kept where such weights fill the backbone, and learned where it starts from random ones.
+    """
     model = template.model(published.model.to_dict(), params, num_classes)
+    if model["backbone"].get("norm_eval"):
+        model["backbone"]["norm_eval"] = backbone_is_filled or params.frozen_stages > 0
     spec = template.base_model(params).input
-    normalised = any(spec.mean) or any(value != 1 for value in spec.std)
     model["data_preprocessor"] = {
         "type": "DetDataPreprocessor",
-        "mean": list(spec.mean) if normalised else None,
-        "std": list(spec.std) if normalised else None,
+        "mean": list(spec.mean) if spec.is_normalized else None,
+        "std": list(spec.std) if spec.is_normalized else None,
         "bgr_to_rgb": spec.channels == "rgb",
         "pad_size_divisor": preprocessing(template, params).pad_divisor,
-        "pad_value": spec.pad_value,
+        # Images of random sizes are padded to the largest of their batch after they are normalized.
+        "pad_value": spec.normalized_pad_value,
     }
     return model
 
 
-def _plain_epochs(template: Template, num_epochs: int) -> int:
+def _plain_epochs(schedule: Schedule, num_epochs: int) -> int:
     """The last epochs without mixing, scaled from the published schedule: two at least.
 
     Mixed pictures pay off over many epochs only: two epochs of yolox_nano on BCCD give a val mAP of 0.44 without, 0.36 with one mixed.
     """
-    scaled = round(num_epochs * template.schedule.plain_epochs / template.schedule.epochs)
+    scaled = round(num_epochs * schedule.plain_epochs / schedule.epochs)
     return min(max(2, scaled), num_epochs)
 
 
@@ -141,9 +159,8 @@ def _resize(prep: Preprocessing) -> dict[str, Any]:
     return {"type": "Resize", "scale": prep.exact_size or prep.limits, "keep_ratio": prep.keep_aspect_ratio}
 
 
-def _pad(prep: Preprocessing) -> dict[str, Any]:
-    canvas = {"size": prep.fixed_canvas} if prep.fixed_canvas else {"size_divisor": prep.pad_divisor}
-    return {"type": "Pad", "pad_val": {"img": (float(prep.pad_value),) * 3}, **canvas}
+def _pad(prep: Preprocessing, fixed: bool = True) -> dict[str, Any]:
+    return {"type": "PadToCanvas", "preprocessing": asdict(prep), "fixed": fixed}
 
 
 def _images(annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,10 +185,9 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
         *augment.before,
         _random_size("RandomSize", template, params) if _random(params) else _resize(prep),
     ]
-    # Pictures of random sizes are padded to the largest of their batch, by the network's preprocessor.
     # keep_empty=False keeps images that have no box left, as pictures of nothing; True would draw others in their place.
     finish: list[dict[str, Any]] = [
-        *([] if _random(params) else [_pad(prep)]),
+        _pad(prep, fixed=not _random(params)),
         {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
         {"type": "PackDetInputs"},
     ]
@@ -212,6 +228,23 @@ def loader(template: Template, params: CommonParams, annotations: Path, classes:
     }
 
 
+def small_image_warning(params: CommonParams, dataset: Dataset) -> str:
+    """A sentence on the training images that keep a size below random_resize_lower, or nothing where there are none."""
+    if not _random(params):
+        return ""
+    lower, _ = params.random_sizes
+    images = json.loads(dataset.splits["train"].annotations.read_text())["images"]
+    below = sum(is_below(lower, image["width"], image["height"]) for image in images)
+    if not below:
+        return ""
+    limit = ",".join(map(str, lower))
+    return (
+        f"{below} of {len(images)} training images ({below / len(images):.0%}) are smaller than random_resize_lower={limit}: "
+        "they train at their own size, but are enlarged to image_size when the model is scored and served; "
+        "a lower random_resize_lower, or image_size, brings the two together"
+    )
+
+
 def _launcher() -> str:
     """Whether MMEngine trains in several processes; its word for torchrun is pytorch."""
     import torch
@@ -222,8 +255,8 @@ def _launcher() -> str:
     return "pytorch" if processes.count() > 1 else "none"
 
 
-def _optimizer(template: Template, params: CommonParams, options: RunOptions) -> dict[str, Any]:
-    wrapper = dict(template.optimizer)
+def optimizer_config(template: Template, params: CommonParams, options: RunOptions) -> dict[str, Any]:
+    wrapper = dict(template.base_model(params).recipe.optimizer)
     wrapper["optimizer"] = wrapper["optimizer"] | {"lr": params.learning_rate}
     if options.amp:
         import torch

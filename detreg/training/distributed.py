@@ -105,9 +105,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         mean, variance, count = _statistics(input.detach())
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        if self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         return _Normed.apply(input, self.weight, self.bias, mean, variance, self.eps, count)
 
 

@@ -67,7 +67,7 @@ def fit(
 
     `after_epoch` is told the number of each epoch and its val mAP; when it returns True, training ends.
 
-    Raises StoppedError when the loss is no longer a number, MemoryExhaustedError, and DataError where the start's weights do not fit.
+    Raises StoppedError when the loss is NaN or infinite, MemoryExhaustedError, and DataError where the start's weights do not fit.
     """
     # Numbers too small for the usual format make a CPU several times slower, and a network with random weights has many.
     torch.set_flush_denormal(True)
@@ -78,6 +78,8 @@ def fit(
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
     if not isinstance(runner.model, distributed.OneBatch):  # which has the values of several processes
         components.norm_single_values(runner.model)
+    if params.learning_rate == 0:
+        components.keep_statistics(runner.model)
 
     def fill_from_start(model: torch.nn.Module) -> None:
         for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
@@ -85,7 +87,8 @@ def fit(
 
     epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights, after_epoch)
     runner.register_hook(ReseedHook(options.seed))
-    runner.register_hook(LearningRateHook(params.learning_rate, template.schedule.factor))
+    schedule = template.base_model(params).recipe.schedule
+    runner.register_hook(LearningRateHook(params.learning_rate, schedule.factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
     runner.register_hook(epochs)
     try:

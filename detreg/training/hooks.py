@@ -53,12 +53,21 @@ class LearningRateHook(Hook):
     def __init__(self, rate: float, factor: Callable[[float, int], float]) -> None:
         self.rate = rate
         self.factor = factor
+        self.ratios: list[float] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Read each group's own ratio to the rate, such as 1/3 of YOLOF's backbone.
+
+        MMEngine has just built the optimizer with them; a checkpoint that is resumed brings the rates of its last step, after this.
+        """
+        groups = runner.optim_wrapper.param_groups
+        self.ratios = [group["lr"] / self.rate if self.rate else 1.0 for group in groups]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
-        """Sets every group's rate."""
+        """Set every group's rate."""
         rate = self.rate * self.factor(runner.iter / runner.max_iters, runner.max_iters)
-        for group in runner.optim_wrapper.param_groups:
-            group["lr"] = rate
+        for group, ratio in zip(runner.optim_wrapper.param_groups, self.ratios, strict=True):
+            group["lr"] = rate * ratio
 
 
 class RestoreHook(Hook):
@@ -177,7 +186,7 @@ class EpochHook(Hook):
         if self.run and self.kept_epoch:
             kept = f", or continue from run {self.run.id}, whose checkpoint of epoch {self.kept_epoch} is good"
         return StoppedError(
-            f"the loss is no longer a number in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and start again{kept}"
+            f"the loss is NaN or infinite in epoch {runner.epoch + 1}: halve per_item_lrate (or set amp=false) and start again{kept}"
         )
 
     def after_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
@@ -189,7 +198,8 @@ class EpochHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """`runner.epoch` counts the epoch that was just scored."""
         metrics = metrics or {}
-        rate = {"train/lr": runner.optim_wrapper.param_groups[0]["lr"]}
+        # Groups with a smaller rate of their own are not what per_item_lrate names.
+        rate = {"train/lr": max(group["lr"] for group in runner.optim_wrapper.param_groups)}
         values = {**self.losses.means(), **rate, **metrics}
         self.history.append({"epoch": float(runner.epoch), **values})
         score = metrics.get("val/mAP", 0.0)

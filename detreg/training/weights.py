@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from detreg.data.dataset import Dataset
 from detreg.data.source import cache_folder
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
-from detreg.params import plain
+from detreg.params import declared, plain
 from detreg.templates import TEMPLATES
 from detreg.templates.template import ClassLayer, CommonParams, Template
 from detreg.tracking import runs
@@ -38,6 +38,8 @@ class Start:
     resume: Checkpoint | None = None
     """The last checkpoint of a training that goes on; `weights` is then its best one."""
     parent: str | None = None
+    backbone_is_filled: bool = True
+    """Whether the backbone had weights when the training began: for one that is resumed, when it first began."""
 
 
 def resolve(template: Template, params: CommonParams, dataset: Dataset) -> Start:
@@ -46,7 +48,7 @@ def resolve(template: Template, params: CommonParams, dataset: Dataset) -> Start
     Raises NotFoundError, UnreachableError, UsageError or DataError, each naming what to do instead.
     """
     if not params.sources:
-        return Start("Starts from random weights")
+        return Start("Starts from random weights", backbone_is_filled=False)
     (name, value), *weaker = params.sources.items()
     if name == "continue_from_eid":
         start = _from_eid(value, template, params, dataset)
@@ -56,8 +58,10 @@ def resolve(template: Template, params: CommonParams, dataset: Dataset) -> Start
         part = "" if value == "coco" else "the backbone of "
         data = {"coco": "COCO", "mscoco": "COCO", "imagenet": "ImageNet"}[value]
         start = Start(f"Starts from the weights published for {part}{params.base_model} on {data}", checkpoint_of(template, params))
-    displaced = ", ".join(f"{other}={text}" for other, text in weaker)
-    return replace(start, sentence=f"{start.sentence}; {name} displaces {displaced}") if weaker else start
+    if not weaker:
+        return start
+    overridden = ", ".join(f"{other}={text}" for other, text in weaker)
+    return replace(start, sentence=f"{start.sentence}; {name} overrides {overridden}")
 
 
 def checkpoint_of(template: Template, params: CommonParams) -> Checkpoint:
@@ -69,8 +73,8 @@ def checkpoint_of(template: Template, params: CommonParams) -> Checkpoint:
     if name == "load_from" and value != "coco":
         return load(_fetch_any(value))
     if value == "imagenet":
-        return load(imagenet(template, params.base_model))
-    checkpoint = load(published(template, params.base_model))
+        return load(imagenet(template, params.base_model, asked_by=name))
+    checkpoint = load(published(template, params.base_model, asked_by=name))
     if value == "mscoco":
         state = {key: tensor for key, tensor in checkpoint.state_dict.items() if key.startswith("backbone.")}
         return replace(checkpoint, state_dict=state)
@@ -89,7 +93,8 @@ def _from_eid(eid: str, template: Template, params: CommonParams, dataset: Datas
             return Start(f"Starts a new training from the best weights of run {eid}, because {different}", best, parent=eid)
         last = load(runs.download(eid, stored["last"], Path(folder)))
     sentence = f"Resumes run {eid} after epoch {last.epoch} of {params.num_epochs}: same template, dataset and hyperparameters"
-    return Start(sentence, best, last, eid)
+    # Runs from before this was written down trained the batch-norms of a backbone without frozen stages.
+    return Start(sentence, best, last, eid, before.get("backbone_is_filled", False))
 
 
 def _differences(before: Mapping[str, Any], template: Template, params: CommonParams, dataset: Dataset, epochs: int) -> str:
@@ -107,8 +112,10 @@ def _differences(before: Mapping[str, Any], template: Template, params: CommonPa
     return ""
 
 
-def published(template: Template, base_model: str, into: Path | None = None) -> Path:
+def published(template: Template, base_model: str, into: Path | None = None, asked_by: str = "pretrained_weights") -> Path:
     """The published COCO checkpoint of a base model: from the folder DETREG_WEIGHTS, or downloaded into the cache (or `into`).
+
+    `asked_by` is the parameter that asks for it, which the advice is about.
 
     Raises UsageError where nobody published one, UnreachableError where it cannot be downloaded, DataError for a wrong sha256.
     """
@@ -121,13 +128,23 @@ def published(template: Template, base_model: str, into: Path | None = None) -> 
         if folder and (Path(folder) / candidate).is_file():
             return _not_of_another(Path(folder) / candidate, template, base_model)
     if not weights.url:
-        alike = [other for other, entry in template.base_models.items() if entry.url]
-        others = f", or base_model={'|'.join(alike)}" if alike else ", or pretrained_weights=imagenet" if weights.imagenet else ""
+        alternatives = _alternatives(template, base_model, asked_by)
         raise UsageError(
-            f"nobody published COCO weights of {base_model} in MMDetection's layout: put a file {name} into a folder and set "
-            f"DETREG_WEIGHTS to the folder, or take pretrained_weights=none{others}"
+            f"{asked_by}: nobody published COCO weights of {base_model} in MMDetection's layout: put a file {name} into a folder and "
+            f"set DETREG_WEIGHTS to the folder, or {alternatives}"
         )
     return download(weights.url, (into or cache()) / own_name, weights.sha256)
+
+
+def _alternatives(template: Template, base_model: str, asked_by: str) -> str:
+    """What else the parameter `asked_by` can be where nobody published COCO weights of the base model."""
+    param = declared(template.params)[asked_by]
+    others = [choice for choice in param.choices or () if choice not in ("coco", "mscoco")]
+    if not template.base_models[base_model].imagenet:
+        others = [choice for choice in others if choice != "imagenet"]
+    words = f"take {asked_by}={'|'.join(others)}" if others else f"leave {asked_by} out"
+    alike = [other for other, entry in template.base_models.items() if entry.url]
+    return f"{words}, or base_model={'|'.join(alike)}" if alike else words
 
 
 def _not_of_another(path: Path, template: Template, base_model: str) -> Path:
@@ -144,7 +161,7 @@ def _not_of_another(path: Path, template: Template, base_model: str) -> Path:
     return path
 
 
-def imagenet(template: Template, base_model: str, into: Path | None = None) -> Path:
+def imagenet(template: Template, base_model: str, into: Path | None = None, asked_by: str = "pretrained_weights") -> Path:
     """ImageNet weights of a base model's backbone: from the folder DETREG_WEIGHTS, or by the library that has them, kept in the cache.
 
     Raises UsageError where there are none, UnreachableError where they cannot be downloaded.
@@ -157,7 +174,7 @@ def imagenet(template: Template, base_model: str, into: Path | None = None) -> P
         return Path(folder) / name
     source = template.base_models[base_model].imagenet
     if not source:
-        raise UsageError(f"there are no ImageNet weights for the backbone of {template.name}'s {base_model}: take pretrained_weights=coco")
+        raise UsageError(f"{asked_by}: there are no ImageNet weights for the backbone of {template.name}'s {base_model}: take coco")
     path = (into or cache()) / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,6 +268,7 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
     fitting: dict[str, Tensor] = {}
     misfits = []
     shared = [name for name in classes if name in start.classes]
+    by_class = 0
     for name, value in start.state_dict.items():
         layer = next((layer for layer in layers if re.fullmatch(layer.pattern, name)), None)
         if name not in own:
@@ -262,6 +280,7 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
             and _blocks(layer, own[name], classes) == _blocks(layer, value, start.classes)
         ):
             fitting[name] = _by_class(own[name].clone(), value, classes, start.classes, layer)
+            by_class += 1
         elif layer is not None and not start.classes:
             misfits.append(f"{name} is of classes that the checkpoint does not name")
         elif own[name].shape == value.shape:
@@ -273,7 +292,9 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
         raise DataError("nothing of the checkpoint's backbone fits this base model: " + ("; ".join(misfits[:3]) or "no name in common"))
     model.load_state_dict(fitting, strict=False)
     absent = [name for name in own if name not in start.state_dict and not name.endswith("num_batches_tracked")]
-    told = [f"{len(fitting)} of {len(own)} tensors taken; classes kept by name: {', '.join(shared) or 'none'}"]
+    told = [f"{len(fitting)} of {len(own)} tensors taken"]
+    if by_class:
+        told[0] += f"; classes kept by name: {', '.join(shared) or 'none'}"
     if misfits:
         told.append(f"{len(misfits)} tensors do not fit and start afresh: {_some(misfits)}")
     if absent:
