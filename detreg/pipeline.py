@@ -1,6 +1,7 @@
 """The story: one model, from data to a registered version."""
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from detreg.evaluation.ground_truth import GroundTruth
     from detreg.export.parity import Parity
+    from detreg.export.subject import Subject
     from detreg.inference.detections import Detections
     from detreg.training.engine import Fitted
     from detreg.training.weights import Start
@@ -219,11 +221,11 @@ def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Tra
     from detreg.inference.packaging import log_model
     from detreg.tracking.registry import register
 
-    onnx, trained = export(active, job, fitted)
+    onnx, trained, subject = export(active, job, fitted)
     detector = Detector.load(onnx)
     truth = GroundTruth.load(job.dataset.splits["val"].annotations)
     predictions = predict_split(detector, truth)
-    parity = compare(truth, predictions, trained)
+    parity = compare(truth, predictions, trained, subject)
     scores = parity.exported
     print(f"Parity: {parity.sentence}", flush=True)
     active.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.class_metrics("val"))
@@ -233,10 +235,21 @@ def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Tra
     report(active, job, fitted, parity, truth, predictions)
     model_uri = log_model(onnx).model_uri
     if not parity.passed:
-        raise RefusedError(f"the model is not registered, because the exported one disagrees with the trained one: {parity.sentence}")
+        cause = "the exported one disagrees with the trained one"
+        if not parity.detections:
+            cause = "nothing proves that the exported one finds what the trained one finds"
+        raise RefusedError(f"the model is not registered, because {cause}: {parity.sentence}")
     name = job.options.registered_model_name or job.template.name
     tags = {"template": job.template.name}
-    registered = register(name, model_uri, active.id, score=scores.mAP or 0.0, dataset_digest=job.dataset.digest, tags=tags, again=again)
+    registered = register(
+        name,
+        model_uri,
+        active.id,
+        score=math.nan if scores.mAP is None else scores.mAP,
+        dataset_digest=job.dataset.digest,
+        tags=tags,
+        again=again,
+    )
     return Trained(
         run_id=active.id,
         status="FINISHED",
@@ -254,17 +267,35 @@ def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Tra
     )
 
 
-def export(active: Run, job: Job, fitted: "Fitted") -> "tuple[Path, dict[int, Detections]]":
-    """The ONNX file of the best checkpoint, and what MMDetection itself finds with that checkpoint on the val split."""
+def export(
+    active: Run,
+    job: Job,
+    fitted: "Fitted",
+) -> "tuple[Path, Mapping[int, Detections], Subject]":
+    """Export the best checkpoint as an ONNX file.
+
+    Returns the file, what MMDetection itself finds with that checkpoint on the val split, and the
+    network for a second look at both (export.parity).
+    """
     from detreg.export import graph
+    from detreg.export.subject import Subject
     from detreg.training import checkpoints
     from detreg.training.compose import card
     from detreg.training.engine import build_network, predict
 
     network = build_network(job.config.model, checkpoints.load(fitted.checkpoint).state_dict)
-    found = dict(predict(network, job.config.val_dataloader, job.dataset.classes))
-    made_of = card(job.template, job.params, job.dataset.classes, job.options.score_threshold, job.dataset.digest, active.id)
-    return graph.export(network, job.template.base_model(job.params).input, made_of, active.folder / f"{job.template.name}.onnx"), found
+    loader = job.config.val_dataloader
+    found = dict(predict(network, loader, job.dataset.classes))
+
+    data, threshold = job.dataset, job.options.score_threshold
+    about = card(job.template, job.params, data.classes, threshold, data.digest, active.id)
+    pixels = job.template.base_model(job.params).input
+    path = graph.export(network, pixels, about, active.folder / f"{job.template.name}.onnx")
+
+    def predict_all() -> "Mapping[int, Detections]":
+        return dict(predict(network, loader, data.classes, limit=None))
+
+    return path, found, Subject(network, pixels, about, predict_all)
 
 
 def report(active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "GroundTruth", predictions: "dict[int, Detections]") -> None:

@@ -111,6 +111,7 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
     from detreg.evaluation.predictions import predict_split
     from detreg.export.graph import export
     from detreg.export.parity import agreement
+    from detreg.export.subject import Subject
     from detreg.inference.detector import Detector
     from detreg.training.compose import card, loader, network, published_config
     from detreg.training.engine import build_network, predict
@@ -126,14 +127,18 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
         model = build_network(config, checkpoint.state_dict)
     except RuntimeError as error:
         raise DataError(f"{source} does not fit base_model={params.base_model}: name the one it was trained with") from error
+    classes = checkpoint.classes
     with tempfile.TemporaryDirectory() as folder:
-        annotations = _without_boxes(pictures, checkpoint.classes, Path(folder))
-        trained = dict(predict(model, loader(template, params, annotations, checkpoint.classes, 0), checkpoint.classes))
-        about = card(template, params, checkpoint.classes, score_threshold=0.05, digest=None, eid=None)
-        exported = predict_split(
-            Detector.load(export(model, template.base_model(params).input, about, Path(out))), GroundTruth.load(annotations)
-        )
-    return agreement(exported, trained)
+        annotations = _without_boxes(pictures, classes, Path(folder))
+        truth = GroundTruth.load(annotations)
+        batches = loader(template, params, annotations, classes, 0)
+        trained = dict(predict(model, batches, classes))
+
+        about = card(template, params, classes, score_threshold=0.05, digest=None, eid=None)
+        pixels = template.base_model(params).input
+        exported = predict_split(Detector.load(export(model, pixels, about, Path(out))), truth)
+        subject = Subject(model, pixels, about, lambda: dict(predict(model, batches, classes, limit=None)))
+        return agreement(truth, exported, trained, subject)
 
 
 def _without_boxes(pictures: str | None, classes: tuple[str, ...], folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """Which version is champion, in a real registry."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import mlflow
@@ -88,8 +89,51 @@ def test_a_version_carries_score_data_run_and_template(shelf: Shelf) -> None:
     assert version.run_id == shelf.run_id
 
 
-def test_a_model_without_a_score_is_never_in_the_way(shelf: Shelf) -> None:
-    assert [shelf.add(score).alias for score in (float("nan"), 0.0, float("nan"))] == ["champion", "champion", "challenger"]
+@pytest.mark.parametrize(
+    ("score", "figure"),
+    [(0.0, "0.0000"), (0.00004, "0.0000"), (math.nan, "undefined")],
+)
+def test_what_finds_nothing_is_a_challenger_until_promoted_by_hand(
+    shelf: Shelf,
+    score: float,
+    figure: str,
+) -> None:
+    entry = shelf.add(score)
+    assert (entry.alias, shelf.aliases) == ("challenger", {"challenger": "1"})
+    assert entry.reason == (
+        f"mAP is {figure}, and a model that finds nothing becomes champion by hand only; "
+        f"to promote it by hand: detreg promote {shelf.name} 1"
+    )
+    assert MlflowClient().get_model_version(shelf.name, "1").tags["reason"] == entry.reason
+
+    assert promote(shelf.name, "1").reason == "promoted by hand"
+    assert shelf.aliases == {"champion": "1"}
+
+
+def test_the_first_that_finds_something_is_champion_after_those_that_found_nothing(
+    shelf: Shelf,
+) -> None:
+    shelf.add(0.0)
+    found = shelf.add(0.0001)
+    assert (found.alias, found.reason) == ("champion", "there was no champion")
+    assert shelf.aliases == {"challenger": "1", "champion": "2"}
+
+
+@pytest.mark.parametrize("score", [0.0, 0.00004, math.nan])
+def test_a_champion_that_finds_nothing_is_beaten_by_what_finds_something(
+    shelf: Shelf,
+    score: float,
+) -> None:
+    shelf.add(score)
+    promote(shelf.name, "1")
+    assert [shelf.add(other).alias for other in (0.00004, 0.0001)] == ["challenger", "champion"]
+    assert shelf.aliases == {"challenger": "2", "champion": "3"}
+
+
+def test_what_finds_nothing_keeps_no_champion_from_its_place(shelf: Shelf) -> None:
+    shelf.add(0.3)
+    assert shelf.add(0.0).alias == "challenger"
+    assert shelf.aliases == {"champion": "1", "challenger": "2"}
 
 
 def test_rolling_back_goes_back_one_champion_a_call(shelf: Shelf) -> None:

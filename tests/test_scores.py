@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from detreg.errors import DataError
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.matching import UNMATCHED, assign, match, overlaps
+from detreg.evaluation.matching import UNMATCHED, assign, assign_most, match, overlaps
 from detreg.evaluation.scores import Scores, metric_names, score
 from detreg.inference.detections import Detections
 
@@ -204,6 +205,34 @@ def test_match_equals_brute_force(seed, tolerance):
     pairs = match(a, b, iou=0.5, score_tolerance=tolerance)
     assert pairs.tolist() == brute_match(a, b, 0.5, tolerance)
     assert len(pairs) > 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_many_are_assigned_as_can_be_in_any_order(seed):
+    rng = np.random.default_rng(seed)
+    overlap = np.where(rng.random((6, 5)) < 0.35, rng.uniform(0.5, 1.0, (6, 5)), 0.0)
+    fits = overlap >= 0.5
+    most = max(sum(fits[list(rows), range(5)]) for rows in itertools.permutations(range(6), 5))
+    for order in (rng.permutation(6) for _ in range(4)):
+        assigned = assign_most(overlap[order], 0.5)
+        rows = np.flatnonzero(assigned != UNMATCHED)
+        assert len(rows) == len(set(assigned[rows].tolist())) == most
+        assert fits[order][rows, assigned[rows]].all()
+
+
+def test_a_row_makes_room_for_another_of_equal_score():
+    """Greedily, the first row takes the only column that the second one overlaps."""
+    overlap = np.array([[0.999, 0.995], [0.992, 0.0]])
+    assert assign(overlap, 0.99).tolist() == [0, UNMATCHED]
+    assert assign_most(overlap, 0.99).tolist() == [1, 0]
+
+    one, two = [50, 50, 50.5, 50.5], [50.08, 50, 50.58, 50.5]  # tiny, and less than 0.1 px apart
+    between, beside = [50.05, 50, 50.55, 50.5], [49.95, 50, 50.45, 50.5]
+    a = detections([one, two], [0.5, 0.5], [0, 0])
+    b = detections([between, beside], [0.5, 0.5], [0, 0])
+    for first, second in ((a, b), (b, a)):
+        pairs = match(first, second, iou=0.99, score_tolerance=0.001, corner_tolerance=0.1)
+        assert len(pairs) == 2
 
 
 def test_match_of_nothing():

@@ -11,13 +11,18 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from conftest import TINY
+from conftest import SMALL, TINY
 from mlflow import MlflowClient
 
 import detreg
+from detreg import pipeline
+from detreg.data.dataset import load as load_dataset
 from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
+from detreg.pipeline import settings
+from detreg.templates import find
 from detreg.tracking import runs
 from detreg.training.checkpoints import Checkpoint, load, save
+from detreg.training.weights import resolve
 
 
 def last_checkpoint(eid: str, folder: Path) -> Checkpoint:
@@ -46,15 +51,40 @@ def test_a_run_holds_everything_that_is_promised(trained: dict[str, Any]) -> Non
     assert entity.digest == trained["dataset_digest"] and json.loads(entity.schema)["classes"] == ["balloon", "boat", "house"]
     names = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
     assert {"config.py", "params.json", "report", "checkpoints"} <= names
-    version = MlflowClient().get_model_version_by_alias("yolox", "champion")
+    # After four steps it finds nothing, and what finds nothing is no champion.
+    assert trained["mAP"] < 0.00005 and trained["alias"] == "challenger" and "finds nothing" in trained["reason"]
+    version = MlflowClient().get_model_version_by_alias("yolox", "challenger")
     assert version.run_id == run.info.run_id and str(version.version) == trained["model_version"]
+
+
+def test_an_auto_rate_is_printed_and_logged_as_the_number(store: str, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    template = find("ssd")
+    values = SMALL["ssd"] | {"base_model": "ssd300_vgg16", "image_size": 300}
+    params, options = settings(template, values)
+    job = pipeline.prepare(template, params, options, load_dataset(str(tiny)))
+    assert "per_item_lrate=3.125e-05, the published value of ssd300_vgg16 (per_item_lrate=auto)" in capsys.readouterr().out
+    with runs.start(None, job.tags) as active:
+        active.log_params({"per_item_lrate": "auto"})  # as `mlflow run` does before detreg begins
+        pipeline.record(active, job)
+    logged = runs.find(active.id).data.params
+    assert logged["per_item_lrate"] == "auto" and logged["per_item_lrate.resolved"] == "3.125e-05"
+    assert job.facts["hyperparameters"]["per_item_lrate"] == 0.002 / 64
+
+
+def test_small_images_are_warned_of_on_the_terminal_and_in_a_tag(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    template = find("yolox")
+    params, options = settings(template, TINY | {"image_size": 96, "random_resize_upper": 128})
+    job = pipeline.prepare(template, params, options, load_dataset(str(tiny)))
+    told = capsys.readouterr().err
+    assert told.startswith("Warning: 20 of 20 training images (100%) are smaller than random_resize_lower=96")
+    assert job.tags[runs.WARNING] in told
 
 
 def test_the_registered_model_detects_without_torch(trained: dict[str, Any], store: str, tiny: Path) -> None:
     picture = next(tiny.rglob("*.jpg"))
     code = (
         "import sys; from detreg import Detector; from detreg.inference.pictures import read\n"
-        f"found = Detector.load('models:/yolox@champion')(read({str(picture)!r}), score_threshold=0.0)\n"
+        f"found = Detector.load('models:/yolox@challenger')(read({str(picture)!r}), score_threshold=0.0)\n"
         "print(found.boxes.dtype, found.labels.dtype, sorted({'torch', 'mmdet', 'mmcv', 'mmengine'} & set(sys.modules)))"
     )
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store}
@@ -81,15 +111,11 @@ def test_more_epochs_resume_and_metrics_go_on(trained: dict[str, Any], tiny: Pat
 def test_what_differs_starts_from_the_weights_and_says_why(
     change: dict[str, Any], reason: str, trained: dict[str, Any], tiny: Path, other: Path
 ) -> None:
-    from detreg.data.dataset import load as load_dataset
-    from detreg.pipeline import settings
-    from detreg.templates import find
-    from detreg.training.weights import resolve
-
     values = TINY | {"continue_from_eid": trained["run_id"]} | change
     data = {"other": other}.get(values.pop("data", ""), tiny)
     template = find("yolox")
-    start = resolve(template, settings(template, values)[0], load_dataset(data))
+    params, _ = settings(template, values)
+    start = resolve(template, template.resolve(params), load_dataset(data))
     assert start.sentence.startswith(f"Starts a new training from the best weights of run {trained['run_id']}, because {reason}")
     assert start.resume is None and start.weights is not None and start.parent == trained["run_id"]
 
@@ -161,8 +187,9 @@ def test_an_interruption_keeps_the_last_finished_epoch(
     assert last_checkpoint(killed.info.run_id, tmp_path).epoch == 2
 
 
-def test_patience_stops(trained: dict[str, Any], tiny: Path) -> None:
+def test_patience_stops(trained: dict[str, Any], tiny: Path, dense_checkpoint: Path) -> None:
     values = TINY | {"num_epochs": 9, "patience": 1, "per_item_lrate": 0.0, "min_samples_per_epoch": 4}
+    values["load_from"] = str(dense_checkpoint)  # of a network that has learned nothing there is nothing to compare
     stopped = detreg.train("yolox", data=str(tiny), **values)
     assert steps(stopped["run_id"], "val/mAP") == [1, 2]
 
@@ -173,7 +200,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(trained: dict[str, Any], tin
         name: torch.full_like(value, float("nan")) if value.is_floating_point() else value for name, value in checkpoint.state_dict.items()
     }
     save(tmp_path / "broken.pth", Checkpoint(broken, checkpoint.classes))
-    with pytest.raises(StoppedError, match=r"no longer a number in epoch 1: halve per_item_lrate"):
+    with pytest.raises(StoppedError, match=r"NaN or infinite in epoch 1: halve per_item_lrate"):
         detreg.train("yolox", data=str(tiny), **TINY | {"load_from": str(tmp_path / "broken.pth")})
     failed = mlflow.search_runs(order_by=["attributes.start_time DESC"], max_results=1, output_format="list")[0]
     assert failed.info.status == "FAILED" and "halve per_item_lrate" in failed.data.tags["detreg.failure"]

@@ -55,22 +55,91 @@ def assign(overlap: Floats, iou: float, crowd: Bools | None = None) -> Ints:
     return assigned
 
 
+def near(
+    boxes: Floats,
+    others: Floats,
+    corner_tolerance: float | None = None,
+) -> npt.NDArray[np.float64]:
+    """Measure how well every box (n, 4) fits every other one (m, 4): their overlap (n, m).
+
+    With corner_tolerance, in pixels, boxes whose corners are that close fit nearly perfectly,
+    whatever their overlap: a box of a few pixels loses it to rounding.
+    """
+    overlap = overlaps(boxes, others)
+    if corner_tolerance is None:
+        return overlap
+    apart = np.abs(boxes[:, None].astype(np.float64) - others[None]).max(axis=-1)
+    return np.where(apart <= corner_tolerance, np.maximum(overlap, 1.0 - apart / 1000), overlap)
+
+
+def assign_most(overlap: Floats, iou: float) -> Ints:
+    """Give as many rows as possible a column of their own that they overlap by at least iou.
+
+    overlap is (n, m); the result (n,) holds columns, or UNMATCHED. It starts as `assign` does, and
+    moves rows to other columns where a row would otherwise get none, so that the order of rows with
+    equal scores does not decide how many are matched.
+    """
+    assigned = assign(overlap, iou)
+    fits = overlap >= iou
+    for row in np.flatnonzero((assigned == UNMATCHED) & fits.any(axis=1)):
+        _make_room(int(row), fits, assigned)
+    return assigned
+
+
+def _make_room(row: int, fits: Bools, assigned: Ints) -> None:
+    """Give a row a column by moving other rows to other columns, where that is possible.
+
+    fits (n, m) tells which row may have which column. This is a search for an augmenting path, in
+    breadth, so that the fewest rows move.
+    """
+    holders = np.full(fits.shape[1], UNMATCHED, dtype=np.int64)
+    given = np.flatnonzero(assigned != UNMATCHED)
+    holders[assigned[given]] = given
+    wanted_by = np.full(fits.shape[1], UNMATCHED, dtype=np.int64)
+    waiting = [row]
+    while waiting:
+        seeker = waiting.pop(0)
+        for column in np.flatnonzero(fits[seeker] & (wanted_by == UNMATCHED)).tolist():
+            wanted_by[column] = seeker
+            if holders[column] == UNMATCHED:
+                _pass_on(column, row, wanted_by, assigned)
+                return
+            waiting.append(int(holders[column]))
+
+
+def _pass_on(free: int, row: int, wanted_by: Ints, assigned: Ints) -> None:
+    """Give a free column to the row that wants it, that row's former column to the next, and so on.
+
+    It ends with `row`, which had none.
+    """
+    while True:
+        taker = int(wanted_by[free])
+        former = int(assigned[taker])
+        assigned[taker] = free
+        if taker == row:
+            return
+        free = former
+
+
 def match(
-    a: Detections, b: Detections, iou: float = 0.99, score_tolerance: float | None = None, corner_tolerance: float | None = None
+    a: Detections,
+    b: Detections,
+    iou: float = 0.99,
+    score_tolerance: float | None = None,
+    corner_tolerance: float | None = None,
 ) -> Ints:
     """Pair the detections of one model with those of another, one to one and within the same class.
 
-    Returns (k, 2) indices into a and b, in falling order of a's score. With score_tolerance a pair's scores differ by at most that
-    much. With corner_tolerance, in pixels, boxes whose corners are that close pair whatever their overlap: a box of a few pixels
-    loses it to rounding. Labels are compared as numbers: both sides must count the same classes.
+    Returns (k, 2) indices into a and b, in falling order of a's score; there are as many pairs as
+    there can be. With score_tolerance a pair's scores differ by at most that much; corner_tolerance
+    is that of `near`. Labels are compared as numbers: both sides must count the same classes.
     """
-    overlap = overlaps(a.boxes, b.boxes)
-    if corner_tolerance is not None:
-        apart = np.abs(a.boxes[:, None].astype(np.float64) - b.boxes[None]).max(axis=-1)
-        overlap = np.where(apart <= corner_tolerance, np.maximum(overlap, 1.0 - apart / 1000), overlap)
+    overlap = near(a.boxes, b.boxes, corner_tolerance)
     allowed = a.labels[:, None] == b.labels[None]
     if score_tolerance is not None:
-        allowed &= np.abs(a.scores[:, None].astype(np.float64) - b.scores[None]) <= score_tolerance
-    assigned = assign(np.where(allowed, overlap, -1.0), iou)
+        apart = np.abs(a.scores[:, None].astype(np.float64) - b.scores[None])
+        allowed &= apart <= score_tolerance
+
+    assigned = assign_most(np.where(allowed, overlap, -1.0), iou)
     rows = np.flatnonzero(assigned != UNMATCHED)
     return np.stack([rows, assigned[rows]], axis=1)

@@ -1,7 +1,8 @@
 """Versions in MLflow's model registry, and which of them is served.
 
-The alias `champion` is what is served; `challenger` is the newest version that did not become champion. The registered model's tag
-`champions` lists the champions before the present one, newest last.
+The alias `champion` is what is served; `challenger` is the newest version that did not become
+champion. A version that finds nothing becomes champion by hand only, even where there is none. The
+registered model's tag `champions` lists the champions before the present one, newest last.
 
 The alias is the truth and the list is only a memory: a crash between the two writes leaves the present champion at the list's end,
 and whoever reads the list drops it there. So each writer may stop after its first write and nothing false is left.
@@ -46,9 +47,11 @@ def register(
     """Registers a logged model as a new version of `name`, as champion if it has earned that, else as challenger.
 
     `score` is the mAP (0 to 1) on the dataset with `dataset_digest`; `tags` (template and the like) are added to the version's own. A
-    version is champion if it is the first, or beats the champion on the same dataset. With `again` a version that the
-    run has already is taken, for what may have been interrupted after its registration. Raises UsageError for a name that MLflow does not
-    take, NotFoundError where the model is not there, and UnreachableError.
+    version is champion if it is the first, or beats the champion on the same dataset; never if it
+    finds nothing, which is a score of 0.0000 or none at all (NaN). With `again` a version that the
+    run has already is taken, for what may have been interrupted after its registration. Raises
+    UsageError for a name that MLflow does not take, NotFoundError where the model is not there, and
+    UnreachableError.
     """
     _check_name(name)
     own = {_SCORE: repr(float(score)), _DIGEST: dataset_digest, "eid": run_id}
@@ -105,15 +108,24 @@ def rollback(name: str) -> Registered:
 
 def _judge(champion: ModelVersion | None, name: str, version: str, score: float, dataset_digest: str) -> tuple[bool, str]:
     """Whether the new version becomes champion, and the reason."""
+    by_hand = f"to promote it by hand: detreg promote {name} {version}"
+    if not _finds_something(score):
+        figure = "undefined" if math.isnan(score) else f"{score:.4f}"
+        rule = "a model that finds nothing becomes champion by hand only"
+        return False, f"mAP is {figure}, and {rule}; {by_hand}"
     if champion is None:
         return True, "there was no champion"
-    by_hand = f"to promote it by hand: detreg promote {name} {version}"
     if champion.tags.get(_DIGEST) != dataset_digest:
         return False, f"version {champion.version}, the champion, was scored on other data, so the two cannot be compared; {by_hand}"
     best = _score(champion)
     if score > best:
         return True, f"mAP {score:.4f} beats {best:.4f} of version {champion.version} on the same data"
     return False, f"mAP {score:.4f} does not beat {best:.4f} of version {champion.version}, the champion; {by_hand}"
+
+
+def _finds_something(score: float) -> bool:
+    """Whether a mAP is a number that is more than 0 when it is told with four digits."""
+    return not math.isnan(score) and round(score, 4) > 0
 
 
 def _score(version: ModelVersion) -> float:

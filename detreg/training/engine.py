@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 from detreg import processes
 from detreg.errors import MemoryExhaustedError, NotFoundError
-from detreg.inference.detections import Detections
+from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.templates.template import CommonParams, RunOptions, Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
@@ -144,11 +144,17 @@ def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor] | N
         network.init_weights()
     else:
         network.load_state_dict(state_dict)
-    return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return _to_device(network)
 
 
-def predict(network: Any, loader: dict[str, Any], classes: tuple[str, ...]) -> Iterator[tuple[int, Detections]]:
-    """MMDetection's own predictions for every image of a loader's configuration: image id and detections in the image's pixels."""
+def predict(
+    network: Any, loader: dict[str, Any], classes: tuple[str, ...], limit: int | None = MAX_DETECTIONS
+) -> Iterator[tuple[int, Detections]]:
+    """MMDetection's own predictions for every image of a loader's configuration: image id and detections in the image's pixels.
+
+    `limit` is the most of an image, best first; None tells all.
+    """
+    network = _to_device(network)  # an export leaves it on the CPU
     with _quiet():
         images = Runner.build_dataloader(loader, seed=0)
     with torch.inference_mode(), warnings.catch_warnings():
@@ -156,7 +162,11 @@ def predict(network: Any, loader: dict[str, Any], classes: tuple[str, ...]) -> I
         for batch in images:
             for sample in network.test_step(batch):
                 content = sample.to_dict()
-                yield content["img_id"], components.detections(content, classes)
+                yield content["img_id"], components.detections(content, classes, limit)
+
+
+def _to_device(network: Any) -> Any:
+    return network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 @contextlib.contextmanager
