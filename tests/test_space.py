@@ -1,5 +1,9 @@
 """What a sweep searches: read from text, refused with the reason, inside every template's own ranges."""
 
+import random
+import time
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +11,11 @@ import optuna
 import pytest
 
 from detreg.errors import NotFoundError, UsageError
-from detreg.params import build, declared
-from detreg.sweeps.space import Dimension, dimension, space
+from detreg.params import Param, build, declared
+from detreg.sweeps.plan import Plan
+from detreg.sweeps.space import Dimension, Space, dimension, space
 from detreg.templates import TEMPLATES
+from detreg.templates.template import CommonParams, RunOptions, SweepOptions
 
 YOLOX = declared(TEMPLATES["yolox"].params)
 
@@ -46,6 +52,11 @@ def test_the_contracts_example() -> None:
         ("frozen_stages=0:9", "from 0 to 4, not 9"),
         ("frozen_stages=1:3:0.5", "multiple of 1"),
         ("frozen_stages=0:2:0", "above 0"),
+        ("image_size=320:640:inf", "above 0 and finite, got inf"),
+        ("per_item_lrate=1e-5:1e-3:1e-40", "must be at least 9.9e-13, got 1e-40"),
+        ("max_aspect_ratio=1:2:log", "a hyperparameter without steps"),
+        ("per_item_lrate=auto:1e-3", "must have numbers at both ends of a range, got auto"),
+        ("random_resize_lower=none:640", "must have numbers at both ends of a range, got none"),
         ("frozen_stages=0:2:log", "log scale wants a minimum above 0"),
         ("frozen_stages=0:2:two", "a number or log, not 'two'"),
         ("per_item_lrate=0:1e-3:log", "log scale wants a minimum above 0"),
@@ -78,8 +89,8 @@ def test_all_problems_are_told_at_once() -> None:
 def test_the_default_space_of_every_template(name: str) -> None:
     dims = of(name).dimensions[name]
     assert dims["per_item_lrate"].log and {"frozen_stages"} < dims.keys()
-    default = declared(TEMPLATES[name].params)["per_item_lrate"].default
-    assert dims["per_item_lrate"].low < default < dims["per_item_lrate"].high
+    first = of(name).defaults(name)["per_item_lrate"]
+    assert dims["per_item_lrate"].low < first < dims["per_item_lrate"].high
     params = declared(TEMPLATES[name].params)
     assert {name for name in ("use_focal_loss", "use_perclass_regression") if name in params} <= dims.keys()
     assert not list(of(name).moved())
@@ -153,6 +164,8 @@ def test_a_yaml_file(tmp_path: Path) -> None:
     assert "must have a line" in refused("yolox", str(path))
     path.write_text("a: [")
     assert "is not YAML" in refused("yolox", str(path))
+    path.write_bytes(b"\xff\xfe\xfa")
+    assert "is not YAML" in refused("yolox", str(path))
     with pytest.raises(NotFoundError):
         of("yolox", str(tmp_path / "none.yaml"))
 
@@ -160,3 +173,281 @@ def test_a_yaml_file(tmp_path: Path) -> None:
 def test_nearest_is_on_the_grid() -> None:
     assert Dimension(YOLOX["image_size"], 320, 640, 64).nearest((500,)) == 512
     assert Dimension(YOLOX["per_item_lrate"], 1e-5, 1e-3, log=True).nearest(0.5) == 1e-3
+
+
+def plan_first(searched: Space, template: str) -> CommonParams:
+    """The hyperparameters of the template's first trial, as a worker has them."""
+    plan = Plan(searched, RunOptions(), SweepOptions(), dataset_digest="")
+    return plan.defaults(TEMPLATES[template])
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_the_first_trial_has_the_rate_of_its_base_model(template: str) -> None:
+    for name, base_model in TEMPLATES[template].base_models.items():
+        if name not in (declared(TEMPLATES[template].params)["base_model"].choices or ()):
+            continue
+        searched = of(template, "per_item_lrate=1e-6:1", base_model=name)
+        rate = base_model.recipe.per_item_lrate
+        assert searched.defaults(template) == {"per_item_lrate": rate}
+        assert plan_first(searched, template).per_item_lrate == rate
+        assert not list(searched.moved())
+
+
+@pytest.mark.parametrize("image_size", [300, 320])
+def test_the_rate_of_ssd300_at_its_published_size_and_another(image_size: int) -> None:
+    searched = of("ssd", None, base_model="ssd300_vgg16", image_size=image_size)
+    assert searched.defaults("ssd") == {"per_item_lrate": 0.002 / 64, "frozen_stages": 0}
+    assert plan_first(searched, "ssd").image_size == (image_size,)
+    assert not list(searched.moved())
+
+
+def test_the_rate_is_that_of_a_base_model_which_is_searched_too() -> None:
+    searched = of("ssd", "per_item_lrate base_model=ssd300_vgg16|ssd512_vgg16")
+    first = {"per_item_lrate": 0.002 / 64, "base_model": "ssd300_vgg16"}
+    assert searched.defaults("ssd") == first
+    both = of("yolox,ssd", "per_item_lrate", **{"ssd.base_model": "ssd512_vgg16"})
+    assert both.defaults("ssd") == {"ssd.per_item_lrate": 0.002 / 64, "template": "ssd"}
+    assert both.defaults("yolox") == {"yolox.per_item_lrate": 0.01 / 64, "template": "yolox"}
+
+
+def test_a_rate_outside_the_space_is_moved_to_its_edge_and_told() -> None:
+    searched = of("yolox", "per_item_lrate=1e-3:1e-2:log")
+    assert searched.defaults("yolox") == {"per_item_lrate": 1e-3}
+    (told,) = searched.moved()
+    assert told.startswith("yolox's default per_item_lrate=auto (0.00015625) lies outside 0.001:")
+    assert told.endswith("its first trial has 0.001")
+
+
+def test_an_empty_default_among_the_choices_is_left_as_it_is() -> None:
+    searched = of("yolox", "per_item_lrate=1e-3|auto random_resize_lower=320|none")
+    assert searched.defaults("yolox") == {"per_item_lrate": "auto", "random_resize_lower": "none"}
+    first = plan_first(searched, "yolox")
+    assert (first.per_item_lrate, first.random_resize_lower) == (None, None)
+    assert not list(searched.moved())
+
+
+@pytest.mark.parametrize(
+    ("text", "fixed", "first"),
+    [
+        ("random_resize_lower=320:640:32", {}, [640]),
+        ("random_resize_lower=320:480:32", {}, [480]),
+        ("random_resize_upper=640:960:32", {}, [640]),
+        ("random_resize_upper=704:960:32", {}, [704]),
+        ("random_resize_lower=320:640:32 random_resize_upper=640:960:32", {}, [640, 640]),
+        ("random_resize_lower=320:640:32", {"image_size": 800}, [640]),
+        ("random_resize_lower=320:480:32 image_size=480:800:32", {}, [480, 640]),
+        ("random_resize_upper=640:800:32 image_size=320:640:64", {}, [640, 640]),
+        ("random_resize_lower=320:480:32 image_size=512:576:32", {}, [480, 576]),
+        ("image_size=480:640:32", {"random_resize_lower": 480, "random_resize_upper": 480}, [640]),
+    ],
+)
+def test_random_sizes_begin_at_the_image_size(text: str, fixed: Any, first: list[int]) -> None:
+    searched = of("yolox", text, **fixed)
+    assert list(searched.defaults("yolox").values()) == first
+    assert plan_first(searched, "yolox").problems() == []
+
+
+def test_a_random_size_is_moved_only_from_where_the_image_size_is() -> None:
+    assert not list(of("yolox", "random_resize_lower=320:640:32").moved())
+    (told,) = of("faster_rcnn", "random_resize_lower=320:640:32").moved()
+    assert told.startswith("faster_rcnn's default random_resize_lower=none (800) lies outside")
+    assert told.endswith("its first trial has 640")
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "fixed", "begin", "rule"),
+    [
+        (
+            "ssd",
+            "base_model=ssd300_vgg16|ssdlite_mobilenetv2 image_size=64:320:64",
+            {},
+            "space: ssd with base_model=ssd300_vgg16 image_size=64 cannot be trained: ",
+            "ssd300_vgg16 needs an image_size",
+        ),
+        (
+            "ssd",
+            "random_resize_lower=320:640:32",
+            {},
+            "space: ssd with random_resize_lower=640 cannot be trained: ",
+            "random_resize_lower=640 must not be above random_resize_upper=320",
+        ),
+        (
+            "yolox",
+            "random_resize_lower=320:640:32 random_resize_upper=480:800:32 num_epochs=2:9",
+            {},
+            "space: yolox with random_resize_lower=640 random_resize_upper=480 cannot be trained: ",
+            "random_resize_lower=640 must not be above random_resize_upper=480",
+        ),
+        (
+            "yolox",
+            "random_resize_upper=320:640:32 image_size=320:416:32",
+            {},
+            "space: yolox with image_size=416 random_resize_upper=320 cannot be trained: ",
+            "random_resize_lower=416 must not be above random_resize_upper=320",
+        ),
+        (
+            "ssd",
+            "image_size=300|320 base_model=ssd300_vgg16|ssd512_vgg16",
+            {},
+            "space: ssd with base_model=ssd512_vgg16 image_size=300 cannot be trained: ",
+            "image_size=300 is the published size of base_model=ssd300_vgg16 alone",
+        ),
+        (
+            "faster_rcnn",
+            "frozen_stages=0:2 pretrained_weights=coco|none base_model",
+            {},
+            "space: faster_rcnn with frozen_stages=2 pretrained_weights=none cannot be trained: ",
+            "frozen_stages=2 with pretrained_weights=none would freeze random weights",
+        ),
+        (
+            "yolox",
+            "keep_aspect_ratio image_size=640|800,512",
+            {},
+            "space: yolox with image_size=800,512 keep_aspect_ratio=true cannot be trained: ",
+            "width,height (in image_size, random_resize_lower or random_resize_upper)",
+        ),
+        (
+            "yolox",
+            "continue_from_eid=none|0123 per_item_lrate",
+            {"load_from": "coco"},
+            "space: yolox with continue_from_eid=0123 cannot be trained: ",
+            "continue_from_eid and load_from both say where to start",
+        ),
+        (
+            "ssd",
+            "per_item_lrate",
+            {"image_size": 300},
+            "ssd: ",
+            "image_size=300 is the published size of base_model=ssd300_vgg16 alone",
+        ),
+    ],
+)
+def test_a_combination_is_refused_with_the_values_to_blame(
+    template: str,
+    text: str,
+    fixed: Any,
+    begin: str,
+    rule: str,
+) -> None:
+    assert refused(template, text, **fixed).startswith(begin + rule)
+
+
+def test_a_fixed_value_may_need_what_the_space_has() -> None:
+    searched = of("ssd", "image_size=480:640:32", random_resize_lower=480)
+    assert plan_first(searched, "ssd").image_size == (480,)
+    of("yolof", "load_from=coco|runs:/0123/model", pretrained_weights="none")
+    of("ssd", "image_size=300|320|416", base_model="ssd300_vgg16")
+
+
+def test_a_single_choice_is_not_searched() -> None:
+    told = refused("yolof", "base_model")
+    assert "base_model has one value only, resnet50: leave it out of the space" in told
+
+
+def test_a_range_does_not_begin_off_the_grid() -> None:
+    told = refused("ssd", "image_size=300:620:32", base_model="ssd300_vgg16")
+    assert "must have multiples of 32 at both ends of a range, got 300" in told
+
+
+def test_many_choices_are_checked_quickly_and_told_briefly() -> None:
+    singles = [str(side) for side in range(64, 2049, 32)]
+    sizes = "|".join(singles + [f"{side},{2112 - side}" for side in range(64, 2049, 32)])
+    words = [f"random_resize_{end}=none|{sizes}" for end in ("lower", "upper")]
+    words += [f"image_size={sizes}", "base_model", "keep_aspect_ratio", "frozen_stages=0:4"]
+    words += ["pretrained_weights", "pretrain_base_data", "load_from=none|coco|a|b"]
+    begun = time.monotonic()
+    told = refused("msc10", " ".join(words)).splitlines()
+    assert time.monotonic() - begun < 5
+    assert len(told) == 6 and "more such problems with other values" in told[-1]
+
+
+def draw(param: Param, drawn: random.Random) -> Any:
+    """One of a few values of a hyperparameter, such as often break a rule."""
+    if param.type == "size":
+        sizes = [(64,), (288,), (320,), (320, 64), (64, 320), (320, 320)]
+        sizes += [(side,) for side in param.also]
+        return drawn.choice([*sizes, *([None] if param.optional else [])])
+    if param.type == "text":
+        return drawn.choice([None, "coco", "0123"])
+    if param.type == "numbers":
+        return drawn.choice([param.default, (0.5, 2.0)])
+    choices = {"bool": (True, False), "choice": param.choices}.get(param.type)
+    numbers = (param.minimum, param.maximum, param.default)
+    return param.parse(drawn.choice(choices or numbers))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_each_rule_looks_at_one_group_of_parameters(template: str) -> None:
+    cls = TEMPLATES[template].params
+    params = declared(cls)
+    first, second = cls.COMBINED
+    others = [name for name in params if name not in first + second]
+    drawn = random.Random(0)
+    broken = 0
+    for _ in range(500):
+        values = {name: draw(param, drawn) for name, param in params.items()}
+        drawn_params = cls(**values)
+        problems = drawn_params.problems()
+        broken += bool(problems)
+
+        for name in others:
+            other = replace(drawn_params, **{name: draw(params[name], drawn)})
+            assert other.problems() == problems, name
+
+        # The defaults of one group break no rule, so what is left comes from the other.
+        apart = []
+        for group in (first, second):
+            apart += cls(**{name: values[name] for name in group if name in values}).problems()
+        assert sorted(apart) == sorted(problems)
+    assert broken > 50
+
+
+def draw_dimension(param: Param, drawn: random.Random) -> str:
+    """A small range or a few choices, as text."""
+    if param.type in ("int", "size") and drawn.random() < 0.5:
+        step = int(param.step or 1)
+        low = 256 + step * drawn.randrange(3) if param.type == "size" else drawn.randrange(2)
+        return f"{low}:{low + step * drawn.randint(1, 3)}:{step}"
+    values = {param.text(draw(param, drawn)) for _ in range(3)}
+    return "|".join(sorted(values))
+
+
+def all_values(dim: Dimension) -> list[Any]:
+    """Each typed value of a dimension, unlike its corners."""
+    if dim.choices:
+        return list(dim.ends)
+    step = int(dim.step or 1)
+    numbers = range(int(dim.low), int(dim.high) + step, step)
+    return [dim.param.parse(number) for number in numbers]
+
+
+@pytest.mark.parametrize("template", ["yolox", "ssd", "msc10"])
+def test_a_space_is_refused_exactly_where_some_trial_could_not_be_built(template: str) -> None:
+    """The corners of a space are as good as all its values."""
+    cls = TEMPLATES[template].params
+    params = declared(cls)
+    combined = [name for group in cls.COMBINED for name in group if name in params]
+    drawn = random.Random(0)
+    counts = {True: 0, False: 0}
+    for _ in range(150):
+        chosen = drawn.sample(combined, drawn.randint(1, 3))
+        texts = {name: draw_dimension(params[name], drawn) for name in chosen}
+        texts = {name: text for name, text in texts.items() if "|" in text or ":" in text}
+        rest = [name for name in combined if name not in chosen]
+        fixed = {name: draw(params[name], drawn) for name in drawn.sample(rest, 1)}
+        if not texts:
+            continue
+
+        dims = {name: dimension(params[name], text) for name, text in texts.items()}
+        fine = True
+        for values in product(*(all_values(dim) for dim in dims.values())):
+            typed = dict(zip(dims, values, strict=True))
+            fine = fine and not cls(**{**fixed, **typed}).problems()
+
+        text = " ".join(f"{name}={text}" for name, text in texts.items())
+        if fine:
+            assert plan_first(of(template, text, **fixed), template).problems() == []
+        else:
+            assert refused(template, text, **fixed)
+        counts[fine] += 1
+    assert min(counts.values()) > 10, counts

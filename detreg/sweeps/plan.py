@@ -51,8 +51,7 @@ class Plan:
 
     def defaults(self, template: Template) -> CommonParams:
         """The hyperparameters of a template's first trial."""
-        values = {name: dim.param.parse(dim.nearest(dim.param.default)) for name, dim in self.space.dimensions[template.name].items()}
-        return build(template.params, {**self.space.fixed[template.name], **values})
+        return build(template.params, self.space.find_first_values(template.name))
 
     def chosen(self, trial: Suggests) -> tuple[Template, CommonParams]:
         """The template and the hyperparameters of a trial."""

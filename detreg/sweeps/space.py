@@ -9,17 +9,23 @@ key for each name, with the same text as its value. Standard library only.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 from detreg import templates
 from detreg.errors import NotFoundError, UsageError
-from detreg.params import Param, build, declared, near
+from detreg.params import Param, declared, near
 from detreg.templates.template import Template
 
 _TOLERANCE = 1e-8
+_MOST_STEPS = 1e9
+_SHOWN = 5
+"""Problems of combinations that are told of one template."""
 
 
 class Suggests(Protocol):
@@ -55,7 +61,10 @@ class Dimension:
         return self.param.parse(trial.suggest_int(key, int(self.low), int(self.high), step=int(self.step or 1), log=self.log))
 
     def nearest(self, value: Any) -> Any:
-        """The value of this dimension, as Optuna stores it, that is nearest to a typed value of the hyperparameter."""
+        """Find the value of this dimension, as Optuna stores it, nearest to a typed value.
+
+        The value of a range must be a number: `find_defaults` has it where a default is empty.
+        """
         if self.choices:
             text = self.param.text(value)
             return text if text in self.choices else self.choices[0]
@@ -64,10 +73,33 @@ class Dimension:
             number = self.low + round((number - self.low) / self.step) * self.step
         return float(number) if self.param.type == "float" else int(number)
 
+    def nearest_typed(self, value: Any) -> Any:
+        """Find the same value in the type of the hyperparameter."""
+        return self.param.parse(self.nearest(value))
+
     @property
     def ends(self) -> tuple[Any, ...]:
         """Typed values at the ends of the range, or all choices."""
         return tuple(self.param.parse(value) for value in self.choices or (self.low, self.high))
+
+    @property
+    def corners(self) -> list[Any]:
+        """Those of `ends` that are enough to find every broken rule of `CommonParams.problems`.
+
+        The rules are monotone in numbers: they compare the sides of sizes, one by one, and ask
+        whether frozen_stages is above 0. So where a value breaks a rule, the smallest or the
+        largest does too, and what lies between need not be tried. Of a text, the rules only ask
+        whether it is there. Long lists of choices are thus as quick to check as ranges.
+        """
+        if self.param.type == "size":
+            return _find_outermost_sizes(self.param, self.ends)
+        empty = [value for value in self.ends if value is None]
+        given = [value for value in self.ends if value is not None]
+        if self.param.type == "text":
+            return [*given[:1], *empty]
+        if self.param.type in ("int", "float"):
+            return [min(given), max(given), *empty]
+        return list(self.ends)
 
     def __str__(self) -> str:
         if self.choices:
@@ -92,17 +124,34 @@ class Space:
 
     def defaults(self, template: str) -> dict[str, Any]:
         """The template's defaults as the parameters of an Optuna trial; what lies outside the space is moved to its edge."""
-        values = {self._key(template, name): dim.nearest(dim.param.default) for name, dim in self.dimensions[template].items()}
+        defaults = self._find_defaults(template)
+        values = {}
+        for name, dim in self.dimensions[template].items():
+            values[self._key(template, name)] = dim.nearest(defaults[name])
         return values | ({"template": template} if len(self.dimensions) > 1 else {})
+
+    def find_first_values(self, template: str) -> dict[str, Any]:
+        """Find the typed values of the template's first trial, the fixed ones among them."""
+        defaults = self._find_defaults(template)
+        values = dict(self.fixed[template])
+        for name, dim in self.dimensions[template].items():
+            values[name] = dim.nearest_typed(defaults[name])
+        return values
 
     def moved(self) -> Iterator[str]:
         """A sentence for each default that lies outside the space."""
         for template, dimensions in self.dimensions.items():
+            defaults = self._find_defaults(template)
             for name, dim in dimensions.items():
-                inside = dim.param.parse(dim.nearest(dim.param.default))
-                if dim.param.text(inside) != dim.param.text(dim.param.default):
-                    default = dim.param.text(dim.param.default)
-                    yield f"{template}'s default {name}={default} lies outside {dim}: its first trial has {dim.param.text(inside)}"
+                first = dim.param.text(dim.nearest_typed(defaults[name]))
+                meant = dim.param.text(defaults[name])
+                if first == meant:
+                    continue
+                default = dim.param.text(dim.param.default)
+                if default != meant:
+                    default += f" ({meant})"
+                outside = f"{template}'s default {name}={default} lies outside {dim}"
+                yield f"{outside}: its first trial has {first}"
 
     @property
     def digest(self) -> str:
@@ -117,6 +166,39 @@ class Space:
 
     def _key(self, template: str, name: str) -> str:
         return f"{template}.{name}" if len(self.dimensions) > 1 else name
+
+    def _find_defaults(self, template: str) -> dict[str, Any]:
+        dimensions, fixed = self.dimensions[template], self.fixed[template]
+        return find_defaults(templates.TEMPLATES[template], dimensions, fixed)
+
+
+def find_defaults(
+    template: Template,
+    dimensions: Mapping[str, Dimension],
+    fixed: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Find the typed default of each dimension, with a value in place of an empty one.
+
+    What is behind an empty default depends on the other values of the first trial: its base
+    model has the rate of `auto`, and its image_size is the random size of `none`.
+    """
+    given = dict(fixed)
+    for name, dim in dimensions.items():
+        if dim.param.default is not None:
+            given[name] = dim.nearest_typed(dim.param.default)
+
+    # Not by `build`: whether the values go together is asked later, of all combinations.
+    params = template.resolve(template.params(**given))
+    lower, upper = params.random_sizes
+    filled = replace(params, random_resize_lower=lower, random_resize_upper=upper)
+
+    defaults = {}
+    for name, dim in dimensions.items():
+        defaults[name] = dim.param.default
+        is_a_choice = dim.param.text(dim.param.default) in dim.choices
+        if dim.param.default is None and not is_a_choice:
+            defaults[name] = getattr(filled, name)
+    return defaults
 
 
 def space(chosen: tuple[Template, ...], text: str | None, fixed: Mapping[str, Any]) -> Space:
@@ -138,11 +220,13 @@ def space(chosen: tuple[Template, ...], text: str | None, fixed: Mapping[str, An
         if text is None:
             wanted = {name: None for name, param in params.items() if param.search and name not in held[template.name]}
         dims, found = _dimensions(template, wanted)
-        problems += found
+        held[template.name], wrong = _typed(template, held[template.name])
+        found += wrong
         if not found and not both:
-            held[template.name], found = _typed(template, held[template.name])
-            found = found or _combinations(template, dims, held[template.name], drop=text is None)
-            problems += found
+            if text is None:
+                dims = _drop_broken(template, dims, held[template.name])
+            found = _check_combinations(template, dims, held[template.name])
+        problems += found
         if not found and not dims:
             problems.append(f"nothing of {template.name} is searched: name something in space, or leave space out")
         dimensions[template.name] = dims
@@ -171,7 +255,7 @@ def _from_yaml(path: Path) -> dict[str, str | None]:
         raise NotFoundError(f"space={path} is not there")
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(f"{path} must have a line `name: minimum:maximum:step` for each hyperparameter")
@@ -226,6 +310,8 @@ def dimension(param: Param, text: str | None = None) -> Dimension:
 
 
 def _whole(param: Param) -> str:
+    if param.choices and len(param.choices) == 1:
+        raise ValueError(f" has one value only, {param.choices[0]}: leave it out of the space")
     if param.type in ("choice", "bool"):
         return "|".join(param.choices or ("true", "false"))
     if param.type in ("int", "size") or (param.type == "float" and param.step):
@@ -239,7 +325,9 @@ def _range(param: Param, text: str, low_text: str, high_text: str, third: str | 
         raise ValueError(f"={text}: the minimum {low_text} must be below the maximum {high_text}")
     log = third == "log" or (third is None and bool(param.search and param.search.endswith(":log")))
     if log:
-        if low <= 0 or (param.step or 0) > 1:
+        # On a log scale Optuna takes no step but that of whole numbers.
+        is_stepped = bool(param.step) and (param.type, param.step) != ("int", 1)
+        if low <= 0 or is_stepped:
             raise ValueError(f"={text}: a log scale wants a minimum above 0 and a hyperparameter without steps")
         return Dimension(param, low, high, log=True)
     try:
@@ -252,8 +340,12 @@ def _range(param: Param, text: str, low_text: str, high_text: str, third: str | 
 
 
 def _check_step(param: Param, text: str, low: float, high: float, step: float) -> None:
-    if not step > 0:
-        raise ValueError(f"={text}: the step must be above 0")
+    if not 0 < step < math.inf:
+        raise ValueError(f"={text}: the step must be above 0 and finite, got {step:g}")
+    if (high - low) / step > _MOST_STEPS:
+        # Optuna's decimals have 28 digits, which must hold the number of steps.
+        smallest = (high - low) / _MOST_STEPS
+        raise ValueError(f"={text}: the step must be at least {smallest:g}, got {step:g}")
     if param.step and not _divides(param.step, step):
         raise ValueError(f"={text}: the step must be a multiple of {param.step:g}")
     if not _divides(step, high - low):
@@ -267,10 +359,16 @@ def _divides(step: float, span: float) -> bool:
 
 def _single(param: Param, text: str) -> float:
     value = _parsed(param, text)
+    if value is None:
+        raise ValueError(f" must have numbers at both ends of a range, got {text}")
     if isinstance(value, tuple):
         if len(value) != 1:
             raise ValueError(f": width,height has no range; write {param.name}=800,512|640,512")
         value = value[0]
+    if value in param.also:
+        # From there, no step of the grid leads to another valid value.
+        rule = f" must have multiples of {param.step:g} at both ends of a range, got {text}"
+        raise ValueError(f"{rule}: write it as one of several, {text}|VALUE")
     return value
 
 
@@ -282,28 +380,106 @@ def _parsed(param: Param, text: str) -> Any:
 
 
 def _typed(template: Template, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The fixed values in their types."""
-    try:
-        params = build(template.params, values)
-    except UsageError as error:
-        return {}, [f"{template.name}: {problem}" for problem in error.problems]
-    return {name: getattr(params, name) for name in values}, []
+    """Parse the fixed values, each by itself; whether they go together depends on the space."""
+    params = declared(template.params)
+    typed, problems = {}, []
+    for name, value in values.items():
+        try:
+            typed[name] = params[name].parse(value)
+        except ValueError as error:
+            problems.append(f"{template.name}: {name} must be {error}")
+    return typed, problems
 
 
-def _combinations(template: Template, dimensions: dict[str, Dimension], fixed: Mapping[str, Any], drop: bool) -> list[str]:
-    """What is wrong at the ends of each range, with the other values at rest; with `drop`, such a range is left out instead."""
-    problems = []
-    start = {name: dim.param.parse(dim.nearest(dim.param.default)) for name, dim in dimensions.items()}
-    for name, dim in list(dimensions.items()):
-        found = set()
-        for end in dim.ends:
-            try:
-                build(template.params, {**fixed, **start, name: end})
-            except UsageError as error:
-                found |= set(error.problems)
-        if found and drop:
-            del dimensions[name]
-            start.pop(name)
-        else:
-            problems += [f"space: {template.name}: {problem}" for problem in sorted(found)]
-    return problems
+def _drop_broken(
+    template: Template,
+    dimensions: Mapping[str, Dimension],
+    fixed: Mapping[str, Any],
+) -> dict[str, Dimension]:
+    """Leave out each dimension with which the fixed values do not go together."""
+    kept = dict(dimensions)
+    for name in dimensions:
+        if _find_broken_rules(template, kept, fixed, [name]):
+            del kept[name]
+    return kept
+
+
+def _check_combinations(
+    template: Template,
+    dimensions: Mapping[str, Dimension],
+    fixed: Mapping[str, Any],
+) -> list[str]:
+    """Say which combinations of values no training would take: for each problem, the first one."""
+    examples: dict[str, str] = {}
+    for group in template.params.COMBINED:
+        searched = [name for name in group if name in dimensions]
+        for problem, example in _find_broken_rules(template, dimensions, fixed, searched).items():
+            # Where the example is empty, no value of this group is to blame: another's may be.
+            examples[problem] = examples.get(problem) or example
+
+    told = []
+    for problem, example in examples.items():
+        combination = f"space: {template.name} with {example} cannot be trained"
+        told.append(f"{combination if example else template.name}: {problem}")
+    more = len(told) - _SHOWN
+    if more > 0:
+        told[_SHOWN:] = [f"space: {template.name} has {more} more such problems with other values"]
+    return told
+
+
+def _find_broken_rules(
+    template: Template,
+    dimensions: Mapping[str, Dimension],
+    fixed: Mapping[str, Any],
+    names: Sequence[str],
+) -> dict[str, str]:
+    """Find the problems of all combinations of the dimensions `names`, each with an example.
+
+    Other dimensions have the values of the first trial.
+    """
+    defaults = find_defaults(template, dimensions, fixed)
+    first = {name: dim.nearest_typed(defaults[name]) for name, dim in dimensions.items()}
+    base = template.params(**{**fixed, **first})
+
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for values in product(*(dimensions[name].corners for name in names)):
+        params = replace(base, **dict(zip(names, values, strict=True)))
+        found[values] = params.problems()
+
+    examples: dict[str, str] = {}
+    for values, problems in found.items():
+        for problem in problems:
+            if problem in examples:
+                continue
+            words = []
+            for place in _find_blame(found, values, problem):
+                param = dimensions[names[place]].param
+                words.append(f"{param.name}={param.text(values[place])}")
+            examples[problem] = " ".join(words)
+    return examples
+
+
+def _find_blame(
+    found: Mapping[tuple[Any, ...], list[str]],
+    example: tuple[Any, ...],
+    problem: str,
+) -> list[int]:
+    """Find the places of those values of an example that bring the problem, whatever the others."""
+    places = list(range(len(example)))
+    for place in range(len(example)):
+        others = [other for other in places if other != place]
+        alike = [values for values in found if all(values[i] == example[i] for i in others)]
+        if all(problem in found[values] for values in alike):
+            places = others
+    return places
+
+
+def _find_outermost_sizes(param: Param, sizes: Sequence[Any]) -> list[Any]:
+    """Find the smallest and the largest sizes by each side, what is off the grid, and None."""
+    kept = [size for size in sizes if size is None]
+    for length, axis in ((1, 0), (2, 0), (2, 1)):
+        alike = [size for size in sizes if size is not None and len(size) == length]
+        alike.sort(key=itemgetter(axis))
+        off_grid = {size[axis]: size for size in alike if size[axis] in param.also}
+        kept += [*alike[:1], *off_grid.values(), *alike[-1:]]
+    return list(dict.fromkeys(kept))
