@@ -103,6 +103,7 @@ def test_every_network_takes_odd_images_under_every_setting(name: str, base_mode
             assert max(width, height) <= largest * params.max_aspect_ratio + prep.pad_divisor, setting
 
         # The layers are the same for every setting. An empty map, or a kernel larger than its input, raises.
+        torch.manual_seed(0)
         network = network or build_network(config.model, None).train()
         for batch in batches:
             inputs = network.data_preprocessor(batch, True)["inputs"]
@@ -115,6 +116,7 @@ def test_a_step_on_kept_images_trains_and_an_evaluation_takes_them(name: str, ba
     """SSD300 with images of 192x160 px ended in "kernel larger than input"."""
     template, params = choose_params(name, base_model, "square, small images kept")
     config = compose(template, params, odd, RunOptions(num_workers=0))
+    torch.manual_seed(0)
     network: Any = build_network(config.model, None).train()
     optimizer = build_optim_wrapper(network, config.optim_wrapper)
     batch = next(iter(Runner.build_dataloader(config.train_dataloader, seed=0)))
