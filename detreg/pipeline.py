@@ -143,7 +143,8 @@ def prepare(template: Template, params: CommonParams, options: RunOptions, datas
     from detreg.training.weights import resolve
 
     resolved = template.resolve(params)
-    found = {name: text for name, text in texts(resolved).items() if texts(params)[name] != text}
+    given = texts(params)
+    found = {name: text for name, text in texts(resolved).items() if text != given[name]}
     for name, text in found.items():
         print(f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True)
     start = resolve(template, resolved, dataset)

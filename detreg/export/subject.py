@@ -90,8 +90,10 @@ def _has_two_stages(network: Any) -> bool:
 
 
 def selection_configs(network: Any) -> list[Any]:
-    """The configurations of the last selection: the detector's, which the export reads, and its
-    head's, which MMDetection reads. They may be one."""
+    """Find the configurations of the last selection, which may be one and the same.
+
+    The export reads the detector's, MMDetection its head's.
+    """
     if _has_two_stages(network):
         return [network.test_cfg.rcnn, network.roi_head.test_cfg]
     return [network.test_cfg, network.bbox_head.test_cfg]

@@ -33,7 +33,7 @@ SSDLITE_RECIPE = Recipe(
     optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 4e-5}},
     schedule=cosine_schedule(epochs=120, warmup=500),
 )
-# VGG has no batch-norm, and stands less.
+# VGG has no batch-norm, and was published with a lower rate than SSDLite.
 VGG_RECIPE = Recipe(
     learning_rate=0.002,
     batch_size=64,

@@ -76,10 +76,7 @@ def fit(
     with _quiet():
         runner = _Runner.from_cfg(config)
         _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
-    if not isinstance(runner.model, distributed.OneBatch):  # which has the values of several processes
-        components.norm_single_values(runner.model)
-    if params.learning_rate == 0:
-        components.keep_statistics(runner.model)
+    _prepare_batch_norms(runner.model, params)
 
     def fill_from_start(model: torch.nn.Module) -> None:
         for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
@@ -87,8 +84,8 @@ def fit(
 
     epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights, after_epoch)
     runner.register_hook(ReseedHook(options.seed))
-    schedule = template.base_model(params).recipe.schedule
-    runner.register_hook(LearningRateHook(params.learning_rate, schedule.factor))
+    factor = template.base_model(params).recipe.schedule.factor
+    runner.register_hook(LearningRateHook(params.learning_rate, factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
     runner.register_hook(epochs)
     try:
@@ -115,6 +112,14 @@ def fit(
         with contextlib.suppress(Exception):
             epochs.upload_kept()
     return Fitted(folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
+
+
+def _prepare_batch_norms(model: torch.nn.Module, params: CommonParams) -> None:
+    """Let the model's batch-norms take what this training gives them."""
+    if not isinstance(model, distributed.OneBatch):  # which has the values of several processes
+        components.norm_single_values(model)
+    if params.learning_rate == 0:
+        components.keep_statistics(model)
 
 
 def fitted(eid: str, folder: Path) -> Fitted:
