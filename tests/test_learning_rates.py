@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -53,7 +53,6 @@ class Runner:
     optim_wrapper: Any
     max_iters: int
     iter: int = 0
-    epoch_length: int = field(default=0)
 
 
 def build_model(template: Template, base_model: str) -> nn.Module:
