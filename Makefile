@@ -26,9 +26,9 @@ check: env
 	$(BIN)/lint-imports
 
 generate: env
-	$(BIN)/python -m detreg.project
+	$(BIN)/python -m detreg.generate
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --no-emit-index-url \
 	  --no-annotate --quiet --output-file requirements.lock
-	$(BIN)/python -m detreg.project
+	$(BIN)/python -m detreg.generate

@@ -34,10 +34,14 @@ def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     none = {name: "none" for name in SOURCES if name in declared(template.params)}
     params = build(template.params, {**LIGHT.get(template.name, {}), **none, "frozen_stages": 0})
     classes = ("a", "b", "c")
-    model = build_network(network(template, params, published_config(template, params), len(classes)), None)
+    model = build_network(
+        network(template, params, published_config(template, params), len(classes)), None
+    )
     about = card(template, params, classes, 0.05, None, None)
     prep = preprocessing(template, params)
-    return graph.export(model, template.base_model(params).input, about, folder / "model.onnx"), prep.canvas(*prep.resized(640, 480))
+    return graph.export(
+        model, template.base_model(params).input, about, folder / "model.onnx"
+    ), prep.canvas(*prep.resized(640, 480))
 
 
 def profiled(path: Path, size: tuple[int, int], folder: Path) -> tuple[float, float, float]:
@@ -50,7 +54,11 @@ def profiled(path: Path, size: tuple[int, int], folder: Path) -> tuple[float, fl
     for _ in range(RUNS):
         session.run(None, {"images": picture})
     events: list[dict[str, Any]] = json.loads(Path(session.end_profiling()).read_text())
-    nodes = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    nodes = [
+        event
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+    ]
     per_run = len(nodes) // RUNS
     runs = [nodes[first : first + per_run] for first in range(2 * per_run, len(nodes), per_run)]
     whole, pixels, rest = np.median([parts(run) for run in runs], axis=0) / 1e3
@@ -62,18 +70,31 @@ def parts(nodes: list[dict[str, Any]]) -> tuple[float, float, float]:
     # A node of the network is called /backbone/conv1/Conv, one outside it /TopK.
     inside = [event["name"].count("/") > 1 or "RoiAlign" in event["name"] for event in nodes]
     first = inside.index(True)
-    outside = [event["dur"] for event, within in zip(nodes[first:], inside[first:], strict=True) if not within]
-    return sum(event["dur"] for event in nodes), sum(event["dur"] for event in nodes[:first]), sum(outside)
+    outside = [
+        event["dur"]
+        for event, within in zip(nodes[first:], inside[first:], strict=True)
+        if not within
+    ]
+    return (
+        sum(event["dur"] for event in nodes),
+        sum(event["dur"] for event in nodes[:first]),
+        sum(outside),
+    )
 
 
 def main(names: list[str]) -> None:
     """Prints a row for each template."""
-    print("| template | input | graph, ms | preparing pixels, ms | decoding and NMS, ms | share of these |\n|---|---|---|---|---|---|")
+    print(
+        "| template | input | graph, ms | preparing pixels, ms | decoding and NMS, ms | share of these |\n|---|---|---|---|---|---|"
+    )
     for name in names or list(TEMPLATES):
         with tempfile.TemporaryDirectory() as folder:
             path, size = export(TEMPLATES[name], Path(folder))
             whole, pixels, rest = profiled(path, size, Path(folder))
-        print(f"| `{name}` | {size[0]}x{size[1]} | {whole:.0f} | {pixels:.1f} | {rest:.1f} | {rest / whole:.1%} |", flush=True)
+        print(
+            f"| `{name}` | {size[0]}x{size[1]} | {whole:.0f} | {pixels:.1f} | {rest:.1f} | {rest / whole:.1%} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -20,22 +20,30 @@ from torch import Tensor, nn
 
 from detreg import Detections, templates
 from detreg.evaluation.matching import match
-from detreg.inference.pictures import read
+from detreg.inference.images import read_image
 from detreg.params import build
 from detreg.training.compose import loader, network, preprocessing, published_config
 from detreg.training.engine import build_network, predict
 
 CLASSES = tuple(f"class {number}" for number in range(80))
 SCORE, IOU, SCORE_TOLERANCE = 0.05, 0.99, 0.001
-VALUES = {"base_model": "resnet50", "image_size": 320, "max_aspect_ratio": 1.7, "pretrained_weights": "none", "pretrain_base_data": "none"}
+VALUES = {
+    "base_model": "resnet50",
+    "image_size": 320,
+    "max_aspect_ratio": 1.7,
+    "pretrained_weights": "none",
+    "pretrain_base_data": "none",
+}
 
 
 def list_photos(folder: Path, into: Path) -> Path:
     """Write a COCO file of the photographs, without boxes."""
     images = []
     for number, file in enumerate(sorted(folder.glob("*.jpg")), start=1):
-        height, width = read(file).shape[:2]
-        images.append({"id": number, "file_name": str(file.resolve()), "width": width, "height": height})
+        height, width = read_image(file).shape[:2]
+        images.append(
+            {"id": number, "file_name": str(file.resolve()), "width": width, "height": height}
+        )
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
     path = into / "photos.json"
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))
@@ -62,7 +70,10 @@ def as_published(configuration: dict[str, Any], limits: tuple[int, int]) -> dict
     pipeline = [
         {"type": "LoadImageFromFile"},
         {"type": "Resize", "scale": limits, "keep_ratio": True},
-        {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
+        {
+            "type": "PackDetInputs",
+            "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+        },
     ]
     return configuration | {"dataset": configuration["dataset"] | {"pipeline": pipeline}}
 
@@ -94,12 +105,16 @@ def main() -> None:
         annotations = list_photos(photos, Path(folder))
         configuration = loader(template, params, annotations, CLASSES, 0)
         ours = dict(predict(detector, configuration, CLASSES))
-        detector.data_preprocessor = MODELS.build(ConfigDict(published.model.data_preprocessor.to_dict()))
+        detector.data_preprocessor = MODELS.build(
+            ConfigDict(published.model.data_preprocessor.to_dict())
+        )
         limits = preprocessing(template, params).limits
         theirs = dict(predict(detector, as_published(configuration, limits), CLASSES))
 
     equal, total = count_equal(ours, theirs)
-    print(f"{equal} of {total} detections on {len(ours)} photographs equal those of the published pipeline: {equal / total:.2%}")
+    print(
+        f"{equal} of {total} detections on {len(ours)} photographs equal those of the published pipeline: {equal / total:.2%}"
+    )
 
 
 if __name__ == "__main__":

@@ -30,32 +30,51 @@ def main(exported: str, reference: str, folder: str) -> None:
     for number, path in enumerate(sorted(Path(folder).glob("*.jpg"))):
         bgr = cv2.imread(str(path))
         assert bgr is not None, path
-        ours[number] = detector(np.ascontiguousarray(bgr[..., ::-1]), score_threshold=SCORE, max_detections=300)
+        ours[number] = detector(
+            np.ascontiguousarray(bgr[..., ::-1]), score_threshold=SCORE, max_detections=300
+        )
         theirs[number] = detect(session, bgr, detector.classes)
     partners, total = matched(ours, theirs)
-    print(f"{partners} of {total} detections over score 0.05 on {len(ours)} photographs matched: {partners / total:.2%}")
+    print(
+        f"{partners} of {total} detections over score 0.05 on {len(ours)} photographs matched: {partners / total:.2%}"
+    )
 
 
-def detect(session: ort.InferenceSession, bgr: NDArray[np.uint8], classes: tuple[str, ...]) -> Detections:
+def detect(
+    session: ort.InferenceSession, bgr: NDArray[np.uint8], classes: tuple[str, ...]
+) -> Detections:
     """Letterbox, network, decoding and per-class NMS as a textbook has them."""
     height, width = bgr.shape[:2]
     ratio = min(SIZE / height, SIZE / width)
-    small = cv2.resize(bgr, (int(width * ratio + 0.5), int(height * ratio + 0.5)), interpolation=cv2.INTER_LINEAR)
+    small = cv2.resize(
+        bgr, (int(width * ratio + 0.5), int(height * ratio + 0.5)), interpolation=cv2.INTER_LINEAR
+    )
     canvas = np.full((SIZE, SIZE, 3), 114, np.float32)
     canvas[: small.shape[0], : small.shape[1]] = small
     (raw,) = session.run(None, {"images": canvas.transpose(2, 0, 1)[None]})
-    cells = [(x, y, stride) for stride in (8, 16, 32) for y in range(SIZE // stride) for x in range(SIZE // stride)]
+    cells = [
+        (x, y, stride)
+        for stride in (8, 16, 32)
+        for y in range(SIZE // stride)
+        for x in range(SIZE // stride)
+    ]
     grid = np.array(cells, np.float32)
     centre = (raw[0, :, :2] + grid[:, :2]) * grid[:, 2:]
     half = np.exp(raw[0, :, 2:4]) * grid[:, 2:] / 2
     boxes = np.concatenate([centre - half, centre + half], axis=1)
     labels = raw[0, :, 5:].argmax(axis=1)
     scores = raw[0, :, 5:].max(axis=1) * raw[0, :, 4]
-    kept = [index for label in np.unique(labels) for index in _nms(boxes, scores, np.flatnonzero((labels == label) & (scores >= SCORE)))]
+    kept = [
+        index
+        for label in np.unique(labels)
+        for index in _nms(boxes, scores, np.flatnonzero((labels == label) & (scores >= SCORE)))
+    ]
     order = np.array(sorted(kept, key=lambda index: -scores[index])[:300], np.int64)
     scale = np.array([small.shape[1] / width, small.shape[0] / height] * 2, np.float32)
     clipped = np.clip(boxes[order] / scale, 0, np.array([width, height] * 2)).astype(np.float32)
-    return Detections(clipped, scores[order].astype(np.float32), labels[order].astype(np.int64), classes)
+    return Detections(
+        clipped, scores[order].astype(np.float32), labels[order].astype(np.int64), classes
+    )
 
 
 def _nms(boxes: Floats, scores: Floats, candidates: NDArray[np.int64]) -> list[int]:

@@ -35,7 +35,11 @@ def curve(rate: float, size: int, frozen: int, seed: int) -> Iterator[float]:
     end, speed = final(rate, size, frozen), 0.35 * (rate / 4e-4) ** 0.3
     for epoch in range(1, EPOCHS + 1):
         settled = 1 - 0.12 * max(0.0, 1 - epoch / EPOCHS) ** 0.5
-        yield max(0.0, end * settled * (1 - math.exp(-speed * epoch)) / (1 - math.exp(-speed * EPOCHS)) + chance.normal(0, NOISE))
+        yield max(
+            0.0,
+            end * settled * (1 - math.exp(-speed * epoch)) / (1 - math.exp(-speed * EPOCHS))
+            + chance.normal(0, NOISE),
+        )
 
 
 def run(pruner: str, seed: int) -> tuple[int, float, float]:
@@ -77,14 +81,19 @@ def true(trial: FrozenTrial) -> float:
 def main(seeds: int) -> None:
     """Prints a row for each pruner."""
     print(f"{TRIALS} trials of {EPOCHS} epochs, {seeds} seeds; noise of an epoch {NOISE}")
-    print("| pruner | epochs | saved | regret, mean ± standard error | worst |\n|---|---|---|---|---|")
+    print(
+        "| pruner | epochs | saved | regret, mean ± standard error | worst |\n|---|---|---|---|---|"
+    )
     for pruner in PRUNERS:
         results = [run(pruner, seed) for seed in range(seeds)]
         spent = statistics.mean(result[0] for result in results)
         regrets = [result[1] for result in results]
         error = statistics.stdev(regrets) / math.sqrt(seeds)
         mean, saved = statistics.mean(regrets), EPOCHS * TRIALS / spent
-        print(f"| {pruner} | {spent:.0f} | {saved:.2f} times | {mean:.4f} ± {error:.4f} | {max(regrets):.4f} |", flush=True)
+        print(
+            f"| {pruner} | {spent:.0f} | {saved:.2f} times | {mean:.4f} ± {error:.4f} | {max(regrets):.4f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

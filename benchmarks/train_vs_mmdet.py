@@ -43,12 +43,27 @@ def main(data: str, weights: str) -> None:
                     str(Path(data).resolve()),
                     str(Path(weights).resolve()),
                 ]
-                done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                done = subprocess.run(
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    check=True,
+                )
             times[side].append(json.loads(done.stdout.splitlines()[-1]))
             print(side, times[side][-1], flush=True)
-    stock, ours = (statistics.median(entry["per_step"] for entry in times[side]) for side in ("stock", "detreg"))
-    pairs = [mine["per_step"] / theirs["per_step"] for theirs, mine in zip(times["stock"], times["detreg"], strict=True)]
-    print(f"MMDetection {stock:.3f} s a step, detreg {ours:.3f} s a step: {ours / stock:.3f} times; pairs {pairs}")
+    stock, ours = (
+        statistics.median(entry["per_step"] for entry in times[side])
+        for side in ("stock", "detreg")
+    )
+    pairs = [
+        mine["per_step"] / theirs["per_step"]
+        for theirs, mine in zip(times["stock"], times["detreg"], strict=True)
+    ]
+    print(
+        f"MMDetection {stock:.3f} s a step, detreg {ours:.3f} s a step: {ours / stock:.3f} times; pairs {pairs}"
+    )
 
 
 def one(side: str, data: str, weights: str) -> None:
@@ -66,7 +81,9 @@ def one(side: str, data: str, weights: str) -> None:
     images = dataset.splits["train"].images
     steps = -(-images // VALUES["batch_size"]) * VALUES["num_epochs"]
     seconds, after = stock(dataset, weights) if side == "stock" else ours(data, weights, images)
-    print(json.dumps({"per_step": seconds / steps, "steps": steps, "export_and_registration": after}))
+    print(
+        json.dumps({"per_step": seconds / steps, "steps": steps, "export_and_registration": after})
+    )
 
 
 def ours(data: str, weights: str, images: int) -> tuple[float, float]:
@@ -108,17 +125,34 @@ def stock(dataset: Any, weights: str) -> tuple[float, float]:
     config = type(config).fromstring(text, ".py")
     config.model.data_preprocessor.batch_augments = None
     config.model.bbox_head.num_classes = len(dataset.classes)
-    workers = {"batch_size": params.batch_size, "num_workers": VALUES["num_workers"], "persistent_workers": False}
+    workers = {
+        "batch_size": params.batch_size,
+        "num_workers": VALUES["num_workers"],
+        "persistent_workers": False,
+    }
     meta = {"metainfo": {"classes": dataset.classes}, "data_root": "", "data_prefix": {"img": ""}}
     config.train_dataloader.update(workers)
-    config.train_dataloader.dataset.dataset.update(meta, ann_file=str(dataset.splits["train"].annotations))
+    config.train_dataloader.dataset.dataset.update(
+        meta, ann_file=str(dataset.splits["train"].annotations)
+    )
     for name in ("val_dataloader", "test_dataloader"):
         config[name].update(workers)
         config[name].dataset.update(meta, ann_file=str(dataset.splits["val"].annotations))
     for name in ("val_evaluator", "test_evaluator"):
         config[name].ann_file = str(dataset.splits["val"].annotations)
-    config.train_cfg = {"type": "EpochBasedTrainLoop", "max_epochs": params.num_epochs, "val_interval": 1}
-    config.param_scheduler = [{"type": "CosineAnnealingLR", "T_max": params.num_epochs, "by_epoch": True, "convert_to_iter_based": True}]
+    config.train_cfg = {
+        "type": "EpochBasedTrainLoop",
+        "max_epochs": params.num_epochs,
+        "val_interval": 1,
+    }
+    config.param_scheduler = [
+        {
+            "type": "CosineAnnealingLR",
+            "T_max": params.num_epochs,
+            "by_epoch": True,
+            "convert_to_iter_based": True,
+        }
+    ]
     config.optim_wrapper.optimizer.lr = params.learning_rate
     config.custom_hooks[0].num_last_epochs = 2  # as detreg has it here
     config.default_hooks.checkpoint.interval = 1

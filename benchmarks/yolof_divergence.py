@@ -63,7 +63,9 @@ def main() -> None:
         ended_badly = diverges(seed, rate)
         diverged += ended_badly
         print(f"seed {seed}: {'NaN or infinite' if ended_badly else 'finite'}", flush=True)
-    print(f"{diverged} of {arguments.seeds} trainings diverged at {arguments.times:g} times the rate")
+    print(
+        f"{diverged} of {arguments.seeds} trainings diverged at {arguments.times:g} times the rate"
+    )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ Nothing heavy is imported until it is used: `from detreg import Detector` needs 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from detreg.version import __version__
+
 if TYPE_CHECKING:
     from detreg.inference.detections import Detections as Detections
     from detreg.inference.detector import Detector as Detector
     from detreg.pipeline import train as train
     from detreg.sweeps.sweep import sweep as sweep
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Detections": "detreg.inference.detections",

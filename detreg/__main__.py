@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """The command line; its exit code is SPEC's."""
     from detreg.cli import run
-    from detreg.processes import together
+    from detreg.torchrun import together
 
     sys.exit(together(lambda: run(sys.argv[1:])))
 

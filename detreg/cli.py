@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
-from detreg import __version__, commands, templates
+from detreg import commands, templates
 from detreg.environment import set_defaults
 from detreg.errors import DetregError, DiskError, MemoryExhaustedError, NotFoundError, UsageError
+from detreg.options import RunOptions, SweepOptions
 from detreg.params import Param, declared, near
-from detreg.templates.template import RunOptions, SweepOptions, Template
+from detreg.templates.template import Template
+from detreg.version import __version__
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -53,7 +55,9 @@ def run(argv: Sequence[str]) -> int:
         known = _known(error)
         if known is None:
             what = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
-            return _told([f"this is a bug in detreg, {what} (add --debug for the traceback)"], 70, error)
+            return _told(
+                [f"this is a bug in detreg, {what} (add --debug for the traceback)"], 70, error
+            )
         return _told(known.problems, known.exit_code, known)
 
 
@@ -66,10 +70,14 @@ def _known(error: Exception) -> DetregError | None:
         return error
     if isinstance(error, FileNotFoundError) and error.filename:
         return NotFoundError(f"{error.filename} is not there")
-    if isinstance(error, OSError) and (error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)):
+    if isinstance(error, OSError) and (
+        error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    ):
         return DiskError(f"{error.filename or 'the disk'}: {error.strerror}")
     if isinstance(error, MemoryError):
-        return MemoryExhaustedError("the machine has no memory left: lower batch_size, image_size or num_workers")
+        return MemoryExhaustedError(
+            "the machine has no memory left: lower batch_size, image_size or num_workers"
+        )
     return None
 
 
@@ -85,7 +93,10 @@ def _told(problems: Sequence[str], exit_code: int, error: Exception | None = Non
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="detreg", description="Trains, tunes, registers and serves object detectors from templates.")
+    parser = _Parser(
+        prog="detreg",
+        description="Trains, tunes, registers and serves object detectors from templates.",
+    )
     parser.add_argument("--version", action="version", version=f"detreg {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_templates(subparsers)
@@ -99,8 +110,15 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     arguments.unknown = _pairs(unknown)
     if unknown and not hasattr(arguments, "values_of"):
         chosen = subparsers.choices[next(word for word in argv if word in subparsers.choices)]
-        flags = [option[2:] for action in chosen._actions for option in action.option_strings if option.startswith("--")]
-        raise UsageError([f"unknown argument --{name}{near(name, flags)}" for name in arguments.unknown])
+        flags = [
+            option[2:]
+            for action in chosen._actions
+            for option in action.option_strings
+            if option.startswith("--")
+        ]
+        raise UsageError(
+            [f"unknown argument --{name}{near(name, flags)}" for name in arguments.unknown]
+        )
     return arguments
 
 
@@ -133,7 +151,9 @@ def _flags(parser: argparse.ArgumentParser, params: dict[str, Param], title: str
     group = parser.add_argument_group(title)
     for param in params.values():
         help = f"{param.help} ({param.domain}; default {param.text(param.default)})"
-        group.add_argument(f"--{param.name}", metavar="V", default=argparse.SUPPRESS, help=help.replace("%", "%%"))
+        group.add_argument(
+            f"--{param.name}", metavar="V", default=argparse.SUPPRESS, help=help.replace("%", "%%")
+        )
 
 
 def _named_template(argv: list[str]) -> Template | None:
@@ -148,16 +168,27 @@ def _named_template(argv: list[str]) -> Template | None:
 
 
 def _add_templates(subparsers: Any) -> None:
-    parser = _command(subparsers, "templates", commands.list_templates, "list the templates, or one template's hyperparameters")
+    parser = _command(
+        subparsers,
+        "templates",
+        commands.list_templates,
+        "list the templates, or one template's hyperparameters",
+    )
     parser.add_argument("name", nargs="?", help="a template's name or alias")
     _json_flag(parser)
 
 
 def _add_data(subparsers: Any) -> None:
-    parser = _command(subparsers, "check", commands.check, "find everything that is wrong with a dataset")
-    parser.add_argument("data", help="folder, zip or tar of a COCO, Roboflow, Pascal VOC or YOLO dataset, or sample")
+    parser = _command(
+        subparsers, "check", commands.check, "find everything that is wrong with a dataset"
+    )
+    parser.add_argument(
+        "data", help="folder, zip or tar of a COCO, Roboflow, Pascal VOC or YOLO dataset, or sample"
+    )
     _json_flag(parser)
-    parser = _command(subparsers, "sample", commands.sample, "write the built-in dataset into a folder")
+    parser = _command(
+        subparsers, "sample", commands.sample, "write the built-in dataset into a folder"
+    )
     parser.add_argument("folder")
     parser.add_argument("--format", choices=("coco", "voc", "yolo"), default="coco")
     parser.add_argument("--pictures", type=int, default=240)
@@ -165,12 +196,16 @@ def _add_data(subparsers: Any) -> None:
 
 
 def _add_train(subparsers: Any, argv: list[str]) -> None:
-    parser = _command(subparsers, "train", commands.train, "train a template, export it, register it")
+    parser = _command(
+        subparsers, "train", commands.train, "train a template, export it, register it"
+    )
     chosen = _named_template(argv) if argv[:1] == ["train"] else None
     if chosen:
         parser.prog += f" {chosen.name}"
         parser.description = f"{chosen.summary}. {chosen.description}"
-    parser.add_argument("template", metavar="TEMPLATE", help="one of " + ", ".join(templates.TEMPLATES))
+    parser.add_argument(
+        "template", metavar="TEMPLATE", help="one of " + ", ".join(templates.TEMPLATES)
+    )
     if chosen:
         _flags(parser, declared(chosen.params), "hyperparameters")
     _flags(parser, declared(RunOptions), "run options")
@@ -179,14 +214,24 @@ def _add_train(subparsers: Any, argv: list[str]) -> None:
 
 
 def _add_sweep(subparsers: Any, argv: list[str]) -> None:
-    parser = _command(subparsers, "sweep", commands.sweep, "search hyperparameters, register the best model")
+    parser = _command(
+        subparsers, "sweep", commands.sweep, "search hyperparameters, register the best model"
+    )
     chosen: list[Template] = []
     if argv[:1] == ["sweep"] and len(argv) > 1 and argv[1] not in ("-h", "--help"):
         if argv[1].startswith("-"):
-            raise UsageError(f"the template comes first: detreg sweep TEMPLATE[,TEMPLATE] {argv[1]} ...")
+            raise UsageError(
+                f"the template comes first: detreg sweep TEMPLATE[,TEMPLATE] {argv[1]} ..."
+            )
         chosen = [templates.find(name) for name in argv[1].split(",")]
-    parser.add_argument("template", metavar="TEMPLATE[,TEMPLATE]", help="one or several of " + ", ".join(templates.TEMPLATES))
-    fixed = {name: param for template in chosen for name, param in declared(template.params).items()}
+    parser.add_argument(
+        "template",
+        metavar="TEMPLATE[,TEMPLATE]",
+        help="one or several of " + ", ".join(templates.TEMPLATES),
+    )
+    fixed = {
+        name: param for template in chosen for name, param in declared(template.params).items()
+    }
     _flags(parser, fixed, "hyperparameters that are fixed, and not searched")
     _flags(parser, declared(SweepOptions), "sweep options")
     _flags(parser, declared(RunOptions), "run options")
@@ -196,34 +241,68 @@ def _add_sweep(subparsers: Any, argv: list[str]) -> None:
 
 def _add_model_commands(subparsers: Any, argv: list[str]) -> None:
     model_help = "a run id, models:/name@alias, models:/name/3 or an .onnx file"
-    parser = _command(subparsers, "evaluate", commands.evaluate, "score a model on a dataset and write the report")
+    parser = _command(
+        subparsers, "evaluate", commands.evaluate, "score a model on a dataset and write the report"
+    )
     parser.add_argument("model", metavar="MODEL", help=model_help)
     parser.add_argument("--data", required=True, help="a dataset, as for train")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
     _json_flag(parser)
 
-    parser = _command(subparsers, "predict", commands.predict, "write predictions.json and pictures with boxes")
+    parser = _command(
+        subparsers, "predict", commands.predict, "write predictions.json and pictures with boxes"
+    )
     parser.add_argument("model", metavar="MODEL", help=model_help)
-    parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="pictures, or folders of them")
-    parser.add_argument("--out", default="predictions", help="folder to write into (default predictions)")
-    parser.add_argument("--score_threshold", type=float, help="lowest score that is reported (default: the model's own)")
-    parser.add_argument("--max_detections", type=int, default=100, help="most detections of one picture (default 100)")
+    parser.add_argument(
+        "pictures", metavar="PICTURES", nargs="+", help="pictures, or folders of them"
+    )
+    parser.add_argument(
+        "--out", default="predictions", help="folder to write into (default predictions)"
+    )
+    parser.add_argument(
+        "--score_threshold",
+        type=float,
+        help="lowest score that is reported (default: the model's own)",
+    )
+    parser.add_argument(
+        "--max_detections",
+        type=int,
+        default=100,
+        help="most detections of one picture (default 100)",
+    )
 
-    parser = _command(subparsers, "export", commands.export, "write a model, or a template's checkpoint, as an ONNX file")
-    parser.add_argument("model", metavar="MODEL|TEMPLATE", help=model_help + "; or a template, with --load_from")
+    parser = _command(
+        subparsers,
+        "export",
+        commands.export,
+        "write a model, or a template's checkpoint, as an ONNX file",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL|TEMPLATE", help=model_help + "; or a template, with --load_from"
+    )
     parser.add_argument("--out", required=True, help="the .onnx file to write")
-    words = {word.lower() for template in templates.TEMPLATES.values() for word in (template.name, *template.aliases)}
+    words = {
+        word.lower()
+        for template in templates.TEMPLATES.values()
+        for word in (template.name, *template.aliases)
+    }
     if argv[:1] == ["export"] and len(argv) > 1 and argv[1].lower() in words:
         chosen = _named_template(argv)
         assert chosen
-        parser.add_argument("--pictures", help="folder of pictures to compare the file and the network on (default: the sample's)")
+        parser.add_argument(
+            "--pictures",
+            help="folder of pictures to compare the file and the network on (default: the sample's)",
+        )
         _flags(parser, declared(chosen.params), "hyperparameters")
         parser.set_defaults(values_of="export")
 
 
 def _add_registry(subparsers: Any) -> None:
     parser = _command(
-        subparsers, "promote", commands.promote, "make a version of a registered model its champion, or go back to the one before"
+        subparsers,
+        "promote",
+        commands.promote,
+        "make a version of a registered model its champion, or go back to the one before",
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("version", metavar="VERSION", nargs="?")
@@ -231,7 +310,12 @@ def _add_registry(subparsers: Any) -> None:
 
 
 def _add_weights(subparsers: Any) -> None:
-    parser = _command(subparsers, "weights", commands.weights, "list published weights, or fetch them for machines without a network")
+    parser = _command(
+        subparsers,
+        "weights",
+        commands.weights,
+        "list published weights, or fetch them for machines without a network",
+    )
     parser.add_argument("action", choices=("list", "fetch"))
     parser.add_argument("template", metavar="TEMPLATE", nargs="?")
     parser.add_argument("--base_model", help="default: the template's default")

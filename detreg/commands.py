@@ -10,25 +10,36 @@ from typing import Any
 
 from detreg import templates
 from detreg.errors import UsageError
+from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, changed, declared
-from detreg.templates.template import RunOptions, SweepOptions
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
     """Prints the templates, or one template's hyperparameters."""
     if arguments.json:
-        chosen = templates.find(arguments.name).as_json() if arguments.name else [t.as_json() for t in templates.TEMPLATES.values()]
+        chosen = (
+            templates.find(arguments.name).as_json()
+            if arguments.name
+            else [t.as_json() for t in templates.TEMPLATES.values()]
+        )
         print(json.dumps(chosen))
     elif arguments.name is None:
         for template in templates.TEMPLATES.values():
             print(f"{template.name:14}{template.summary}")
     else:
         template = templates.find(arguments.name)
-        print(f"{template.name} (also {', '.join(template.aliases)}): {template.summary}\n\n{template.description}\n")
-        rows = [(p.name, p.text(p.default), p.domain, p.help) for p in declared(template.params).values()]
+        print(
+            f"{template.name} (also {', '.join(template.aliases)}): {template.summary}\n\n{template.description}\n"
+        )
+        rows = [
+            (p.name, p.text(p.default), p.domain, p.help)
+            for p in declared(template.params).values()
+        ]
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         for name, default, domain, help in rows:
-            print(f"{name:{widths[0]}}  {default:{widths[1]}}  {domain}\n{'':{sum(widths) + 4}}{help}")
+            print(
+                f"{name:{widths[0]}}  {default:{widths[1]}}  {domain}\n{'':{sum(widths) + 4}}{help}"
+            )
     return 0
 
 
@@ -45,8 +56,13 @@ def check(arguments: argparse.Namespace) -> int:
     for sentence, count in found["repairs"].items():
         print(f"repaired: {sentence} ({count})")
     if found["ok"]:
-        splits = ", ".join(f"{name} {split['images']} images with {split['boxes']} boxes" for name, split in found["splits"].items())
-        print(f"{arguments.data} is good: {found['format']}, {splits}; classes {', '.join(found['classes'])}; digest {found['digest']}")
+        splits = ", ".join(
+            f"{name} {split['images']} images with {split['boxes']} boxes"
+            for name, split in found["splits"].items()
+        )
+        print(
+            f"{arguments.data} is good: {found['format']}, {splits}; classes {', '.join(found['classes'])}; digest {found['digest']}"
+        )
         return 0
     print(f"{arguments.data} has {len(found['problems'])} problems")
     return 65
@@ -56,8 +72,15 @@ def sample(arguments: argparse.Namespace) -> int:
     """Writes the built-in dataset."""
     from detreg.data.sample import draw
 
-    draw(Path(arguments.folder), format=arguments.format, pictures=arguments.pictures, seed=arguments.seed)
-    print(f"{arguments.pictures} pictures in {arguments.folder}; try: detreg check {arguments.folder}")
+    draw(
+        Path(arguments.folder),
+        format=arguments.format,
+        pictures=arguments.pictures,
+        seed=arguments.seed,
+    )
+    print(
+        f"{arguments.pictures} pictures in {arguments.folder}; try: detreg check {arguments.folder}"
+    )
     return 0
 
 
@@ -65,12 +88,19 @@ def train(arguments: argparse.Namespace) -> int:
     """Trains, exports and registers, and says what to try next."""
     template = templates.find(arguments.template)
     names = [*declared(template.params), *declared(RunOptions)]
-    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)} | arguments.unknown
+    values = {
+        name: getattr(arguments, name) for name in names if hasattr(arguments, name)
+    } | arguments.unknown
     from detreg import pipeline
 
     params, options = pipeline.settings(template, values)
     trained = pipeline.run(template, params, options)
-    longer = replace(params, num_epochs=min(2 * params.num_epochs, 200), load_from=None, continue_from_eid=trained.run_id)
+    longer = replace(
+        params,
+        num_epochs=min(2 * params.num_epochs, 200),
+        load_from=None,
+        continue_from_eid=trained.run_id,
+    )
     print(_summary(trained, changed(longer) | changed(options)))
     if arguments.json:
         print(json.dumps(asdict(trained)))
@@ -82,8 +112,14 @@ def sweep(arguments: argparse.Namespace) -> int:
     from detreg.sweeps import sweep as sweeps
 
     chosen = sweeps.named(arguments.template)
-    names = [*declared(RunOptions), *declared(SweepOptions), *(name for template in chosen for name in declared(template.params))]
-    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)} | arguments.unknown
+    names = [
+        *declared(RunOptions),
+        *declared(SweepOptions),
+        *(name for template in chosen for name in declared(template.params)),
+    ]
+    values = {
+        name: getattr(arguments, name) for name in names if hasattr(arguments, name)
+    } | arguments.unknown
     swept = sweeps.run(sweeps.planned(chosen, values))
     print(_end_of_sweep(swept))
     if arguments.json:
@@ -93,7 +129,10 @@ def sweep(arguments: argparse.Namespace) -> int:
 
 def _end_of_sweep(swept: Any) -> str:
     """What came out of a sweep, and what to try next."""
-    values = " ".join(f"{name}={value}" for name, value in swept.hyperparameters.items()) or "the defaults"
+    values = (
+        " ".join(f"{name}={value}" for name, value in swept.hyperparameters.items())
+        or "the defaults"
+    )
     registered, serve = "not registered", "-"
     if swept.model_version:
         registered = f"registered {swept.model_name} version {swept.model_version} as {swept.alias}"
@@ -135,7 +174,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(result))
     else:
-        print(f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}   on {arguments.split} of {arguments.data}")
+        print(
+            f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}   on {arguments.split} of {arguments.data}"
+        )
         print(f"report in run {result['run_id']}, artifact report/index.html: mlflow ui")
     return 0
 
@@ -144,7 +185,13 @@ def predict(arguments: argparse.Namespace) -> int:
     """Writes predictions.json and pictures with boxes."""
     from detreg.tasks import predict
 
-    path = predict(arguments.model, arguments.pictures, arguments.out, arguments.score_threshold, arguments.max_detections)
+    path = predict(
+        arguments.model,
+        arguments.pictures,
+        arguments.out,
+        arguments.score_threshold,
+        arguments.max_detections,
+    )
     print(f"{path}, and the pictures beside it")
     return 0
 
@@ -157,7 +204,11 @@ def export(arguments: argparse.Namespace) -> int:
         print(tasks.export_model(arguments.model, arguments.out))
         return 0
     template = templates.find(arguments.model)
-    values = {name: getattr(arguments, name) for name in declared(template.params) if hasattr(arguments, name)} | arguments.unknown
+    values = {
+        name: getattr(arguments, name)
+        for name in declared(template.params)
+        if hasattr(arguments, name)
+    } | arguments.unknown
     print(tasks.export_checkpoint(template, values, arguments.pictures, arguments.out))
     print(arguments.out)
     return 0
@@ -167,10 +218,16 @@ def promote(arguments: argparse.Namespace) -> int:
     """Moves the alias champion."""
     version = None if arguments.version in (None, "none") else arguments.version
     if (version is None) != arguments.rollback:
-        raise UsageError("give a version, or --rollback: detreg promote NAME VERSION, detreg promote NAME --rollback")
+        raise UsageError(
+            "give a version, or --rollback: detreg promote NAME VERSION, detreg promote NAME --rollback"
+        )
     from detreg.tracking import registry
 
-    moved = registry.rollback(arguments.name) if version is None else registry.promote(arguments.name, version)
+    moved = (
+        registry.rollback(arguments.name)
+        if version is None
+        else registry.promote(arguments.name, version)
+    )
     print(f"{moved.name} version {moved.version} is {moved.alias}: {moved.reason}")
     return 0
 
@@ -178,11 +235,17 @@ def promote(arguments: argparse.Namespace) -> int:
 def weights(arguments: argparse.Namespace) -> int:
     """Lists or fetches published weights."""
     if arguments.action == "list":
-        chosen = [templates.find(arguments.template)] if arguments.template else templates.TEMPLATES.values()
+        chosen = (
+            [templates.find(arguments.template)]
+            if arguments.template
+            else templates.TEMPLATES.values()
+        )
         for template in chosen:
             for name, weights in template.base_models.items():
                 sources = [source for source in (weights.url, weights.imagenet) if source]
-                print(f"{template.name:14}{name:22}{' '.join(sources) or 'not published in this layout'}")
+                print(
+                    f"{template.name:14}{name:22}{' '.join(sources) or 'not published in this layout'}"
+                )
         return 0
     if arguments.template is None:
         raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")

@@ -26,7 +26,12 @@ NONE = "none"
 AUTO = "auto"
 """The text of a value that is left to the template: None in Python until `Template.resolve` has found the number."""
 _TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-_KINDS = {"int": "an integer", "float": "a number", "size": "one integer or two (width,height), each", "numbers": "1 to 8 numbers, each"}
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "size": "one integer or two (width,height), each",
+    "numbers": "1 to 8 numbers, each",
+}
 _TOLERANCE = 1e-8  # optuna suggests 0.6000000000000001, and people type 0.7 for seven steps of 0.1
 
 
@@ -90,8 +95,13 @@ class Param:
         elif self.type == "text":
             words = "text"
         else:
-            words = _KINDS[self.type] + f" from {_number_text(self.minimum)} to {_number_text(self.maximum)}"
-            words += f" in steps of {_number_text(self.step)}" if self.step and self.step != 1 else ""
+            words = (
+                _KINDS[self.type]
+                + f" from {_number_text(self.minimum)} to {_number_text(self.maximum)}"
+            )
+            words += (
+                f" in steps of {_number_text(self.step)}" if self.step and self.step != 1 else ""
+            )
             words += "".join(f", or {_number_text(value)}" for value in self.also)
         return f"{self.empty}, or {words}" if self.optional else words
 
@@ -105,7 +115,11 @@ class Param:
 
 
 def _number_text(value: Any) -> str:
-    return repr(int(value)) if isinstance(value, int) or float(value).is_integer() else repr(float(value))
+    return (
+        repr(int(value))
+        if isinstance(value, int) or float(value).is_integer()
+        else repr(float(value))
+    )
 
 
 def _number(param: Param, value: Any) -> float:
@@ -197,19 +211,31 @@ def _declare(param: Param) -> Any:
     return dataclasses.field(default=param.default, metadata={"param": param})
 
 
-def integer(default: int, minimum: int, maximum: int, step: int = 1, *, search: str | None = None, help: str) -> Any:
+def integer(
+    default: int, minimum: int, maximum: int, step: int = 1, *, search: str | None = None, help: str
+) -> Any:
     """Declares an integer field."""
     return _declare(Param("int", default, help, minimum, maximum, step, search=search))
 
 
-def number(default: float, minimum: float, maximum: float, step: float | None = None, *, search: str | None = None, help: str) -> Any:
+def number(
+    default: float,
+    minimum: float,
+    maximum: float,
+    step: float | None = None,
+    *,
+    search: str | None = None,
+    help: str,
+) -> Any:
     """Declares a float field."""
     return _declare(Param("float", default, help, minimum, maximum, step, search=search))
 
 
 def number_or_auto(minimum: float, maximum: float, *, search: str | None = None, help: str) -> Any:
     """Declares a float field whose default, `auto`, is found by the template; None in Python until then."""
-    return _declare(Param("float", None, help, minimum, maximum, optional=True, empty=AUTO, search=search))
+    return _declare(
+        Param("float", None, help, minimum, maximum, optional=True, empty=AUTO, search=search)
+    )
 
 
 def boolean(default: bool, *, search: str | None = None, help: str) -> Any:
@@ -219,7 +245,11 @@ def boolean(default: bool, *, search: str | None = None, help: str) -> Any:
 
 def choice(default: str, *choices: str, help: str) -> Any:
     """Declares a field that takes one of a few words; the default may be left out of `choices`."""
-    return _declare(Param("choice", default, help, choices=choices if default in choices else (default, *choices)))
+    return _declare(
+        Param(
+            "choice", default, help, choices=choices if default in choices else (default, *choices)
+        )
+    )
 
 
 def size(default: int | None, *, also: tuple[int, ...] = (), help: str) -> Any:
@@ -246,7 +276,11 @@ def near(word: str, words: Sequence[str]) -> str:
 
 def declared(cls: type) -> dict[str, Param]:
     """The declared params of a dataclass, by name, in the order of declaration."""
-    return {f.name: dataclasses.replace(f.metadata["param"], name=f.name) for f in dataclasses.fields(cls) if "param" in f.metadata}
+    return {
+        f.name: dataclasses.replace(f.metadata["param"], name=f.name)
+        for f in dataclasses.fields(cls)
+        if "param" in f.metadata
+    }
 
 
 P = TypeVar("P")
@@ -259,7 +293,11 @@ def build(cls: type[P], values: Mapping[str, Any]) -> P:
     what the method `problems` of the class finds in the combination.
     """
     params = declared(cls)
-    problems = [f"unknown parameter {name}{near(name, tuple(params))}" for name in values if name not in params]
+    problems = [
+        f"unknown parameter {name}{near(name, tuple(params))}"
+        for name in values
+        if name not in params
+    ]
     typed: dict[str, Any] = {}
     for name, value in values.items():
         if name in params:
@@ -277,16 +315,25 @@ def build(cls: type[P], values: Mapping[str, Any]) -> P:
 
 def texts(instance: Any) -> dict[str, str]:
     """The text form of every declared value, as MLflow logs it."""
-    return {name: param.text(getattr(instance, name)) for name, param in declared(type(instance)).items()}
+    return {
+        name: param.text(getattr(instance, name))
+        for name, param in declared(type(instance)).items()
+    }
 
 
 def changed(instance: Any) -> dict[str, str]:
     """The text form of the values that are not the default."""
     params = declared(type(instance))
-    return {name: text for name, text in texts(instance).items() if text != params[name].text(params[name].default)}
+    return {
+        name: text
+        for name, text in texts(instance).items()
+        if text != params[name].text(params[name].default)
+    }
 
 
 def plain(instance: Any) -> dict[str, Any]:
     """The typed values by name, in JSON's types."""
     values = {name: getattr(instance, name) for name in declared(type(instance))}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
+    }

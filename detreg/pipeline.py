@@ -10,14 +10,16 @@ from pathlib import Path
 from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
-from detreg import __version__, processes, templates
+from detreg import templates, torchrun
 from detreg.data.dataset import Dataset, load
 from detreg.environment import set_defaults
 from detreg.errors import RefusedError, UsageError
+from detreg.options import RunOptions
 from detreg.params import build, declared, plain, texts
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
+from detreg.version import __version__
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from detreg.export.parity import Parity
     from detreg.export.subject import Subject
     from detreg.inference.detections import Detections
-    from detreg.training.engine import Fitted
-    from detreg.training.weights import Start
+    from detreg.training.engine import FitResult
+    from detreg.training.weights import InitialWeights
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Job:
     params: CommonParams
     options: RunOptions
     dataset: Dataset
-    start: "Start"
+    start: "InitialWeights"
     config: "Config"
     auto: Mapping[str, str] = field(default_factory=dict)
     """The text of what was given as `auto`, by name; `params` has it too."""
@@ -48,7 +50,11 @@ class Job:
     @property
     def tags(self) -> dict[str, str]:
         """The tags of its run."""
-        tags = {runs.TEMPLATE: self.template.name, runs.DIGEST: self.dataset.digest, runs.START: self.start.sentence}
+        tags = {
+            runs.TEMPLATE: self.template.name,
+            runs.DIGEST: self.dataset.digest,
+            runs.START: self.start.sentence,
+        }
         if self.start.parent:
             tags[runs.PARENT] = self.start.parent
         if self.warning:
@@ -70,7 +76,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The end of a training, as `--json` prints it. mAP is the exported model's on the val split, from 0 to 1."""
 
     run_id: str
@@ -115,23 +121,23 @@ def settings(template: Template, values: Mapping[str, Any]) -> tuple[CommonParam
     return built[0], built[1]
 
 
-def run(template: Template, params: CommonParams, options: RunOptions) -> Trained:
+def run(template: Template, params: CommonParams, options: RunOptions) -> TrainingResult:
     """The story itself. Whatever can be refused is refused before the MLflow run starts.
 
     Of several processes the first tells it; the others help to train, and end with SystemExit.
     """
-    processes.check(params.batch_size)
+    torchrun.check(params.batch_size)
     dataset = load(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
     from detreg.training.engine import check_fit
 
     job = prepare(template, params, options, dataset)
-    if processes.rank():
+    if torchrun.rank():
         help_first(job)
         raise SystemExit(0)
     check_fit(job.config, template, params, dataset.classes, job.start)
-    processes.prepared()
+    torchrun.prepared()
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
         return publish(active, job, learn(active, job))
@@ -146,7 +152,9 @@ def prepare(template: Template, params: CommonParams, options: RunOptions, datas
     given = texts(params)
     found = {name: text for name, text in texts(resolved).items() if text != given[name]}
     for name, text in found.items():
-        print(f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True)
+        print(
+            f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True
+        )
     start = resolve(template, resolved, dataset)
     print(start.sentence, flush=True)
     warning = small_image_warning(resolved, dataset)
@@ -161,29 +169,59 @@ def help_first(job: Job) -> None:
     from detreg.training.engine import fit
 
     with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
-        fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, Path(folder), None)
+        fit(
+            job.config,
+            job.template,
+            job.params,
+            job.options,
+            job.dataset.classes,
+            job.start,
+            Path(folder),
+            None,
+        )
 
 
-def learn(active: Run, job: Job, after_epoch: Callable[[int, float], bool] | None = None) -> "Fitted":
+def learn(
+    active: Run, job: Job, after_epoch: Callable[[int, float], bool] | None = None
+) -> "FitResult":
     """Logs what is known before the first step, and trains; `after_epoch` as for training.engine.fit."""
     from detreg.training.engine import fit
 
     record(active, job)
-    return fit(job.config, job.template, job.params, job.options, job.dataset.classes, job.start, active.folder, active, after_epoch)
+    return fit(
+        job.config,
+        job.template,
+        job.params,
+        job.options,
+        job.dataset.classes,
+        job.start,
+        active.folder,
+        active,
+        after_epoch,
+    )
 
 
-def publish_run(eid: str, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Trained:
+def publish_run(
+    eid: str, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> TrainingResult:
     """Exports and registers the best checkpoint of a training that has ended, in its own run.
 
     Raises NotFoundError for a run without a checkpoint, RefusedError, and the errors of MLflow.
     """
     from detreg.training.compose import compose
     from detreg.training.engine import fitted
-    from detreg.training.weights import Start
+    from detreg.training.weights import InitialWeights
 
     sentence = runs.find(eid).data.tags.get(runs.START, "")
     resolved = template.resolve(params)
-    job = Job(template, resolved, options, dataset, Start(sentence), compose(template, resolved, dataset, options))
+    job = Job(
+        template,
+        resolved,
+        options,
+        dataset,
+        InitialWeights(sentence),
+        compose(template, resolved, dataset, options),
+    )
     with runs.start(None, {}, run_id=eid) as active:
         return publish(active, job, fitted(eid, active.folder), again=True)
 
@@ -192,7 +230,9 @@ def describe(dataset: Dataset) -> str:
     """The dataset in a few words, with the repairs that were made."""
     splits = ", ".join(f"{split.images} {name}" for name, split in dataset.splits.items())
     classes = ", ".join(dataset.classes[:10]) + (" ..." if len(dataset.classes) > 10 else "")
-    repairs = "".join(f"\n  repaired: {sentence} ({count})" for sentence, count in dataset.repairs.items())
+    repairs = "".join(
+        f"\n  repaired: {sentence} ({count})" for sentence, count in dataset.repairs.items()
+    )
     return f"Dataset {dataset.name} ({dataset.format}, digest {dataset.digest}): {splits} images; classes {classes}{repairs}"
 
 
@@ -206,10 +246,13 @@ def record(active: Run, job: Job) -> None:
     active.log_dataset(job.dataset)
     active.log_text(json.dumps(job.facts, indent=2), PARAMS_FILE)
     parts = job.config.to_dict().items()
-    active.log_text("\n".join(f"{name} = {pformat(part, sort_dicts=False, width=140)}" for name, part in parts), "config.py")
+    active.log_text(
+        "\n".join(f"{name} = {pformat(part, sort_dicts=False, width=140)}" for name, part in parts),
+        "config.py",
+    )
 
 
-def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Trained:
+def publish(active: Run, job: Job, fitted: "FitResult", again: bool = False) -> TrainingResult:
     """From the best checkpoint to a registered version, each step logged before the next; `again` as for tracking.registry.register.
 
     Raises RefusedError, with everything logged, where the exported model disagrees with the trained one.
@@ -219,7 +262,7 @@ def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Tra
     from detreg.evaluation.scores import score
     from detreg.export.parity import compare
     from detreg.inference.detector import Detector
-    from detreg.inference.packaging import log_model
+    from detreg.serving.packaging import log_model
     from detreg.tracking.registry import register
 
     onnx, trained, subject = export(active, job, fitted)
@@ -251,7 +294,7 @@ def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Tra
         tags=tags,
         again=again,
     )
-    return Trained(
+    return TrainingResult(
         run_id=active.id,
         status="FINISHED",
         template=job.template.name,
@@ -271,7 +314,7 @@ def publish(active: Run, job: Job, fitted: "Fitted", again: bool = False) -> Tra
 def export(
     active: Run,
     job: Job,
-    fitted: "Fitted",
+    fitted: "FitResult",
 ) -> "tuple[Path, Mapping[int, Detections], Subject]":
     """Export the best checkpoint as an ONNX file.
 
@@ -299,7 +342,14 @@ def export(
     return path, found, Subject(network, pixels, about, predict_all)
 
 
-def report(active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "GroundTruth", predictions: "dict[int, Detections]") -> None:
+def report(
+    active: Run,
+    job: Job,
+    fitted: "FitResult",
+    parity: "Parity",
+    truth: "GroundTruth",
+    predictions: "dict[int, Detections]",
+) -> None:
     """The page with plots and pictures of the exported model on the val split, as the artifact `report`."""
     from detreg.evaluation.report import write_report
 
@@ -313,6 +363,13 @@ def report(active: Run, job: Job, fitted: "Fitted", parity: "Parity", truth: "Gr
     } | texts(job.params)
     title = f"{job.template.name} on {job.dataset.name}"
     write_report(
-        folder, title=title, split="val", truth=truth, predictions=predictions, scores=parity.exported, history=fitted.history, facts=facts
+        folder,
+        title=title,
+        split="val",
+        truth=truth,
+        predictions=predictions,
+        scores=parity.exported,
+        history=fitted.history,
+        facts=facts,
     )
     active.log_file(folder, "report")

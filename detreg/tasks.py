@@ -8,11 +8,10 @@ from typing import Any
 
 from detreg.data.dataset import load
 from detreg.errors import DataError, NotFoundError, UsageError
+from detreg.files import IMAGE_SUFFIXES
 from detreg.params import build
 from detreg.templates.template import Template
 from detreg.tracking import runs
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
@@ -33,21 +32,49 @@ def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
     truth = GroundTruth.load(dataset.splits[split].annotations)
     predictions = predict_split(detector, truth)
     scores = score(truth, predictions)
-    tags = {runs.TEMPLATE: detector.card.template, runs.DIGEST: dataset.digest, "detreg.evaluated_model": model}
+    tags = {
+        runs.TEMPLATE: detector.card.template,
+        runs.DIGEST: dataset.digest,
+        "detreg.evaluated_model": model,
+    }
     with runs.start(None, tags) as active:
         active.log_params({"model": model, "data": data, "split": split})
         active.log_dataset(dataset)
-        active.log_metrics(scores.as_metrics() | scores.as_metrics(split) | scores.class_metrics(split))
+        active.log_metrics(
+            scores.as_metrics() | scores.as_metrics(split) | scores.class_metrics(split)
+        )
         folder = active.folder / "report"
-        facts = {"model": model, "model's run (eid)": str(detector.card.eid), "trained on digest": str(detector.card.dataset_digest)}
+        facts = {
+            "model": model,
+            "model's run (eid)": str(detector.card.eid),
+            "trained on digest": str(detector.card.dataset_digest),
+        }
         write_report(
-            folder, title=f"{model} on {dataset.name}", split=split, truth=truth, predictions=predictions, scores=scores, facts=facts
+            folder,
+            title=f"{model} on {dataset.name}",
+            split=split,
+            truth=truth,
+            predictions=predictions,
+            scores=scores,
+            facts=facts,
         )
         active.log_file(folder, "report")
-    return {"run_id": active.id, "model": model, "split": split, "dataset_digest": dataset.digest, **scores.as_metrics()}
+    return {
+        "run_id": active.id,
+        "model": model,
+        "split": split,
+        "dataset_digest": dataset.digest,
+        **scores.as_metrics(),
+    }
 
 
-def predict(model: str, pictures: Sequence[str], out: str, score_threshold: float | None = None, max_detections: int = 100) -> Path:
+def predict(
+    model: str,
+    pictures: Sequence[str],
+    out: str,
+    score_threshold: float | None = None,
+    max_detections: int = 100,
+) -> Path:
     """Writes `predictions.json` and each picture with its boxes into `out`; returns the JSON's path.
 
     `pictures` are files and folders of them. One row per detection: image_id, file_name, category_id, category_name, bbox as x, y,
@@ -57,7 +84,7 @@ def predict(model: str, pictures: Sequence[str], out: str, score_threshold: floa
 
     from detreg.inference.detector import Detector
     from detreg.inference.drawing import draw
-    from detreg.inference.pictures import read
+    from detreg.inference.images import read_image
 
     files = picture_files(pictures)
     detector = Detector.load(model)
@@ -65,10 +92,12 @@ def predict(model: str, pictures: Sequence[str], out: str, score_threshold: floa
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for number, file in enumerate(files, start=1):
-        image = read(file)
+        image = read_image(file)
         found = detector(image, score_threshold, max_detections)
         rows += [{"file_name": str(file), **row} for row in found.to_coco(number)]
-        Image.fromarray(draw(image, found)).save(folder / f"{number:04d}_{file.stem}.jpg", quality=92)
+        Image.fromarray(draw(image, found)).save(
+            folder / f"{number:04d}_{file.stem}.jpg", quality=92
+        )
     path = folder / "predictions.json"
     path.write_text(json.dumps(rows, indent=1))
     return path
@@ -80,13 +109,17 @@ def picture_files(paths: Sequence[str]) -> list[Path]:
     for name in paths:
         path = Path(name)
         if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in PICTURES)
+            files += sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES
+            )
         elif path.is_file():
             files.append(path)
         else:
             raise NotFoundError(f"{name} is neither a picture nor a folder")
     if not files:
-        raise NotFoundError(f"no picture in {', '.join(paths)}: looked for {', '.join(PICTURES)}")
+        raise NotFoundError(
+            f"no picture in {', '.join(paths)}: looked for {', '.join(IMAGE_SUFFIXES)}"
+        )
     return files
 
 
@@ -102,7 +135,9 @@ def export_model(model: str, out: str) -> Path:
     return path
 
 
-def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: str | None, out: str) -> str:
+def export_checkpoint(
+    template: Template, values: Mapping[str, Any], pictures: str | None, out: str
+) -> str:
     """Exports a checkpoint (`load_from` among `values`) and compares the file with the network; returns the comparison in words.
 
     `pictures` is a folder to compare on; None takes the sample's. Raises UsageError where the checkpoint names no classes.
@@ -119,14 +154,20 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
 
     params = template.resolve(build(template.params, values))
     checkpoint = checkpoint_of(template, params)
-    source = next(f"{name}={value}" for name, value in params.sources.items() if name != "continue_from_eid")
+    source = next(
+        f"{name}={value}" for name, value in params.sources.items() if name != "continue_from_eid"
+    )
     if not checkpoint.classes:
-        raise UsageError(f"{source} does not name its classes (meta.dataset_meta.CLASSES): a label would be a number only")
+        raise UsageError(
+            f"{source} does not name its classes (meta.dataset_meta.CLASSES): a label would be a number only"
+        )
     config = network(template, params, published_config(template, params), len(checkpoint.classes))
     try:
         model = build_network(config, checkpoint.state_dict)
     except RuntimeError as error:
-        raise DataError(f"{source} does not fit base_model={params.base_model}: name the one it was trained with") from error
+        raise DataError(
+            f"{source} does not fit base_model={params.base_model}: name the one it was trained with"
+        ) from error
     classes = checkpoint.classes
     with tempfile.TemporaryDirectory() as folder:
         annotations = _without_boxes(pictures, classes, Path(folder))
@@ -137,20 +178,24 @@ def export_checkpoint(template: Template, values: Mapping[str, Any], pictures: s
         about = card(template, params, classes, score_threshold=0.05, digest=None, eid=None)
         pixels = template.base_model(params).input
         exported = predict_split(Detector.load(export(model, pixels, about, Path(out))), truth)
-        subject = Subject(model, pixels, about, lambda: dict(predict(model, batches, classes, limit=None)))
+        subject = Subject(
+            model, pixels, about, lambda: dict(predict(model, batches, classes, limit=None))
+        )
         return agreement(truth, exported, trained, subject)
 
 
 def _without_boxes(pictures: str | None, classes: tuple[str, ...], folder: Path) -> Path:
     """A canonical COCO file of pictures that nobody labelled."""
-    from detreg.inference.pictures import read
+    from detreg.inference.images import read_image
 
     if pictures is None:
         return load("sample").splits["val"].annotations
     images = []
     for number, file in enumerate(picture_files([pictures]), start=1):
-        height, width = read(file).shape[:2]
-        images.append({"id": number, "file_name": str(file.resolve()), "width": width, "height": height})
+        height, width = read_image(file).shape[:2]
+        images.append(
+            {"id": number, "file_name": str(file.resolve()), "width": width, "height": height}
+        )
     categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     path = folder / "pictures.json"
     path.write_text(json.dumps({"images": images, "annotations": [], "categories": categories}))

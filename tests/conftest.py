@@ -97,8 +97,14 @@ def dense(template: Template, params: Any, network: Any, config: Any) -> Any:
     from detreg.training.engine import predict
 
     torch.manual_seed(0)
-    classes = "|".join([layer.pattern for layer in template.class_layers(params) if layer.rows == 1] + [OBJECTNESS])
-    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))}
+    classes = "|".join(
+        [layer.pattern for layer in template.class_layers(params) if layer.rows == 1] + [OBJECTNESS]
+    )
+    layers = {
+        name: layer
+        for name, layer in network.named_modules()
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))
+    }
     outputs = {
         layer: re.fullmatch(classes, f"{name}.weight")
         for name, layer in layers.items()
@@ -111,7 +117,9 @@ def dense(template: Template, params: Any, network: Any, config: Any) -> Any:
                 torch.nn.init.normal_(layer.weight, std=0.1)
             return network
         for layer in layers.values():
-            if layer in outputs or template.name == "ssd":  # whose own start fades to nothing on the way to the last map
+            if (
+                layer in outputs or template.name == "ssd"
+            ):  # whose own start fades to nothing on the way to the last map
                 torch.nn.init.kaiming_normal_(layer.weight)
         with scaled(list(outputs)):
             list(predict(network, config.val_dataloader, ("any",) * 100))
@@ -131,7 +139,9 @@ def scaled(layers: list[Any]) -> Iterator[None]:
     deviations = dict.fromkeys(layers, 1e-20)
 
     def look(layer: Any, inputs: Any, output: Any) -> None:
-        deviations[layer] = max(deviations[layer], float(output.std()) if output.numel() > 1 else 0.0)
+        deviations[layer] = max(
+            deviations[layer], float(output.std()) if output.numel() > 1 else 0.0
+        )
 
     hooks = [layer.register_forward_hook(look) for layer in layers]
     yield
@@ -150,7 +160,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     before = mlflow.get_tracking_uri()
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     mlflow.set_tracking_uri(uri)
-    experiment = mlflow.create_experiment("tests", artifact_location=(folder / "artifacts").as_uri())
+    experiment = mlflow.create_experiment(
+        "tests", artifact_location=(folder / "artifacts").as_uri()
+    )
     mlflow.set_experiment(experiment_id=experiment)
     yield uri
     mlflow.set_tracking_uri(before)
@@ -163,15 +175,26 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def torchrun(store: str, data: Path, **values: Any) -> "subprocess.Popen[str]":
+def run_under_torchrun(store: str, data: Path, **values: Any) -> "subprocess.Popen[str]":
     """`detreg train yolox` in two processes, in the experiment of the tests."""
     from mlflow import MlflowClient
 
-    words = [word for name, value in {**TINY, "data": data, **values}.items() for word in (f"--{name}", str(value))]
+    words = [
+        word
+        for name, value in {**TINY, "data": data, **values}.items()
+        for word in (f"--{name}", str(value))
+    ]
     meeting = ["--master_addr=127.0.0.1", f"--master_port={free_port()}"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *meeting]
     experiment = MlflowClient().get_experiment_by_name("tests")
     assert experiment
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": store, "MLFLOW_EXPERIMENT_ID": experiment.experiment_id}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_EXPERIMENT_ID": experiment.experiment_id,
+    }
     command = [*launcher, "-m", "detreg", "train", "yolox", *words, "--json"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )

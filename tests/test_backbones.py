@@ -24,10 +24,18 @@ from detreg.training.backbones import FreezableSSDVGG, ImageNetBackbone, imagene
 from detreg.training.compose import network, published_config
 
 assert heads  # importing it lets MODELS build them
-SOURCES = {name: model.imagenet for name, model in BASE_MODELS.items() if not name.startswith("resnet")}
+SOURCES = {
+    name: model.imagenet for name, model in BASE_MODELS.items() if not name.startswith("resnet")
+}
 EACH = pytest.mark.parametrize("name", SOURCES)
 FROZEN = pytest.mark.parametrize("frozen", range(5))
-VGG = {"depth": 16, "with_last_pool": False, "ceil_mode": True, "out_indices": (3, 4), "out_feature_indices": (22, 34)}
+VGG = {
+    "depth": 16,
+    "with_last_pool": False,
+    "ceil_mode": True,
+    "out_indices": (3, 4),
+    "out_feature_indices": (22, 34),
+}
 VGG_CONVOLUTIONS = ((0, 2, 5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28, 31, 33))
 """Positions of VGG-16's convolutions in each stage: to the second, third and fourth pooling, and the rest."""
 
@@ -61,7 +69,9 @@ def lively(model: nn.Module) -> nn.Module:
 def some_weights(name: str) -> dict[str, Tensor]:
     """Of a base model's backbone, or of `vgg`."""
     torch.manual_seed(0)
-    return lively(FreezableSSDVGG(**VGG) if name == "vgg" else ImageNetBackbone(SOURCES[name])).state_dict()
+    return lively(
+        FreezableSSDVGG(**VGG) if name == "vgg" else ImageNetBackbone(SOURCES[name])
+    ).state_dict()
 
 
 def filled(backbone: nn.Module, name: str) -> nn.Module:
@@ -75,8 +85,13 @@ def changed_by_a_step(model: nn.Module) -> set[str]:
     before = copy.deepcopy(model.state_dict())
     scale = nn.Parameter(torch.ones(()))  # the layers behind the backbone, which always learn
     model.train()
-    optimizer = torch.optim.SGD([*model.parameters(), scale], lr=0.1, momentum=0.9, weight_decay=0.01)
-    loss = scale * torch.stack([output.square().mean() for output in model(pixels_of(2, 3, 64, 64))]).sum()
+    optimizer = torch.optim.SGD(
+        [*model.parameters(), scale], lr=0.1, momentum=0.9, weight_decay=0.01
+    )
+    loss = (
+        scale
+        * torch.stack([output.square().mean() for output in model(pixels_of(2, 3, 64, 64))]).sum()
+    )
     assert bool(loss.isfinite())
     loss.backward()
     optimizer.step()
@@ -97,7 +112,10 @@ def test_maps_are_exact_shares_of_the_picture(name: str) -> None:
     backbone = without_memory(lambda: ImageNetBackbone(SOURCES[name]))
     for height, width in ((64, 96), (320, 320), (512, 512)):
         maps = backbone(torch.empty(1, 3, height, width, device="meta"))
-        expected = [(1, CHANNELS[name][level], height // stride, width // stride) for level, stride in enumerate((8, 16, 32))]
+        expected = [
+            (1, CHANNELS[name][level], height // stride, width // stride)
+            for level, stride in enumerate((8, 16, 32))
+        ]
         assert [tuple(level.shape) for level in maps] == expected
 
 
@@ -111,11 +129,15 @@ def test_inception_v4_needs_its_padding() -> None:
 
 def test_inception_v4_sees_the_pixels_under_each_cell() -> None:
     """A cell answers most to the pixels in the middle of what it sees: without padding, beside where it lies in the picture."""
-    backbone = filled(without_memory(lambda: ImageNetBackbone(SOURCES["inception_v4"])), "inception_v4").eval()
+    backbone = filled(
+        without_memory(lambda: ImageNetBackbone(SOURCES["inception_v4"])), "inception_v4"
+    ).eval()
     pixels = pixels_of(1, 3, 256, 256).requires_grad_()
     for level, stride in zip(backbone(pixels), (8, 16, 32), strict=True):
         cell = 128 // stride
-        (gradient,) = torch.autograd.grad(level[0, :, cell, cell].square().sum(), pixels, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            level[0, :, cell, cell].square().sum(), pixels, retain_graph=True
+        )
         mass = gradient.square().sum((0, 1))
         for sums in (mass.sum(0), mass.sum(1)):
             centre = float((sums * (torch.arange(256) + 0.5)).sum() / sums.sum())
@@ -132,8 +154,12 @@ def test_frozen_stages_have_no_gradients_and_fixed_statistics(name: str, frozen:
     for _ in range(2):  # as built, and after an evaluation
         for position, stage in enumerate(backbone.stages):
             norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
-            assert {parameter.requires_grad for parameter in stage.parameters()} == {position >= frozen}
-            assert {norm.training for norm in norms} == (set() if name == "convnext_tiny" else {position >= frozen})
+            assert {parameter.requires_grad for parameter in stage.parameters()} == {
+                position >= frozen
+            }
+            assert {norm.training for norm in norms} == (
+                set() if name == "convnext_tiny" else {position >= frozen}
+            )
         assert not any(module.training for module in backbone.eval().modules())
         backbone.train()
 
@@ -143,15 +169,24 @@ def test_frozen_stages_have_no_gradients_and_fixed_statistics(name: str, frozen:
 def test_a_step_changes_all_but_frozen_stages(name: str, frozen: int) -> None:
     backbone = without_memory(lambda: ImageNetBackbone(SOURCES[name], frozen_stages=frozen))
     filled(backbone, name)
-    assert changed_by_a_step(backbone) == {key for key in backbone.state_dict() if int(key.split(".")[1]) >= frozen}
+    assert changed_by_a_step(backbone) == {
+        key for key in backbone.state_dict() if int(key.split(".")[1]) >= frozen
+    }
 
 
 @FROZEN
 def test_frozen_stages_of_vgg_end_at_its_poolings(frozen: int) -> None:
     backbone = without_memory(lambda: FreezableSSDVGG(**VGG, frozen_stages=frozen))
-    expected = {f"features.{position}.{kind}" for stage in VGG_CONVOLUTIONS[:frozen] for position in stage for kind in ("weight", "bias")}
+    expected = {
+        f"features.{position}.{kind}"
+        for stage in VGG_CONVOLUTIONS[:frozen]
+        for position in stage
+        for kind in ("weight", "bias")
+    }
     for _ in range(2):  # as built, and after an evaluation
-        assert {key for key, parameter in backbone.named_parameters() if not parameter.requires_grad} == expected
+        assert {
+            key for key, parameter in backbone.named_parameters() if not parameter.requires_grad
+        } == expected
         backbone.eval()
         backbone.train()
     if frozen < 4:
@@ -159,7 +194,9 @@ def test_frozen_stages_of_vgg_end_at_its_poolings(frozen: int) -> None:
         assert changed_by_a_step(backbone) == set(backbone.state_dict()) - expected
 
 
-@pytest.mark.parametrize(("frozen", "learn"), [(2, [True, True]), (3, [False, True]), (4, [False, False])])
+@pytest.mark.parametrize(
+    ("frozen", "learn"), [(2, [True, True]), (3, [False, True]), (4, [False, False])]
+)
 def test_the_third_stage_of_vgg_ends_with_the_first_map(frozen: int, learn: list[bool]) -> None:
     backbone = without_memory(lambda: FreezableSSDVGG(**VGG, frozen_stages=frozen))
     filled(backbone, "vgg")
@@ -184,7 +221,9 @@ def test_maps_equal_those_of_timm(name: str, monkeypatch: pytest.MonkeyPatch) ->
     backbone = ImageNetBackbone(SOURCES[name]).eval()
     pixels = pixels_of(1, 3, 64, 96)
     with torch.no_grad():
-        assert_same_maps(backbone(pixels), own.forward_intermediates(pixels, intermediates_only=True)[-3:])
+        assert_same_maps(
+            backbone(pixels), own.forward_intermediates(pixels, intermediates_only=True)[-3:]
+        )
 
 
 def test_maps_equal_those_of_pytorchcv(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +264,9 @@ def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, nn.Module]:
 
 
 @pytest.mark.parametrize("name", BASE_MODELS)
-def test_imagenet_weights_fill_the_whole_backbone(name: str, published: dict[str, nn.Module]) -> None:
+def test_imagenet_weights_fill_the_whole_backbone(
+    name: str, published: dict[str, nn.Module]
+) -> None:
     template = TEMPLATES["msc10"]
     params = build(template.params, {"base_model": name})
     config = ConfigDict(network(template, params, published_config(template, params), 3))
@@ -233,22 +274,32 @@ def test_imagenet_weights_fill_the_whole_backbone(name: str, published: dict[str
     with torch.device("meta"):
         weights = imagenet_weights(BASE_MODELS[name].imagenet)
     assert list(published) == [BASE_MODELS[name].imagenet.partition(":")[2]]
-    expected = {key: value.shape for key, value in detector.state_dict().items() if key.startswith("backbone.")}
+    expected = {
+        key: value.shape
+        for key, value in detector.state_dict().items()
+        if key.startswith("backbone.")
+    }
     assert {key: value.shape for key, value in weights.items()} == expected
     assert tuple(detector.neck.in_channels)[-3:] == CHANNELS[name]
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet50"])
-def test_imagenet_weights_give_the_maps_of_the_published_network(name: str, published: dict[str, nn.Module]) -> None:
+def test_imagenet_weights_give_the_maps_of_the_published_network(
+    name: str, published: dict[str, nn.Module]
+) -> None:
     torch.manual_seed(0)
     source = BASE_MODELS[name].imagenet
     weights = imagenet_weights(source)
     torch.manual_seed(2)
     backbones = {"resnet50": {"type": "ResNet", "depth": 50, "out_indices": (1, 2, 3)}}
     backbone = MODELS.build(backbones.get(name, {"type": "ImageNetBackbone", "source": source}))
-    backbone.load_state_dict({key.removeprefix("backbone."): value for key, value in weights.items()})
+    backbone.load_state_dict(
+        {key.removeprefix("backbone."): value for key, value in weights.items()}
+    )
     own: Any = published[source.partition(":")[2]]
     pixels = pixels_of(1, 3, 64, 64)
     backbone.eval()
     with torch.no_grad():
-        assert_same_maps(backbone(pixels), own.eval().forward_intermediates(pixels, intermediates_only=True)[-3:])
+        assert_same_maps(
+            backbone(pixels), own.eval().forward_intermediates(pixels, intermediates_only=True)[-3:]
+        )

@@ -37,29 +37,45 @@ def counted(template: Template, base_model: str) -> tuple[float, float]:
             maps = detector.extract_feat(pixels)
             if hasattr(detector, "roi_head"):  # with as many proposals as it has at the most
                 detector.rpn_head(maps)
-                detector.roi_head.bbox_head(torch.empty(detector.test_cfg.rpn.max_per_img, 256, 7, 7))
+                detector.roi_head.bbox_head(
+                    torch.empty(detector.test_cfg.rpn.max_per_img, 256, 7, 7)
+                )
             else:
                 detector.bbox_head(maps)
-    return sum(parameter.numel() for parameter in detector.parameters()) / 1e6, flops.get_total_flops() / 2e9
+    return sum(
+        parameter.numel() for parameter in detector.parameters()
+    ) / 1e6, flops.get_total_flops() / 2e9
 
 
 def metafile(config: str) -> dict[str, tuple[float, str]]:
     """Box AP and address of each configuration with published weights in the family of `config`, by the configuration's path."""
     folder = (Path(mmdet.__file__).parent / ".mim" / "configs" / config).parent
     models = yaml.safe_load((folder / "metafile.yml").read_text())["Models"]
-    return {model["Config"].removeprefix("configs/"): (model["Results"][0]["Metrics"]["box AP"], model["Weights"]) for model in models}
+    return {
+        model["Config"].removeprefix("configs/"): (
+            model["Results"][0]["Metrics"]["box AP"],
+            model["Weights"],
+        )
+        for model in models
+    }
 
 
 @pytest.mark.parametrize(
-    ("template", "base_model"), [case for case in ALL if case[0].base_models[case[1]].url], ids=lambda value: getattr(value, "name", value)
+    ("template", "base_model"),
+    [case for case in ALL if case[0].base_models[case[1]].url],
+    ids=lambda value: getattr(value, "name", value),
 )
-def test_published_weights_are_those_of_the_packaged_metafile(template: Template, base_model: str) -> None:
+def test_published_weights_are_those_of_the_packaged_metafile(
+    template: Template, base_model: str
+) -> None:
     declared = template.base_models[base_model]
     assert (declared.coco_ap, declared.url) == metafile(declared.config)[declared.config]
     assert declared.url.endswith(f"-{declared.sha256}.pth")
 
 
-@pytest.mark.parametrize(("template", "base_model"), ALL, ids=[f"{template.name}-{name}" for template, name in ALL])
+@pytest.mark.parametrize(
+    ("template", "base_model"), ALL, ids=[f"{template.name}-{name}" for template, name in ALL]
+)
 def test_declared_figures_are_counted(template: Template, base_model: str) -> None:
     parameters, gflops = counted(template, base_model)
     declared = template.base_models[base_model]

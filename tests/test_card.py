@@ -15,8 +15,12 @@ from detreg.inference.preprocessing import Preprocessing
 CARDS = [
     CARD,
     replace(CARD, eid=None, dataset_digest=None, classes=("Ümlaut",)),
-    replace(CARD, preprocessing=Preprocessing((800, 512), False, 1.5, (124, 116, 104), pad_divisor=1)),
-    replace(CARD, preprocessing=Preprocessing((800,), True, 1.7, (124, 116, 104), smallest_input=64)),
+    replace(
+        CARD, preprocessing=Preprocessing((800, 512), False, 1.5, (124, 116, 104), pad_divisor=1)
+    ),
+    replace(
+        CARD, preprocessing=Preprocessing((800,), True, 1.7, (124, 116, 104), smallest_input=64)
+    ),
 ]
 
 
@@ -26,13 +30,18 @@ def test_a_card_reads_back_as_it_was_written(card: Card) -> None:
 
 
 def test_the_file_carries_it(tmp_path: Path) -> None:
-    properties = {entry.key: entry.value for entry in onnx.load(toy_model(tmp_path / "toy.onnx")).metadata_props}
+    properties = {
+        entry.key: entry.value
+        for entry in onnx.load(toy_model(tmp_path / "toy.onnx")).metadata_props
+    }
     assert Card.from_json(properties[METADATA_KEY]) == CARD
 
 
 def test_it_says_in_words_how_the_file_is_used() -> None:
     letterbox, _, exact, free = (json.loads(card.to_json())["usage"] for card in CARDS)
-    assert letterbox["before"].endswith("Pad right and below with the pixel (114, 114, 114) to 64 x 64 pixels.")
+    assert letterbox["before"].endswith(
+        "Pad right and below with the pixel (114, 114, 114) to 64 x 64 pixels."
+    )
     assert exact["before"].startswith("Resize (bilinear) to exactly 800 x 512 pixels.")
     assert "longer side is at most 1360 and the shorter at most 800 pixels" in free["before"]
     padded = "Pad right and below with the pixel (124, 116, 104) until both sides have at least 64 pixels and divide by 32."
@@ -48,14 +57,35 @@ def test_it_says_in_words_how_the_file_is_used() -> None:
         ({"template": ..., "preprocessing": ...}, "lacks template, preprocessing"),
         ({"preprocessing": {"image_size": [64]}}, "preprocessing or classes cannot be read"),
         (
-            {"preprocessing": {"image_size": [64, 64], "keep_aspect_ratio": True, "max_aspect_ratio": 1, "pad_value": [0, 0, 0]}},
+            {
+                "preprocessing": {
+                    "image_size": [64, 64],
+                    "keep_aspect_ratio": True,
+                    "max_aspect_ratio": 1,
+                    "pad_value": [0, 0, 0],
+                }
+            },
             "exact size",
         ),
-        ({"preprocessing": {"image_size": [64], "keep_aspect_ratio": True, "max_aspect_ratio": 1, "pad_value": 0}}, "cannot be read"),
+        (
+            {
+                "preprocessing": {
+                    "image_size": [64],
+                    "keep_aspect_ratio": True,
+                    "max_aspect_ratio": 1,
+                    "pad_value": 0,
+                }
+            },
+            "cannot be read",
+        ),
     ],
 )
 def test_an_unreadable_card_says_what_to_do(change: dict[str, object], problem: str) -> None:
-    values = {key: value for key, value in (json.loads(CARD.to_json()) | change).items() if value is not ...}
+    values = {
+        key: value
+        for key, value in (json.loads(CARD.to_json()) | change).items()
+        if value is not ...
+    }
     with pytest.raises(DataError, match=problem):
         Card.from_json(json.dumps(values))
 
@@ -63,7 +93,13 @@ def test_an_unreadable_card_says_what_to_do(change: dict[str, object], problem: 
 FORMAT_1 = {
     "template": "yolox",
     "classes": ["boat", "buoy"],
-    "preprocessing": {"image_size": [64], "keep_aspect_ratio": True, "max_aspect_ratio": 1.0, "pad_value": 114, "pad_divisor": 32},
+    "preprocessing": {
+        "image_size": [64],
+        "keep_aspect_ratio": True,
+        "max_aspect_ratio": 1.0,
+        "pad_value": 114,
+        "pad_divisor": 32,
+    },
     "normalisation": {"mean": [0, 0, 0], "std": [1, 1, 1], "channels": "bgr"},
     "hyperparameters": {"image_size": [64]},
     "eid": None,

@@ -18,7 +18,15 @@ from detreg.training.checkpoints import Checkpoint, load, save
 
 def example(classes: tuple[str, ...] = ("boat", "car")) -> Checkpoint:
     weights = {"backbone.conv.weight": torch.arange(6.0).view(2, 3)}
-    return Checkpoint(weights, classes, 3, 2, 0.25, [{"epoch": 1.0, "val/mAP": 0.25}], {"optimizer": {"state": {}}, "ema_steps": 7})
+    return Checkpoint(
+        weights,
+        classes,
+        3,
+        2,
+        0.25,
+        [{"epoch": 1.0, "val/mAP": 0.25}],
+        {"optimizer": {"state": {}}, "ema_steps": 7},
+    )
 
 
 def test_round_trip_with_weights_only(tmp_path: Path) -> None:
@@ -47,18 +55,38 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 def test_the_stock_checkpoints_of_mmengine_load(tmp_path: Path) -> None:
     from mmengine.logging import HistoryBuffer
 
-    meta = {"dataset_meta": {"CLASSES": ("boat",), "PALETTE": [(1, 2, 3)]}, "epoch": 12, "seed": np.float64(3.0)}
+    meta = {
+        "dataset_meta": {"CLASSES": ("boat",), "PALETTE": [(1, 2, 3)]},
+        "epoch": 12,
+        "seed": np.float64(3.0),
+    }
     logs = {"train/loss": HistoryBuffer([1.0, 2.0], [1, 1])}
-    torch.save({"state_dict": {"backbone.w": torch.ones(2)}, "meta": meta, "message_hub": {"log_scalars": logs}}, tmp_path / "stock.pth")
+    torch.save(
+        {
+            "state_dict": {"backbone.w": torch.ones(2)},
+            "meta": meta,
+            "message_hub": {"log_scalars": logs},
+        },
+        tmp_path / "stock.pth",
+    )
     with pytest.raises(pickle.UnpicklingError):
         torch.load(tmp_path / "stock.pth", weights_only=True)
     read = load(tmp_path / "stock.pth")
-    assert read.classes == ("boat",) and read.training is None and list(read.state_dict) == ["backbone.w"]
+    assert (
+        read.classes == ("boat",)
+        and read.training is None
+        and list(read.state_dict) == ["backbone.w"]
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "broken or cut off"), (b"not a checkpoint", "broken"), ({"state_dict": {}}, "has no weights"), ([1], "holds a list")],
+    [
+        (b"", "broken or cut off"),
+        (b"not a checkpoint", "broken"),
+        ({"state_dict": {}}, "has no weights"),
+        ([1], "holds a list"),
+    ],
 )
 def test_other_files_are_refused(content: object, words: str, tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
@@ -98,7 +126,9 @@ def test_kill_9_leaves_a_whole_file(tmp_path: Path) -> None:
         "while True:\n"
         "    n += 1; save(Path(sys.argv[1]), Checkpoint({'w': torch.full((500_000,), float(n))}, epoch=n)); print(n, flush=True)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for delay in (0.001, 0.003, 0.007):
         process.stdout.readline()

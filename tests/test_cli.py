@@ -60,7 +60,9 @@ def prints(capsys: Capture, *argv: str) -> str:
 def test_templates_are_listed_one_line_each(capsys: Capture) -> None:
     lines = prints(capsys, "templates").splitlines()
     assert [line.split()[0] for line in lines] == list(TEMPLATES)
-    assert all(template.summary in line for template, line in zip(TEMPLATES.values(), lines, strict=True))
+    assert all(
+        template.summary in line for template, line in zip(TEMPLATES.values(), lines, strict=True)
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -79,9 +81,25 @@ def test_templates_as_json_keep_the_contract(capsys: Capture) -> None:
         assert json.loads(prints(capsys, "templates", entry["name"], "--json")) == entry
         assert set(entry) == {"name", "aliases", "summary", "hyperparameters"}
         for param in entry["hyperparameters"]:
-            assert set(param) == {"name", "type", "default", "minimum", "maximum", "step", "choices", "help"}
+            assert set(param) == {
+                "name",
+                "type",
+                "default",
+                "minimum",
+                "maximum",
+                "step",
+                "choices",
+                "help",
+            }
     yolox = {param["name"]: param for param in listed[0]["hyperparameters"]}
-    expected: dict[str, Any] = {"type": "int", "default": 8, "minimum": 1, "maximum": 32, "step": 1, "choices": None}
+    expected: dict[str, Any] = {
+        "type": "int",
+        "default": 8,
+        "minimum": 1,
+        "maximum": 32,
+        "step": 1,
+        "choices": None,
+    }
     assert {key: yolox["batch_size"][key] for key in expected} == expected
     assert yolox["load_from"]["default"] is None
     assert yolox["base_model"]["choices"] == list(TEMPLATES["yolox"].base_models)
@@ -94,7 +112,20 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out == f"detreg {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["templates", "check", "sample", "train", "evaluate", "predict", "export", "promote", "weights"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "templates",
+        "check",
+        "sample",
+        "train",
+        "evaluate",
+        "predict",
+        "export",
+        "promote",
+        "weights",
+    ],
+)
 def test_every_command_has_help(capsys: Capture, command: str) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.run([command, "--help"])
@@ -125,7 +156,9 @@ def test_an_unknown_flag_gets_the_near_one(capsys: Capture) -> None:
         (["evaluate", "m.onnx", "--data", "d", "--splt", "val"], "split"),
     ],
 )
-def test_an_unknown_flag_of_any_command_gets_the_near_one(capsys: Capture, argv: list[str], near: str) -> None:
+def test_an_unknown_flag_of_any_command_gets_the_near_one(
+    capsys: Capture, argv: list[str], near: str
+) -> None:
     (problem,) = fails(capsys, argv, 2)
     assert problem.startswith("unknown argument --")
     assert "did you mean" in problem
@@ -144,10 +177,27 @@ def test_flags_are_not_abbreviated(capsys: Capture) -> None:
 
 
 def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
-    argv = ["train", "yolox", "--batch_size", "99", "--colour=blue", "--seed", "x", "--image_size", "650", "--data", "nowhere"]
+    argv = [
+        "train",
+        "yolox",
+        "--batch_size",
+        "99",
+        "--colour=blue",
+        "--seed",
+        "x",
+        "--image_size",
+        "650",
+        "--data",
+        "nowhere",
+    ]
     problems = fails(capsys, argv, 2)
     assert len(problems) == 4
-    for words in ("batch_size must be", "unknown parameter colour", "seed must be", "image_size must be"):
+    for words in (
+        "batch_size must be",
+        "unknown parameter colour",
+        "seed must be",
+        "image_size must be",
+    ):
         assert any(problem.startswith(words) for problem in problems)
 
 
@@ -174,7 +224,9 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
         (["weights", "fetch", "yolox", "--base_model", "yolox_m"], "DETREG_WEIGHTS"),
     ],
 )
-def test_wrong_arguments_end_with_2_and_one_line(capsys: Capture, argv: list[str], words: str) -> None:
+def test_wrong_arguments_end_with_2_and_one_line(
+    capsys: Capture, argv: list[str], words: str
+) -> None:
     (problem,) = fails(capsys, argv, 2)
     assert words in problem
 
@@ -201,7 +253,11 @@ def test_a_good_dataset_is_reported(capsys: Capture, folder: Path) -> None:
     assert told["ok"] is True
     assert told["digest"] in shown
     assert told["classes"] == list(CLASSES)
-    assert {name: split["images"] for name, split in told["splits"].items()} == {"train": 4, "val": 1, "test": 1}
+    assert {name: split["images"] for name, split in told["splits"].items()} == {
+        "train": 4,
+        "val": 1,
+        "test": 1,
+    }
 
 
 def broken(folder: Path) -> Path:
@@ -233,10 +289,16 @@ def test_a_bad_dataset_ends_with_65_and_every_problem(capsys: Capture, folder: P
 @pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
 def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -> None:
     drawn = tmp_path / "boats"
-    assert "detreg check" in prints(capsys, "sample", str(drawn), "--format", format, "--pictures", "3", "--seed", "5")
+    assert "detreg check" in prints(
+        capsys, "sample", str(drawn), "--format", format, "--pictures", "3", "--seed", "5"
+    )
     told = json.loads(prints(capsys, "check", str(drawn), "--json"))
     assert told["format"] == format
-    assert {name: split["images"] for name, split in told["splits"].items()} == {"train": 1, "val": 1, "test": 1}
+    assert {name: split["images"] for name, split in told["splits"].items()} == {
+        "train": 1,
+        "val": 1,
+        "test": 1,
+    }
     (problem,) = fails(capsys, ["sample", str(drawn), "--pictures", "3"], 2)
     assert "not an empty folder" in problem
 
@@ -247,7 +309,9 @@ def test_published_weights_are_listed(capsys: Capture) -> None:
     assert any("https://" in line for line in lines)
 
 
-def test_weights_of_a_folder_of_ones_own_are_found(capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_folder_of_ones_own_are_found(
+    capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "yolox_nano_coco.pth"
     file.write_bytes(b"weights")
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
@@ -265,11 +329,17 @@ class Command:
         raise self.error
 
 
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.DetregError)]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.DetregError)
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_error_ends_with_the_code_of_its_kind(capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: type[errors.DetregError]) -> None:
+def test_an_error_ends_with_the_code_of_its_kind(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: type[errors.DetregError]
+) -> None:
     Command(monkeypatch, kind(["first", "second"]))
     assert fails(capsys, ["weights", "list"], kind.exit_code) == ["first", "second"]
 
@@ -310,7 +380,11 @@ def test_debug_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_what_the_machine_raises_has_a_code_too(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch, error: BaseException, exit_code: int, words: str
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    exit_code: int,
+    words: str,
 ) -> None:
     Command(monkeypatch, error)
     (problem,) = fails(capsys, ["weights", "list"], exit_code)
@@ -328,21 +402,52 @@ def test_sigterm_ends_with_143(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     assert "terminated" in problem
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["templates"], ["train", "yolox", "--help"], ["train", "yolox", "--batch_size", "99"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["templates"],
+        ["train", "yolox", "--help"],
+        ["train", "yolox", "--batch_size", "99"],
+    ],
+)
 def test_help_and_refusals_import_nothing_heavy(argv: list[str]) -> None:
     script = f"import sys; from detreg.cli import run\ntry: run({argv!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
     loaded = {name.split(".")[0] for name in told.stdout.splitlines()[-1].split()}
     assert "detreg" in loaded
-    assert not loaded & {"torch", "torchvision", "mmdet", "mmengine", "mmcv", "mlflow", "cv2", "onnx", "onnxruntime", "pandas"}
+    assert not loaded & {
+        "torch",
+        "torchvision",
+        "mmdet",
+        "mmengine",
+        "mmcv",
+        "mlflow",
+        "cv2",
+        "onnx",
+        "onnxruntime",
+        "pandas",
+    }
     if argv[-1] != "99":
         assert "numpy" not in loaded
 
 
 def test_a_sweep_is_refused_before_anything_is_made(capsys: Capture, tmp_path: Path) -> None:
-    words = ["--space", "image_size=300:640 frozen_stages=0:9", "--trials", "0", "--per_item_lrat", "1"]
+    words = [
+        "--space",
+        "image_size=300:640 frozen_stages=0:9",
+        "--trials",
+        "0",
+        "--per_item_lrat",
+        "1",
+    ]
     told = "\n".join(fails(capsys, ["sweep", "yolox", *words], 2))
-    assert "trials must be an integer from 1 to 10000, not 0" in told and "did you mean per_item_lrate?" in told
+    assert (
+        "trials must be an integer from 1 to 10000, not 0" in told
+        and "did you mean per_item_lrate?" in told
+    )
     assert "the template comes first" in fails(capsys, ["sweep", "--trials", "3"], 2)[0]
     assert "did you mean yolox?" in fails(capsys, ["sweep", "yolox,yolocks"], 2)[0]
     assert cli.run(["sweep", "yolox", "--data", "sample", "--storage", "nonsense"]) == 2

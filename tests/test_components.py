@@ -21,12 +21,12 @@ from detreg.templates import find
 from detreg.training import components
 from detreg.training.components import (
     CocoScores,
-    Draw,
     EpochSampler,
     PadToCanvas,
     PlainEpochsHook,
     RandomMixedSize,
     RandomSize,
+    SeededIndex,
     SeedPicture,
     norm_single_values,
     seeds_of,
@@ -40,7 +40,9 @@ def order(sampler: EpochSampler, epoch: int) -> list[int]:
     return list(sampler)
 
 
-@pytest.mark.parametrize(("images", "minimum"), [(10, 1), (10, 10), (10, 11), (7, 40), (1, 5), (7, 42)])
+@pytest.mark.parametrize(
+    ("images", "minimum"), [(10, 1), (10, 10), (10, 11), (7, 40), (1, 5), (7, 42)]
+)
 def test_an_epoch_has_every_image_equally_often(images: int, minimum: int) -> None:
     sampler = EpochSampler(range(images), minimum, batch_size=4, seed=3)
     drawn = order(sampler, 0)
@@ -64,7 +66,9 @@ def test_a_repetition_has_an_order_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("images", "filler"), [(12, 0), (13, 2), (14, 1), (15, 0), (18, 0)])
-def test_processes_share_out_each_step(monkeypatch: pytest.MonkeyPatch, images: int, filler: int) -> None:
+def test_processes_share_out_each_step(
+    monkeypatch: pytest.MonkeyPatch, images: int, filler: int
+) -> None:
     """Of steps of six images; three processes each need one in the last step."""
     alone = order(EpochSampler(range(images), 1, 6, seed=0), 0)
     parts = []
@@ -79,7 +83,9 @@ def test_processes_share_out_each_step(monkeypatch: pytest.MonkeyPatch, images: 
     for number, step in enumerate(together[: images // 6]):
         assert step == sorted((int(draw), draw.seed) for draw in alone[6 * number : 6 * number + 6])
     assert sum(map(len, together)) == images + filler
-    assert {(int(draw), draw.seed) for draw in alone} <= {entry for step in together for entry in step}
+    assert {(int(draw), draw.seed) for draw in alone} <= {
+        entry for step in together for entry in step
+    }
 
 
 def test_seeds_differ_by_what_they_are_for() -> None:
@@ -91,9 +97,9 @@ def test_seeds_differ_by_what_they_are_for() -> None:
 
 
 def test_a_draw_keeps_its_seed_on_the_way_to_a_loaders_process() -> None:
-    draw = Draw(7, 5)
+    draw = SeededIndex(7, 5)
     for copied in (copy.deepcopy(draw), pickle.loads(pickle.dumps(draw))):
-        assert copied == 7 and type(copied) is Draw and copied.seed == 5
+        assert copied == 7 and type(copied) is SeededIndex and copied.seed == 5
 
 
 def test_a_drawn_picture_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
@@ -101,14 +107,18 @@ def test_a_drawn_picture_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
         SeedPicture()({"sample_idx": number})
         return random.random(), float(np.random.rand()), float(torch.rand(1))
 
-    first = drawn(Draw(7, 5))
+    first = drawn(SeededIndex(7, 5))
     assert drawn(7) != first
-    assert drawn(Draw(8, 5)) == first
-    assert all(a != b for a, b in zip(first, drawn(Draw(7, 6)), strict=True))
+    assert drawn(SeededIndex(8, 5)) == first
+    assert all(a != b for a, b in zip(first, drawn(SeededIndex(7, 6)), strict=True))
 
 
-@pytest.mark.parametrize(("template", "base_model"), [("yolox", "yolox_s"), ("ssd", "ssdlite_mobilenetv2")])
-def test_pictures_do_not_depend_on_the_processes_that_load_them(tiny: Path, template: str, base_model: str) -> None:
+@pytest.mark.parametrize(
+    ("template", "base_model"), [("yolox", "yolox_s"), ("ssd", "ssdlite_mobilenetv2")]
+)
+def test_pictures_do_not_depend_on_the_processes_that_load_them(
+    tiny: Path, template: str, base_model: str
+) -> None:
     """yolox_s mixes by Mosaic and MixUp, with random sizes; SSD cuts and distorts."""
     from mmdet.utils import register_all_modules
 
@@ -118,14 +128,20 @@ def test_pictures_do_not_depend_on_the_processes_that_load_them(tiny: Path, temp
     loaded = []
     for workers, batch_size in ((0, 4), (3, 1)):
         chosen = find(template)
-        params, options = settings(chosen, values | {"num_workers": workers, "batch_size": batch_size})
+        params, options = settings(
+            chosen, values | {"num_workers": workers, "batch_size": batch_size}
+        )
         config = compose(chosen, chosen.resolve(params), load(tiny), options)
         batches = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches.sampler.set_epoch(1)
         random.seed(workers)
         np.random.seed(workers)
         loaded.append(
-            [(image, sample.gt_instances.bboxes.tensor) for batch in batches for image, sample in zip(*batch.values(), strict=True)]
+            [
+                (image, sample.gt_instances.bboxes.tensor)
+                for batch in batches
+                for image, sample in zip(*batch.values(), strict=True)
+            ]
         )
     assert len(loaded[0]) == 20  # a third of the thirty is for scoring
     for (image, boxes), (other, other_boxes) in zip(*loaded, strict=True):
@@ -134,16 +150,30 @@ def test_pictures_do_not_depend_on_the_processes_that_load_them(tiny: Path, temp
 
 def picture(width: int, height: int) -> dict[str, Any]:
     """A picture with a box over its left half, as MMDetection's transforms pass it on."""
-    from mmdet.structures.bbox import HorizontalBoxes  # after detreg.training, which brings the operators
+    from mmdet.structures.bbox import (
+        HorizontalBoxes,  # after detreg.training, which brings the operators
+    )
 
     image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     boxes = HorizontalBoxes(torch.tensor([[0.0, 0.0, width / 2, height]]))
-    return {"img": image, "img_shape": (height, width), "ori_shape": (height, width), "gt_bboxes": boxes}
+    return {
+        "img": image,
+        "img_shape": (height, width),
+        "ori_shape": (height, width),
+        "gt_bboxes": boxes,
+    }
 
 
-def sized(lower: tuple[int, ...], upper: tuple[int, ...], cls: type[RandomSize] = RandomSize, **sizes: Any) -> RandomSize:
+def sized(
+    lower: tuple[int, ...], upper: tuple[int, ...], cls: type[RandomSize] = RandomSize, **sizes: Any
+) -> RandomSize:
     """The transform, of pictures that keep their ratio."""
-    usual = {"image_size": lower, "keep_aspect_ratio": len(lower) == 1, "max_aspect_ratio": 1.5, "pad_value": (0, 0, 0)}
+    usual = {
+        "image_size": lower,
+        "keep_aspect_ratio": len(lower) == 1,
+        "max_aspect_ratio": 1.5,
+        "pad_value": (0, 0, 0),
+    }
     return cls(lower, upper, usual | sizes)
 
 
@@ -188,11 +218,16 @@ def test_an_image_smaller_than_the_lower_limit_keeps_its_size_within_max_aspect_
 
 
 def test_a_part_of_a_large_image_is_not_small() -> None:
-    assert sized((96,), (96,))({**picture(40, 40), "ori_shape": (300, 300)})["img"].shape[:2] == (96, 96)
+    assert sized((96,), (96,))({**picture(40, 40), "ori_shape": (300, 300)})["img"].shape[:2] == (
+        96,
+        96,
+    )
 
 
 @pytest.mark.parametrize(("keep", "size"), [(True, (120, 60)), (False, (80, 80))])
-def test_what_was_made_of_a_small_image_has_the_size_of_the_image(keep: bool, size: tuple[int, int]) -> None:
+def test_what_was_made_of_a_small_image_has_the_size_of_the_image(
+    keep: bool, size: tuple[int, int]
+) -> None:
     """SSD expands and crops an image before it is resized."""
     for made in (picture(320, 160), picture(20, 10)):
         resize = sized((96,), (192,), keep_aspect_ratio=keep)
@@ -204,11 +239,18 @@ def test_a_small_image_is_enlarged_to_what_the_network_can_take() -> None:
 
 
 def test_padding_has_three_levels_and_the_canvas_that_is_served() -> None:
-    sizes = {"image_size": (64,), "keep_aspect_ratio": True, "max_aspect_ratio": 2.0, "smallest_input": 70}
+    sizes = {
+        "image_size": (64,),
+        "keep_aspect_ratio": True,
+        "max_aspect_ratio": 2.0,
+        "smallest_input": 70,
+    }
     sizes |= {"pad_value": (1, 2, 3), "pad_divisor": 16}
     result = PadToCanvas(sizes, fixed=True)(picture(100, 64))
     assert result["img"].shape[:2] == result["img_shape"] == result["pad_shape"] == (80, 112)
-    assert (result["img"][64:] == (3, 2, 1)).all() and (result["img"][:, 100:] == (3, 2, 1)).all()  # blue first
+    assert (result["img"][64:] == (3, 2, 1)).all() and (
+        result["img"][:, 100:] == (3, 2, 1)
+    ).all()  # blue first
     fixed = sizes | {"max_aspect_ratio": 1.0, "image_size": (96,)}
     assert PadToCanvas(fixed, fixed=True)(picture(90, 64))["img"].shape[:2] == (96, 96)
     assert PadToCanvas(fixed, fixed=False)(picture(90, 64))["img"].shape[:2] == (80, 96)
@@ -246,7 +288,10 @@ def runner(epoch: int) -> Any:
     head = SimpleNamespace(use_l1=None)
     dataset = SimpleNamespace(_skip_type_keys="unset")
     return SimpleNamespace(
-        epoch=epoch, max_epochs=10, train_dataloader=SimpleNamespace(dataset=dataset), model=SimpleNamespace(bbox_head=head)
+        epoch=epoch,
+        max_epochs=10,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        model=SimpleNamespace(bbox_head=head),
     )
 
 
@@ -256,7 +301,9 @@ def test_plain_epochs_switch_both_ways() -> None:
     for epoch in (0, 6, 7, 9, 2):
         training = runner(epoch)
         hook.before_train_epoch(training)
-        seen.append((training.train_dataloader.dataset._skip_type_keys, training.model.bbox_head.use_l1))
+        seen.append(
+            (training.train_dataloader.dataset._skip_type_keys, training.model.bbox_head.use_l1)
+        )
     mixed, plain = (None, False), (["Mosaic", "MixUp"], True)
     assert seen == [mixed, mixed, plain, plain, mixed]
 
@@ -269,7 +316,11 @@ def test_no_plain_epochs_at_all() -> None:
 
 def predicted(boxes: list[list[float]], scores: list[float], labels: list[int]) -> dict[str, Any]:
     """A sample as MMDetection hands it to an evaluator."""
-    instances = {"bboxes": torch.tensor(boxes), "scores": torch.tensor(scores), "labels": torch.tensor(labels)}
+    instances = {
+        "bboxes": torch.tensor(boxes),
+        "scores": torch.tensor(scores),
+        "labels": torch.tensor(labels),
+    }
     return {"img_id": 1, "ori_shape": (40, 60), "pred_instances": instances}
 
 
@@ -287,7 +338,16 @@ def test_scores_compare_with_the_annotations(tmp_path: Path, label: int, expecte
     file = tmp_path / "val.json"
     content = {
         "images": [{"id": 1, "file_name": "/x.jpg", "width": 60, "height": 40}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [5, 5, 20, 30], "area": 600, "iscrowd": 0}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 2,
+                "bbox": [5, 5, 20, 30],
+                "area": 600,
+                "iscrowd": 0,
+            }
+        ],
         "categories": [{"id": 1, "name": "boat"}, {"id": 2, "name": "house"}],
     }
     file.write_text(json.dumps(content))
@@ -305,7 +365,9 @@ def test_a_single_value_is_normed_by_the_statistics_so_far() -> None:
     norm_single_values(norm)
     norm.running_mean.fill_(0.5)
     before = norm.running_mean.clone()
-    torch.testing.assert_close(norm(torch.ones(1, 3, 1, 1)), torch.full((1, 3, 1, 1), 0.5), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        norm(torch.ones(1, 3, 1, 1)), torch.full((1, 3, 1, 1), 0.5), rtol=1e-4, atol=0
+    )
     assert norm.training and torch.equal(norm.running_mean, before)
     usual = norm(torch.tensor([0.0, 2.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
     torch.testing.assert_close(usual.mean(), torch.tensor(0.0))

@@ -23,15 +23,16 @@ from torch import nn
 from detreg.data.dataset import Dataset, load
 from detreg.data.sample import CLASSES, draw
 from detreg.errors import DetregError, NotFoundError, UsageError
+from detreg.options import RunOptions
 from detreg.params import Param, build, declared
 from detreg.pipeline import Job
 from detreg.templates import TEMPLATES, ssd
-from detreg.templates.template import RunOptions, Template
+from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import backbones, checkpoints, heads
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.compose import compose, loader, network, preprocessing, published_config
-from detreg.training.weights import PARAMS_FILE, Start, resolve
+from detreg.training.weights import PARAMS_FILE, InitialWeights, resolve
 
 assert backbones and heads  # importing them lets MODELS build them by name
 YOLOX = TEMPLATES["yolox"]
@@ -63,7 +64,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def composed(dataset: Dataset, template: Template = YOLOX, **values: Any) -> dict[str, Any]:
     """The configuration of these hyperparameters."""
-    return compose(template, template.resolve(build(template.params, values)), dataset, RunOptions()).to_dict()
+    return compose(
+        template, template.resolve(build(template.params, values)), dataset, RunOptions()
+    ).to_dict()
 
 
 def built(model: dict[str, Any]) -> nn.Module:
@@ -99,54 +102,99 @@ def another(template: Template, param: Param) -> Any:
     if param.default is None:  # auto
         return 0.0123
     step = param.step or 0.001
-    return param.default + step if param.default + step <= (param.maximum or 0) else param.default - step
+    return (
+        param.default + step
+        if param.default + step <= (param.maximum or 0)
+        else param.default - step
+    )
 
 
 # every hyperparameter counts -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("template", "param"), COMPOSED, ids=[f"{template.name}-{param.name}" for template, param in COMPOSED])
-def test_every_hyperparameter_changes_what_is_trained(dataset: Dataset, template: Template, param: Param) -> None:
+@pytest.mark.parametrize(
+    ("template", "param"),
+    COMPOSED,
+    ids=[f"{template.name}-{param.name}" for template, param in COMPOSED],
+)
+def test_every_hyperparameter_changes_what_is_trained(
+    dataset: Dataset, template: Template, param: Param
+) -> None:
     # keep_aspect_ratio decides whether max_aspect_ratio means anything
     given: dict[str, Any] = {"keep_aspect_ratio": True} if param.name == "max_aspect_ratio" else {}
     changed = composed(dataset, template, **given, **{param.name: another(template, param)})
     before = composed(dataset, template, **given)
     assert changed != before
-    if param.name not in ("num_epochs", "batch_size", "per_item_lrate", "min_samples_per_epoch"):  # these are the loop's, not the network's
+    if param.name not in (
+        "num_epochs",
+        "batch_size",
+        "per_item_lrate",
+        "min_samples_per_epoch",
+    ):  # these are the loop's, not the network's
         parts = ("model", "train_dataloader")
         assert any(changed[part] != before[part] for part in parts)
 
 
 def test_the_values_are_where_they_belong(dataset: Dataset) -> None:
-    values = NANO | {"batch_size": 3, "num_epochs": 7, "per_item_lrate": 0.002, "min_samples_per_epoch": 11, "image_size": 128}
+    values = NANO | {
+        "batch_size": 3,
+        "num_epochs": 7,
+        "per_item_lrate": 0.002,
+        "min_samples_per_epoch": 11,
+        "image_size": 128,
+    }
     config = composed(dataset, **values)
     assert config["train_cfg"]["max_epochs"] == 7
     assert config["train_dataloader"]["batch_size"] == 3
-    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "batch_size": 3, "seed": 0}
+    assert config["train_dataloader"]["sampler"] == {
+        "type": "EpochSampler",
+        "minimum": 11,
+        "batch_size": 3,
+        "seed": 0,
+    }
     assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(0.006)
     assert config["model"]["bbox_head"]["num_classes"] == len(CLASSES)
     assert composed(dataset, frozen_stages=3)["model"]["backbone"]["frozen_stages"] == 3
 
 
 @EACH
-def test_every_value_that_all_templates_have_is_where_it_belongs(dataset: Dataset, template: Template) -> None:
-    values = {"batch_size": 3, "num_epochs": 7, "per_item_lrate": 0.002, "min_samples_per_epoch": 11}
+def test_every_value_that_all_templates_have_is_where_it_belongs(
+    dataset: Dataset, template: Template
+) -> None:
+    values = {
+        "batch_size": 3,
+        "num_epochs": 7,
+        "per_item_lrate": 0.002,
+        "min_samples_per_epoch": 11,
+    }
     config = composed(dataset, template, **values)
     assert config["train_cfg"]["max_epochs"] == 7
     assert config["train_dataloader"]["batch_size"] == 3
-    assert config["train_dataloader"]["sampler"] == {"type": "EpochSampler", "minimum": 11, "batch_size": 3, "seed": 0}
+    assert config["train_dataloader"]["sampler"] == {
+        "type": "EpochSampler",
+        "minimum": 11,
+        "batch_size": 3,
+        "seed": 0,
+    }
     assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(0.006)
 
 
-def test_processes_share_the_batch_and_want_a_gpu_each(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_share_the_batch_and_want_a_gpu_each(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert composed(dataset, batch_size=8)["launcher"] == "none"
     for name, value in {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     config = composed(dataset, batch_size=8)
-    assert config["launcher"] == "pytorch" and config["train_dataloader"]["batch_size"] == config["val_dataloader"]["batch_size"] == 2
+    assert (
+        config["launcher"] == "pytorch"
+        and config["train_dataloader"]["batch_size"] == config["val_dataloader"]["batch_size"] == 2
+    )
     assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(8 * 0.01 / 64)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match="2 processes want a GPU each, and torch sees 1: start no more than that"):
+    with pytest.raises(
+        UsageError, match="2 processes want a GPU each, and torch sees 1: start no more than that"
+    ):
         composed(dataset, batch_size=8)
 
 
@@ -158,13 +206,23 @@ def steps(config: dict[str, Any]) -> list[str]:
 
 
 @EACH
-def test_random_sizes_are_composed_only_where_they_are_asked_for(dataset: Dataset, template: Template) -> None:
+def test_random_sizes_are_composed_only_where_they_are_asked_for(
+    dataset: Dataset, template: Template
+) -> None:
     usual = steps(composed(dataset, template))
-    assert "Resize" in usual and "PadToCanvas" in usual and not {"RandomSize", "RandomMixedSize"} & set(usual)
+    assert (
+        "Resize" in usual
+        and "PadToCanvas" in usual
+        and not {"RandomSize", "RandomMixedSize"} & set(usual)
+    )
     config = composed(dataset, template, image_size=128, random_resize_upper=192)
     random = steps(config)
     assert "RandomSize" in random and "Resize" not in random
-    pads = [step["fixed"] for step in config["train_dataloader"]["dataset"]["pipeline"] if step["type"] == "PadToCanvas"]
+    pads = [
+        step["fixed"]
+        for step in config["train_dataloader"]["dataset"]["pipeline"]
+        if step["type"] == "PadToCanvas"
+    ]
     assert pads == [False]
     assert ("RandomMixedSize" in random) == ("Mosaic" in random)
     plain = [hook["skip"] for hook in config["custom_hooks"] if hook["type"] == "PlainEpochsHook"]
@@ -172,9 +230,15 @@ def test_random_sizes_are_composed_only_where_they_are_asked_for(dataset: Datase
 
 
 @EACH
-def test_pictures_of_random_sizes_reach_the_network_with_their_boxes(dataset: Dataset, template: Template) -> None:
+def test_pictures_of_random_sizes_reach_the_network_with_their_boxes(
+    dataset: Dataset, template: Template
+) -> None:
     """Between the limits, of several sizes, boxes inside; and equal for equal seeds."""
-    values = {name: value for name, value in SMALL[template.name].items() if name in declared(template.params)}
+    values = {
+        name: value
+        for name, value in SMALL[template.name].items()
+        if name in declared(template.params)
+    }
     values |= {"image_size": 64, "random_resize_lower": 64, "random_resize_upper": 128}
     images = DATASETS.build(composed(dataset, template, **values)["train_dataloader"]["dataset"])
 
@@ -194,12 +258,18 @@ def test_pictures_of_random_sizes_reach_the_network_with_their_boxes(dataset: Da
             and (boxes[:, 0::2] <= picture["inputs"].shape[2]).all()
             and (boxes[:, 1::2] <= picture["inputs"].shape[1]).all()
         )
-    assert all(torch.equal(one["inputs"], other["inputs"]) for one, other in zip(pictures, drawn(), strict=True))
+    assert all(
+        torch.equal(one["inputs"], other["inputs"])
+        for one, other in zip(pictures, drawn(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(("num_epochs", "plain"), [(1, 1), (2, 2), (20, 2), (50, 2), (200, 10)])
 def test_the_last_epochs_are_plain(dataset: Dataset, num_epochs: int, plain: int) -> None:
-    hooks = {hook["type"]: hook for hook in composed(dataset, num_epochs=num_epochs, **NANO)["custom_hooks"]}
+    hooks = {
+        hook["type"]: hook
+        for hook in composed(dataset, num_epochs=num_epochs, **NANO)["custom_hooks"]
+    }
     assert hooks["PlainEpochsHook"]["epochs"] == plain
     assert hooks["PlainEpochsHook"]["skip"] == ["Mosaic", "RandomAffine"]
     assert hooks["EMAHook"]["update_buffers"] is True
@@ -252,7 +322,7 @@ def state(value: float) -> dict[str, torch.Tensor]:
     return {"backbone.weight": torch.full((2,), value)}
 
 
-def started(dataset: Dataset, **values: Any) -> Start:
+def started(dataset: Dataset, **values: Any) -> InitialWeights:
     """Where a training of these hyperparameters starts."""
     return resolve(YOLOX, build(YOLOX.params, {"base_model": "yolox_nano"} | values), dataset)
 
@@ -273,13 +343,20 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_pretrained_weights_and_load_from_decide_the_start(dataset: Dataset, files: Path) -> None:
-    assert started(dataset, pretrained_weights="none") == Start("Starts from random weights", backbone_is_filled=False)
+    assert started(dataset, pretrained_weights="none") == InitialWeights(
+        "Starts from random weights", backbone_is_filled=False
+    )
     assert number(started(dataset, pretrained_weights="coco").weights) == 1
     assert number(started(dataset, pretrained_weights="none", load_from="coco").weights) == 1
     mine = started(dataset, load_from=str(files / "mine.pth"))
     assert number(mine.weights) == 2
     assert "load_from overrides pretrained_weights=coco" in mine.sentence
-    assert "overrides" not in started(dataset, load_from=str(files / "mine.pth"), pretrained_weights="none").sentence
+    assert (
+        "overrides"
+        not in started(
+            dataset, load_from=str(files / "mine.pth"), pretrained_weights="none"
+        ).sentence
+    )
 
 
 def test_a_file_that_is_not_there_is_named(dataset: Dataset, files: Path) -> None:
@@ -306,20 +383,38 @@ def eid(dataset: Dataset, store: None, tmp_path_factory: pytest.TempPathFactory)
     """The id of a run that has done 2 of 5 epochs: its best weights have the number 3, its last 4."""
     folder = tmp_path_factory.mktemp("run")
     params = build(YOLOX.params, NANO | {"num_epochs": 5})
-    job = Job(YOLOX, params, RunOptions(), dataset, Start("Starts from random weights"), Config({}))
+    job = Job(
+        YOLOX,
+        params,
+        RunOptions(),
+        dataset,
+        InitialWeights("Starts from random weights"),
+        Config({}),
+    )
     checkpoints.save(folder / "best.pth", Checkpoint(state(3), dataset.classes, 1, 1, 0.5))
-    checkpoints.save(folder / "last.pth", Checkpoint(state(4), dataset.classes, 2, 1, 0.5, training={"optimizer": {}}))
+    checkpoints.save(
+        folder / "last.pth",
+        Checkpoint(state(4), dataset.classes, 2, 1, 0.5, training={"optimizer": {}}),
+    )
     with runs.start(None, {}) as active:
         active.log_text(json.dumps(job.facts), PARAMS_FILE)
         for name in ("best", "last"):
             active.log_file(folder / f"{name}.pth", "checkpoints/0")
-        active.set_tags({runs.CHECKPOINT: json.dumps({"epoch": 2, "last": "checkpoints/0/last.pth", "best": "checkpoints/0/best.pth"})})
+        active.set_tags(
+            {
+                runs.CHECKPOINT: json.dumps(
+                    {"epoch": 2, "last": "checkpoints/0/last.pth", "best": "checkpoints/0/best.pth"}
+                )
+            }
+        )
     return active.id
 
 
 @pytest.mark.parametrize("num_epochs", [5, 9])
 def test_the_same_training_resumes(dataset: Dataset, eid: str, num_epochs: int) -> None:
-    start = started(dataset, pretrained_weights="none", continue_from_eid=eid, num_epochs=num_epochs)
+    start = started(
+        dataset, pretrained_weights="none", continue_from_eid=eid, num_epochs=num_epochs
+    )
     assert (number(start.weights), number(start.resume), start.parent) == (3, 4, eid)
     assert start.resume is not None
     assert start.resume.training == {"optimizer": {}}
@@ -334,14 +429,19 @@ def test_the_same_training_resumes(dataset: Dataset, eid: str, num_epochs: int) 
         ({"num_epochs": 5, "image_size": 320}, "image_size was [640], now [320]"),
     ],
 )
-def test_another_training_starts_anew_from_the_best_weights(dataset: Dataset, eid: str, values: dict[str, Any], reason: str) -> None:
+def test_another_training_starts_anew_from_the_best_weights(
+    dataset: Dataset, eid: str, values: dict[str, Any], reason: str
+) -> None:
     start = started(dataset, pretrained_weights="none", continue_from_eid=eid, **values)
     assert (number(start.weights), start.resume, start.parent) == (3, None, eid)
     assert reason in start.sentence
 
 
 def test_an_eid_overrides_published_weights(dataset: Dataset, eid: str) -> None:
-    assert "continue_from_eid overrides pretrained_weights=coco" in started(dataset, continue_from_eid=eid, num_epochs=5).sentence
+    assert (
+        "continue_from_eid overrides pretrained_weights=coco"
+        in started(dataset, continue_from_eid=eid, num_epochs=5).sentence
+    )
 
 
 def test_the_best_weights_of_a_run_can_be_loaded(dataset: Dataset, eid: str) -> None:
@@ -351,7 +451,12 @@ def test_the_best_weights_of_a_run_can_be_loaded(dataset: Dataset, eid: str) -> 
 
 def test_another_dataset_starts_anew(eid: str, tmp_path: Path) -> None:
     draw(tmp_path / "drawn", pictures=3, seed=9, size=(64, 64))
-    start = started(load(tmp_path / "drawn", tmp_path), pretrained_weights="none", continue_from_eid=eid, num_epochs=5)
+    start = started(
+        load(tmp_path / "drawn", tmp_path),
+        pretrained_weights="none",
+        continue_from_eid=eid,
+        num_epochs=5,
+    )
     assert start.resume is None
     assert "its dataset is another one" in start.sentence
 
@@ -383,7 +488,11 @@ PUBLISHED = [
     ("msc10", "resnet50"),
     ("msc10", "resnet101"),
 ]
-EACH_PUBLISHED = pytest.mark.parametrize(("name", "base_model"), PUBLISHED, ids=[f"{name}-{base_model}" for name, base_model in PUBLISHED])
+EACH_PUBLISHED = pytest.mark.parametrize(
+    ("name", "base_model"),
+    PUBLISHED,
+    ids=[f"{name}-{base_model}" for name, base_model in PUBLISHED],
+)
 
 
 def pair(name: str, base_model: str, device: str) -> tuple[nn.Module, nn.Module]:
@@ -404,10 +513,18 @@ def pair(name: str, base_model: str, device: str) -> tuple[nn.Module, nn.Module]
 def test_parameters_have_the_published_names_and_shapes(name: str, base_model: str) -> None:
     # SSD's VGG makes its weights in memory, wherever it is told to.
     ours, theirs = pair(name, base_model, "cpu" if "vgg" in base_model else "meta")
-    shapes, published = ({key: value.shape for key, value in model.state_dict().items()} for model in (ours, theirs))
+    shapes, published = (
+        {key: value.shape for key, value in model.state_dict().items()} for model in (ours, theirs)
+    )
     assert shapes == published
-    learning, published = ({key for key, value in model.named_parameters() if value.requires_grad} for model in (ours, theirs))
-    assert learning == published or name in ("ssd", "msc10")  # whose default freezes other stages than the published one
+    learning, published = (
+        {key for key, value in model.named_parameters() if value.requires_grad}
+        for model in (ours, theirs)
+    )
+    assert learning == published or name in (
+        "ssd",
+        "msc10",
+    )  # whose default freezes other stages than the published one
 
 
 @pytest.mark.parametrize(
@@ -422,8 +539,14 @@ def test_outputs_equal_the_published_networks(name: str, base_model: str) -> Non
     side = {"yolox_nano": 96, "ssdlite_mobilenetv2": 320, "ssd300_vgg16": 300}.get(base_model, 128)
     torch.manual_seed(1)
     pixels = torch.randint(0, 256, (3, side, side), dtype=torch.uint8)
-    classes = re.compile(r".*(cls_convs\.\d+\.[01]|multi_level_conv_(cls|obj)\.\d|object_pred|rpn_cls|fc_cls|cls_score|retina_cls)")
-    outputs: list[Any] = [layer for name, layer in theirs.named_modules() if "head" in name and classes.fullmatch(name)]
+    classes = re.compile(
+        r".*(cls_convs\.\d+\.[01]|multi_level_conv_(cls|obj)\.\d|object_pred|rpn_cls|fc_cls|cls_score|retina_cls)"
+    )
+    outputs: list[Any] = [
+        layer
+        for name, layer in theirs.named_modules()
+        if "head" in name and classes.fullmatch(name)
+    ]
     outputs = [layer for layer in outputs if isinstance(layer, (nn.Conv2d, nn.Linear))]
     if name == "ssd":  # whose own start fades to nothing on the way to the last map
         for layer in (layer for layer in theirs.modules() if isinstance(layer, nn.Conv2d)):
@@ -431,16 +554,32 @@ def test_outputs_equal_the_published_networks(name: str, base_model: str) -> Non
         if hasattr(theirs.neck, "l2_norm"):  # made of whatever lay in memory
             nn.init.constant_(theirs.neck.l2_norm.weight, 20.0)
     with torch.no_grad(), scaled(outputs):  # a fresh network finds nothing
-        theirs(torch.randn(1, 3, side, side), [DetDataSample(metainfo={"img_shape": (side, side)})], mode="tensor")
+        theirs(
+            torch.randn(1, 3, side, side),
+            [DetDataSample(metainfo={"img_shape": (side, side)})],
+            mode="tensor",
+        )
     for layer in outputs:
         layer.weight.data.mul_(4)
     ours.load_state_dict(theirs.state_dict())
     found, maps = [], []
     for model in (ours, theirs):
-        sample = DetDataSample(metainfo={"ori_shape": (side, side), "img_shape": (side, side), "scale_factor": (1.0, 1.0)})
+        sample = DetDataSample(
+            metainfo={
+                "ori_shape": (side, side),
+                "img_shape": (side, side),
+                "scale_factor": (1.0, 1.0),
+            }
+        )
         batch = {"inputs": [pixels.clone()], "data_samples": [sample]}
         with torch.no_grad():
-            maps.append(model(model.data_preprocessor(batch, False)["inputs"], batch["data_samples"], mode="tensor"))
+            maps.append(
+                model(
+                    model.data_preprocessor(batch, False)["inputs"],
+                    batch["data_samples"],
+                    mode="tensor",
+                )
+            )
             found.append(model.test_step(batch)[0].pred_instances)
     torch.testing.assert_close(*maps, rtol=0, atol=0)
     assert len(found[0]) > 10
@@ -448,8 +587,13 @@ def test_outputs_equal_the_published_networks(name: str, base_model: str) -> Non
         assert torch.equal(found[0][part], found[1][part])
 
 
-@pytest.mark.parametrize(("base_model", "side"), [("ssdlite_mobilenetv2", 320), ("ssd300_vgg16", 300), ("ssd512_vgg16", 512)])
-def test_the_default_boxes_are_the_published_ones_at_the_published_size(base_model: str, side: int) -> None:
+@pytest.mark.parametrize(
+    ("base_model", "side"),
+    [("ssdlite_mobilenetv2", 320), ("ssd300_vgg16", 300), ("ssd512_vgg16", 512)],
+)
+def test_the_default_boxes_are_the_published_ones_at_the_published_size(
+    base_model: str, side: int
+) -> None:
     params = build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": side})
     config = published_config(TEMPLATES["ssd"], params).model.to_dict()
     ours = TASK_UTILS.build(ssd.default_boxes(config, params))
@@ -464,12 +608,16 @@ def test_the_default_boxes_are_the_published_ones_at_the_published_size(base_mod
 def test_default_boxes_lie_over_their_cells_at_every_size(base_model: str, size: str) -> None:
     params = build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": size})
     width, height = params.image_size * (3 - len(params.image_size))
-    detector = built(network(TEMPLATES["ssd"], params, published_config(TEMPLATES["ssd"], params), 3)).eval()
+    detector = built(
+        network(TEMPLATES["ssd"], params, published_config(TEMPLATES["ssd"], params), 3)
+    ).eval()
     with torch.no_grad():
         maps = detector.extract_feat(torch.zeros(1, 3, height, width))
     for level, (columns, rows) in enumerate((level.shape[-1], level.shape[-2]) for level in maps):
         stride_x, stride_y = detector.bbox_head.prior_generator.strides[level]
-        assert abs(columns * stride_x - width) <= max(stride_x / 2, 32) and abs(rows * stride_y - height) <= max(stride_y / 2, 32)
+        assert abs(columns * stride_x - width) <= max(stride_x / 2, 32) and abs(
+            rows * stride_y - height
+        ) <= max(stride_y / 2, 32)
 
 
 SIZES = [(333, 500), (500, 333), (1000, 37), (37, 1000), (64, 64), (480, 640), (1, 7), (321, 319)]
@@ -487,18 +635,29 @@ SIZES = [(333, 500), (500, 333), (1000, 37), (37, 1000), (64, 64), (480, 640), (
     ],
     ids=str,
 )
-def test_preprocessing_gives_mmdetections_own_pixels(dataset: Dataset, values: dict[str, Any]) -> None:
+def test_preprocessing_gives_mmdetections_own_pixels(
+    dataset: Dataset, values: dict[str, Any]
+) -> None:
     params = build(YOLOX.params, NANO | values)
     served = preprocessing(YOLOX, params)
-    transforms = loader(YOLOX, params, dataset.splits["val"].annotations, dataset.classes, 0)["dataset"]["pipeline"]
-    assert [transform["type"] for transform in transforms] == ["LoadImageFromFile", "Resize", "PadToCanvas", "PackDetInputs"]
+    transforms = loader(YOLOX, params, dataset.splits["val"].annotations, dataset.classes, 0)[
+        "dataset"
+    ]["pipeline"]
+    assert [transform["type"] for transform in transforms] == [
+        "LoadImageFromFile",
+        "Resize",
+        "PadToCanvas",
+        "PackDetInputs",
+    ]
     resize_and_pad = Compose([TRANSFORMS.build(transform) for transform in transforms[1:3]])
     rng = np.random.default_rng(0)
     for width, height in SIZES:
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         prepared = served.prepare(image)
         bgr = np.ascontiguousarray(image[..., ::-1])
-        theirs = resize_and_pad({"img": bgr, "img_shape": bgr.shape[:2], "ori_shape": bgr.shape[:2]})
+        theirs = resize_and_pad(
+            {"img": bgr, "img_shape": bgr.shape[:2], "ori_shape": bgr.shape[:2]}
+        )
         np.testing.assert_array_equal(prepared.pixels, theirs["img"][..., ::-1])
         assert prepared.scale == pytest.approx(theirs["scale_factor"])
         assert prepared.original == (width, height)
@@ -514,7 +673,10 @@ def test_yolox_is_free_of_anchors() -> None:
     cells = [(8, 8), (4, 4), (2, 2)]
     priors = generator.grid_priors(cells, device="cpu", with_stride=True)
     assert [len(level) for level in priors] == [rows * columns for rows, columns in cells]
-    assert priors[0][:2].tolist() == [[0, 0, 8, 8], [8, 0, 8, 8]]  # x, y and stride: a point has no size
+    assert priors[0][:2].tolist() == [
+        [0, 0, 8, 8],
+        [8, 0, 8, 8],
+    ]  # x, y and stride: a point has no size
 
 
 def test_yolox_assigns_with_simota(dataset: Dataset) -> None:
@@ -556,7 +718,9 @@ def test_frozen_stages_get_no_updates(stages: int) -> None:
     frozen = {"stem", *(f"stage{stage}" for stage in range(1, stages + 1))} if stages else set()
     for name, parameter in model.named_parameters():
         part, _, rest = name.partition(".")
-        assert parameter.requires_grad == (part != "backbone" or rest.split(".")[0] not in frozen), name
+        assert parameter.requires_grad == (
+            part != "backbone" or rest.split(".")[0] not in frozen
+        ), name
     for name, module in model.backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.training == (name.split(".")[0] not in frozen), name
@@ -565,11 +729,17 @@ def test_frozen_stages_get_no_updates(stages: int) -> None:
 def test_a_step_changes_nothing_frozen() -> None:
     model = yolox(frozen_stages=2, pretrained_weights="coco").train()
     before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
-    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD(
+        [parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1
+    )
     loss = sum(level.mean() for outputs in model(torch.rand(2, 3, 64, 64)) for level in outputs)
     loss.backward()
     optimizer.step()
-    changed = {name.split(".")[0] for name, value in model.backbone.state_dict().items() if not torch.equal(value, before[name])}
+    changed = {
+        name.split(".")[0]
+        for name, value in model.backbone.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
     assert changed == {"stage3", "stage4"}
 
 
@@ -589,7 +759,9 @@ def test_yolof_has_one_level_and_a_dilated_encoder() -> None:
     detector = of("yolof", image_size=128)
     maps = detector.extract_feat(torch.empty(1, 3, 128, 128, device="meta"))
     assert [tuple(level.shape[-2:]) for level in maps] == [(4, 4)]
-    dilations = {module.dilation[0] for module in detector.neck.modules() if isinstance(module, nn.Conv2d)}
+    dilations = {
+        module.dilation[0] for module in detector.neck.modules() if isinstance(module, nn.Conv2d)
+    }
     assert {2, 4, 6, 8} <= dilations
     assert type(detector.bbox_head.assigner).__name__ == "UniformAssigner"
     assert len(detector.bbox_head.prior_generator.base_anchors[0]) == 5
@@ -607,26 +779,41 @@ def test_ssd_has_default_boxes_on_several_maps_and_mines_hard_negatives() -> Non
 @pytest.mark.parametrize("positives", [1, 4])
 def test_ssd_learns_from_the_three_hardest_negatives_of_each_positive(positives: int) -> None:
     head = built(
-        network(TEMPLATES["ssd"], build(TEMPLATES["ssd"].params, {}), published_config(TEMPLATES["ssd"], TEMPLATES["ssd"].params()), 3)
+        network(
+            TEMPLATES["ssd"],
+            build(TEMPLATES["ssd"].params, {}),
+            published_config(TEMPLATES["ssd"], TEMPLATES["ssd"].params()),
+            3,
+        )
     ).bbox_head
     scores = torch.randn(50, 4, requires_grad=True)
     labels = torch.full((50,), 3)
     labels[:positives] = 1
     ones, boxes = torch.ones(50), torch.zeros(50, 4)
-    loss, _ = head.loss_by_feat_single(scores, boxes, boxes, labels, ones, boxes, boxes, avg_factor=positives)
+    loss, _ = head.loss_by_feat_single(
+        scores, boxes, boxes, labels, ones, boxes, boxes, avg_factor=positives
+    )
     loss.sum().backward()
     learning = scores.grad.abs().sum(1) > 0
     assert learning[:positives].all() and int(learning.sum()) == 4 * positives
-    losses = torch.nn.functional.cross_entropy(scores.detach(), labels, reduction="none")[positives:]
-    assert set(losses.topk(3 * positives).indices.tolist()) == set((learning[positives:]).nonzero().flatten().tolist())
+    losses = torch.nn.functional.cross_entropy(scores.detach(), labels, reduction="none")[
+        positives:
+    ]
+    assert set(losses.topk(3 * positives).indices.tolist()) == set(
+        (learning[positives:]).nonzero().flatten().tolist()
+    )
 
 
 def test_faster_rcnn_has_an_rpn_that_shares_its_maps_with_the_second_stage() -> None:
     detector = of("faster_rcnn")
     assert type(detector.rpn_head).__name__ == "RPNHead" and detector.neck.num_outs == 5
-    assert not [name for name, _ in detector.roi_head.named_parameters() if "conv" in name]  # no convolutions of its own
+    assert not [
+        name for name, _ in detector.roi_head.named_parameters() if "conv" in name
+    ]  # no convolutions of its own
     assert detector.roi_head.bbox_head.fc_reg.out_features == 4 * 3
-    assert of("faster_rcnn", use_perclass_regression=False).roi_head.bbox_head.fc_reg.out_features == 4
+    assert (
+        of("faster_rcnn", use_perclass_regression=False).roi_head.bbox_head.fc_reg.out_features == 4
+    )
 
 
 @pytest.mark.parametrize("name", ["inception_v4", "inception_v2", "msc10"])
@@ -639,14 +826,22 @@ def test_the_retinanets_work_at_several_scales_with_focal_loss_or_ohem(name: str
     assert type(head.loss_cls).__name__ == "FocalLoss" and head.negatives_per_positive is None
     ohem = of(name, use_focal_loss=False).bbox_head
     assert type(ohem.loss_cls).__name__ == "CrossEntropyLoss" and ohem.negatives_per_positive == 3
-    assert of(name, use_perclass_regression=True).bbox_head.retina_reg.out_channels == 3 * head.retina_reg.out_channels
+    assert (
+        of(name, use_perclass_regression=True).bbox_head.retina_reg.out_channels
+        == 3 * head.retina_reg.out_channels
+    )
 
 
 @pytest.mark.parametrize("name", ["yolof", "faster_rcnn", "inception_v4", "inception_v2", "msc10"])
 def test_anchor_ratios_are_width_to_height(name: str) -> None:
     detector = of(name, anchor_ratios="4")
     head = getattr(detector, "rpn_head", None) or detector.bbox_head
-    boxes = torch.cat([anchors.cpu() if anchors.device.type != "meta" else anchors for anchors in head.prior_generator.base_anchors])
+    boxes = torch.cat(
+        [
+            anchors.cpu() if anchors.device.type != "meta" else anchors
+            for anchors in head.prior_generator.base_anchors
+        ]
+    )
     wide = TASK_UTILS.build(composed_anchors(name, "4")).base_anchors
     assert len(boxes) == sum(map(len, wide))
     for level in wide:
@@ -669,9 +864,13 @@ def test_frozen_stages_of_resnets_get_no_updates(name: str, stages: int) -> None
     extra = {"base_model": "resnet50", "pretrained_weights": "coco"}
     detector = of(name, frozen_stages=stages, **extra)
     detector.train()
-    frozen = {"conv1", "bn1", *(f"layer{stage}" for stage in range(1, stages + 1))} if stages else set()
+    frozen = (
+        {"conv1", "bn1", *(f"layer{stage}" for stage in range(1, stages + 1))} if stages else set()
+    )
     for key, parameter in detector.backbone.named_parameters():
-        if key.split(".")[0] in frozen or name != "yolof" or not stages:  # YOLOF's batch-norms have no gradients where a stage is frozen
+        if (
+            key.split(".")[0] in frozen or name != "yolof" or not stages
+        ):  # YOLOF's batch-norms have no gradients where a stage is frozen
             assert parameter.requires_grad == (key.split(".")[0] not in frozen), key
     for key, module in detector.backbone.named_modules():
         if isinstance(module, nn.BatchNorm2d):

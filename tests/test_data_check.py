@@ -12,8 +12,8 @@ from PIL import ExifTags, Image
 
 from detreg.data import load, report
 from detreg.data.formats import write
-from detreg.data.pictures import probe
-from detreg.data.raw import Box, Labelled
+from detreg.data.images import probe
+from detreg.data.raw import AnnotatedImage, Box
 from detreg.errors import DataError
 
 
@@ -25,8 +25,17 @@ def picture(shade: int, kind: str = "JPEG", orientation: int = 1) -> bytes:
 
 
 SPLITS = {
-    "train": [Labelled(f"{shade}.jpg", picture(shade), 40, 30, (Box((5, 6, 20, 16), "cat"), Box((1, 1, 9, 9), "dog"))) for shade in (1, 2)],
-    "val": [Labelled("3.jpg", picture(3), 40, 30, (Box((5, 6, 20, 16), "cat"),))],
+    "train": [
+        AnnotatedImage(
+            f"{shade}.jpg",
+            picture(shade),
+            40,
+            30,
+            (Box((5, 6, 20, 16), "cat"), Box((1, 1, 9, 9), "dog")),
+        )
+        for shade in (1, 2)
+    ],
+    "val": [AnnotatedImage("3.jpg", picture(3), 40, 30, (Box((5, 6, 20, 16), "cat"),))],
 }
 Change = Callable[[dict], object]
 
@@ -55,46 +64,108 @@ def category(name: object) -> Change:
 
 
 COCO = {
-    "picture is missing": (image(file_name="gone.jpg"), ["images/train/gone.jpg (in annotations/train.json)", "missing"]),
-    "stated size is another": (image(width=80, height=60), ["1.jpg", "80x60 is stated but the picture is 40x30"]),
+    "picture is missing": (
+        image(file_name="gone.jpg"),
+        ["images/train/gone.jpg (in annotations/train.json)", "missing"],
+    ),
+    "stated size is another": (
+        image(width=80, height=60),
+        ["1.jpg", "80x60 is stated but the picture is 40x30"],
+    ),
     "size is no number": (image(width="wide"), ["image 1", "(1.jpg)", "'wide'", "not numbers"]),
-    "NaN": (annotation(bbox=[float("nan"), 1, 2, 3]), ["annotations/train.json annotation 1 (class cat)", "NaN"]),
+    "NaN": (
+        annotation(bbox=[float("nan"), 1, 2, 3]),
+        ["annotations/train.json annotation 1 (class cat)", "NaN"],
+    ),
     "infinite": (annotation(bbox=[1, 1, float("inf"), 3]), ["annotation 1 (class cat)", "finite"]),
-    "text in a box": (annotation(bbox=["1", 1, 2, 3]), ["annotation 1", "(class cat)", "not four numbers"]),
+    "text in a box": (
+        annotation(bbox=["1", 1, 2, 3]),
+        ["annotation 1", "(class cat)", "not four numbers"],
+    ),
     "three numbers": (annotation(bbox=[1, 2, 3]), ["annotation 1", "not four numbers"]),
-    "no box": (lambda document: document["annotations"][0].pop("bbox"), ["annotation 1", "None is not four numbers"]),
-    "negative width": (annotation(bbox=[20, 5, -10, 5]), ["annotation 1 (class cat)", "ends before it begins"]),
-    "outside": (annotation(bbox=[100, 5, 10, 5]), ["annotation 1 (class cat)", "wholly outside its picture of 40x30"]),
+    "no box": (
+        lambda document: document["annotations"][0].pop("bbox"),
+        ["annotation 1", "None is not four numbers"],
+    ),
+    "negative width": (
+        annotation(bbox=[20, 5, -10, 5]),
+        ["annotation 1 (class cat)", "ends before it begins"],
+    ),
+    "outside": (
+        annotation(bbox=[100, 5, 10, 5]),
+        ["annotation 1 (class cat)", "wholly outside its picture of 40x30"],
+    ),
     "fractions": (fractions, ["annotations/train.json: every box lies within 0..1", "multiply"]),
-    "unknown category": (annotation(category_id=9), ["annotation 1", "category_id 9", "1 cat, 2 dog"]),
+    "unknown category": (
+        annotation(category_id=9),
+        ["annotation 1", "category_id 9", "1 cat, 2 dog"],
+    ),
     "unknown image": (annotation(image_id=9), ["annotation 1", "image_id 9"]),
     "image id twice": (same_image_id, ["image id 1 is given more than once"]),
     "annotation id twice": (annotation(id=2), ["annotation id 2 is given more than once"]),
     "file name twice": (image(file_name="2.jpg"), ["file name 2.jpg is given more than once"]),
-    "leads out": (image(file_name="../../../x.jpg"), ["image 1", "'../../../x.jpg' leads out of the dataset's folder"]),
+    "leads out": (
+        image(file_name="../../../x.jpg"),
+        ["image 1", "'../../../x.jpg' leads out of the dataset's folder"],
+    ),
     "absolute": (image(file_name="/etc/passwd"), ["image 1", "'/etc/passwd' leads out"]),
-    "no file name": (lambda document: document["images"][0].pop("file_name"), ["image 1", "needs an id and a file_name"]),
-    "no boxes in train": (lambda document: document["annotations"].clear(), ["train split has no boxes"]),
+    "no file name": (
+        lambda document: document["images"][0].pop("file_name"),
+        ["image 1", "needs an id and a file_name"],
+    ),
+    "no boxes in train": (
+        lambda document: document["annotations"].clear(),
+        ["train split has no boxes"],
+    ),
     "names differ by case": (category("Cat"), ["'cat' and 'Cat' differ only by case or space"]),
     "names differ by space": (category(" dog"), ["'dog' and ' dog' differ only by case or space"]),
     "name twice": (category("cat"), ["two categories are named 'cat'"]),
-    "category id twice": (lambda document: document["categories"].append({"id": 1, "name": "emu"}), ["category id 1 is given twice"]),
+    "category id twice": (
+        lambda document: document["categories"].append({"id": 1, "name": "emu"}),
+        ["category id 1 is given twice"],
+    ),
     "empty name": (category(""), ["empty name"]),
     "name is a number": (category(7), ["category at position 3", "a text as name"]),
-    "no categories": (lambda document: document.pop("categories"), ["no list of objects under 'categories'"]),
-    "images is no list": (lambda document: document.update(images={}), ["no list of objects under 'images'"]),
+    "no categories": (
+        lambda document: document.pop("categories"),
+        ["no list of objects under 'categories'"],
+    ),
+    "images is no list": (
+        lambda document: document.update(images={}),
+        ["no list of objects under 'images'"],
+    ),
 }
 
 VOC = {
     "not XML": ("<name>cat</name>", "<name>cat<name>", ["Annotations/1.xml", "is not XML", "line"]),
-    "not a number": ("<xmin>5</xmin>", "<xmin>five</xmin>", ["Annotations/1.xml object 1", "(class cat)", "not four numbers"]),
+    "not a number": (
+        "<xmin>5</xmin>",
+        "<xmin>five</xmin>",
+        ["Annotations/1.xml object 1", "(class cat)", "not four numbers"],
+    ),
     "corner missing": ("<xmin>5</xmin>", "", ["object 1", "not four numbers"]),
-    "swapped corners": ("<xmin>5</xmin>", "<xmin>25</xmin>", ["Annotations/1.xml object 1 (class cat)", "ends before it begins"]),
+    "swapped corners": (
+        "<xmin>5</xmin>",
+        "<xmin>25</xmin>",
+        ["Annotations/1.xml object 1 (class cat)", "ends before it begins"],
+    ),
     "other XML": ("annotation>", "html>", ["Annotations/1.xml", "holds <html>"]),
     "no class": ("<name>cat</name>", "<name></name>", ["empty name"]),
-    "class by space": ("<name>cat</name>", "<name>cat </name>", ["'cat' and 'cat ' differ only by case or space"]),
-    "other size": ("<width>40</width>", "<width>400</width>", ["JPEGImages/1.jpg (in Annotations/1.xml)", "400x30 is stated"]),
-    "width is no number": ("<width>40</width>", "<width>x</width>", ["Annotations/1.xml", "width 'x' is not a number"]),
+    "class by space": (
+        "<name>cat</name>",
+        "<name>cat </name>",
+        ["'cat' and 'cat ' differ only by case or space"],
+    ),
+    "other size": (
+        "<width>40</width>",
+        "<width>400</width>",
+        ["JPEGImages/1.jpg (in Annotations/1.xml)", "400x30 is stated"],
+    ),
+    "width is no number": (
+        "<width>40</width>",
+        "<width>x</width>",
+        ["Annotations/1.xml", "width 'x' is not a number"],
+    ),
 }
 
 YOLO = {
@@ -152,15 +223,29 @@ def test_bad_voc(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
 
 def test_voc_fractions_are_told_per_file(tmp_path: Path) -> None:
     write(
-        "voc", tmp_path / "data", ("cat",), {**SPLITS, "val": [Labelled("3.jpg", picture(3), 40, 30, (Box((0.1, 0.2, 0.5, 0.9), "cat"),))]}
+        "voc",
+        tmp_path / "data",
+        ("cat",),
+        {
+            **SPLITS,
+            "val": [
+                AnnotatedImage("3.jpg", picture(3), 40, 30, (Box((0.1, 0.2, 0.5, 0.9), "cat"),))
+            ],
+        },
     )
-    expect_only(problems(tmp_path / "data", tmp_path / "cache"), ["Annotations/3.xml: every box lies within 0..1"])
+    expect_only(
+        problems(tmp_path / "data", tmp_path / "cache"),
+        ["Annotations/3.xml: every box lies within 0..1"],
+    )
 
 
 def test_voc_listed_picture_without_annotations(tmp_path: Path) -> None:
     write("voc", tmp_path / "data", ("cat", "dog"), SPLITS)
     (tmp_path / "data" / "Annotations" / "2.xml").unlink()
-    expect_only(problems(tmp_path / "data", tmp_path / "cache"), ["ImageSets/Main/train.txt: 2 has no Annotations/2.xml"])
+    expect_only(
+        problems(tmp_path / "data", tmp_path / "cache"),
+        ["ImageSets/Main/train.txt: 2 has no Annotations/2.xml"],
+    )
 
 
 @pytest.mark.parametrize(("line", "words"), YOLO.values(), ids=YOLO)
@@ -180,7 +265,10 @@ def test_bad_yolo_label(tmp_path: Path, line: str, words: list[str]) -> None:
         ("names: [cat, dog]\nnc: 3\n", ["data.yaml: nc says 3 classes and names has 2"]),
         ("names: [cat, cat]\n", ["data.yaml: two classes are named 'cat'"]),
         ("names: [cat, Cat]\n", ["'cat' and 'Cat' differ only by case"]),
-        ("names: [cat, dog]\ntrain: images/train\nval: /nowhere/val\n", ["data.yaml val: '/nowhere/val' is not in the dataset's folder"]),
+        (
+            "names: [cat, dog]\ntrain: images/train\nval: /nowhere/val\n",
+            ["data.yaml val: '/nowhere/val' is not in the dataset's folder"],
+        ),
     ],
 )
 def test_bad_yolo_settings(tmp_path: Path, settings: str, words: list[str]) -> None:
@@ -192,10 +280,16 @@ def test_bad_yolo_settings(tmp_path: Path, settings: str, words: list[str]) -> N
 def test_yolo_label_without_its_picture(tmp_path: Path) -> None:
     write("yolo", tmp_path / "data", ("cat", "dog"), SPLITS)
     (tmp_path / "data" / "images" / "train" / "1.jpg").unlink()
-    expect_only(problems(tmp_path / "data", tmp_path / "cache"), ["labels/train/1.txt", "picture of this label file is missing"])
+    expect_only(
+        problems(tmp_path / "data", tmp_path / "cache"),
+        ["labels/train/1.txt", "picture of this label file is missing"],
+    )
 
 
-@pytest.mark.parametrize(("text", "words"), [('{"images": [\n}', ["line 2 column 1", "not JSON"]), ("[]", ["not a JSON object"])])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [('{"images": [\n}', ["line 2 column 1", "not JSON"]), ("[]", ["not a JSON object"])],
+)
 def test_bad_json(tmp_path: Path, text: str, words: list[str]) -> None:
     (coco(tmp_path / "data") / "annotations" / "train.json").write_text(text)
     expect_only(problems(tmp_path / "data", tmp_path / "cache"), ["annotations/train.json", *words])
@@ -206,7 +300,9 @@ def test_annotation_files_whose_split_cannot_be_told(tmp_path: Path) -> None:
     (folder / "train.json").rename(folder / "one.json")
     (folder / "val.json").rename(folder / "two.json")
     first = problems(tmp_path / "data", tmp_path / "cache")[0]
-    assert first.startswith("annotations/one.json, annotations/two.json: these annotation files name no split; ")
+    assert first.startswith(
+        "annotations/one.json, annotations/two.json: these annotation files name no split; "
+    )
 
 
 @pytest.mark.parametrize("format", ["coco", "yolo"])
@@ -252,7 +348,10 @@ def test_sizes_are_those_that_opencv_loads(tmp_path: Path, kind: str, orientatio
 def test_boxes_of_a_picture_before_its_exif_rotation(tmp_path: Path) -> None:
     folder = coco(tmp_path / "data")
     (folder / "images" / "train" / "1.jpg").write_bytes(picture(1, orientation=6))
-    expect_only(problems(folder, tmp_path / "cache"), ["images/train/1.jpg", "40x30 is stated", "EXIF", "turns it to 30x40"])
+    expect_only(
+        problems(folder, tmp_path / "cache"),
+        ["images/train/1.jpg", "40x30 is stated", "EXIF", "turns it to 30x40"],
+    )
     right = coco(tmp_path / "right", image(width=30, height=40))
     (right / "images" / "train" / "1.jpg").write_bytes(picture(1, orientation=6))
     assert load(right, tmp_path / "cache").repairs == {}
@@ -272,7 +371,9 @@ REPAIRS = {
     "box clipped to its picture": annotation(bbox=[30, 20, 25, 25]),
     "box without extent dropped": annotation(bbox=[5, 5, 0, 4]),
     "box less than one pixel wide or high dropped": annotation(bbox=[5, 5, 0.5, 4]),
-    "exact duplicate of a box dropped": lambda document: document["annotations"].append({**document["annotations"][0], "id": 99}),
+    "exact duplicate of a box dropped": lambda document: document["annotations"].append(
+        {**document["annotations"][0], "id": 99}
+    ),
     "missing or zero area computed from the box": annotation(area=0),
     "missing width or height read from the picture": image(width=None),
 }
@@ -292,7 +393,23 @@ def test_repairs(tmp_path: Path, sentence: str, change: Change) -> None:
         assert entry["area"] == width * height > 0
 
 
-ODD = (None, [], {}, "x", "", -1, 0.5, True, float("inf"), float("nan"), 10**400, "a\0b", "a" * 5000, [[1]], ["1", None, {}, 4])
+ODD = (
+    None,
+    [],
+    {},
+    "x",
+    "",
+    -1,
+    0.5,
+    True,
+    float("inf"),
+    float("nan"),
+    10**400,
+    "a\0b",
+    "a" * 5000,
+    [[1]],
+    ["1", None, {}, 4],
+)
 
 
 @pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:12])
@@ -323,5 +440,13 @@ def test_everything_is_told_at_once(tmp_path: Path) -> None:
     (folder / "annotations" / "val.json").write_text("{")
     found = "\n".join(problems(folder, tmp_path / "cache"))
     assert len(found.splitlines()) == 7
-    for words in ("gone.jpg", "41x30", "NaN", "category_id 9", "wholly outside", "'dog' and 'DOG'", "val.json: line 1"):
+    for words in (
+        "gone.jpg",
+        "41x30",
+        "NaN",
+        "category_id 9",
+        "wholly outside",
+        "'dog' and 'DOG'",
+        "val.json: line 1",
+    ):
         assert words in found

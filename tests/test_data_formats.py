@@ -9,17 +9,20 @@ from PIL import Image
 
 from detreg.data import load
 from detreg.data.formats import FORMATS, read, write
-from detreg.data.raw import Box, Labelled
+from detreg.data.raw import AnnotatedImage, Box
 
 
-def labelled(shade: int, *boxes: Box) -> Labelled:
+def labelled(shade: int, *boxes: Box) -> AnnotatedImage:
     stream = io.BytesIO()
     Image.new("RGB", (50, 30), (shade, 20, 90)).save(stream, "JPEG")
-    return Labelled(f"p{shade}.jpg", stream.getvalue(), 50, 30, boxes)
+    return AnnotatedImage(f"p{shade}.jpg", stream.getvalue(), 50, 30, boxes)
 
 
 SPLITS = {
-    "train": [labelled(1, Box((1, 2, 30, 20), "ant"), Box((7, 3, 50, 30), "bee")), labelled(2, Box((0, 0, 50, 30), "bee"))],
+    "train": [
+        labelled(1, Box((1, 2, 30, 20), "ant"), Box((7, 3, 50, 30), "bee")),
+        labelled(2, Box((0, 0, 50, 30), "bee")),
+    ],
     "val": [labelled(3, Box((10, 10, 13, 29), "ant"))],
     "test": [labelled(4)],
 }
@@ -29,13 +32,25 @@ SPLITS = {
 def test_round_trip(tmp_path: Path, format: str) -> None:
     write(format, tmp_path / "bugs", ("ant", "bee"), SPLITS)
     raw = read(tmp_path / "bugs")
-    assert (raw.format, raw.classes, raw.problems, sum(raw.repairs.values())) == (format, ("ant", "bee"), (), 0)
-    assert {split: len(records) for split, records in raw.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert (raw.format, raw.classes, raw.problems, sum(raw.repairs.values())) == (
+        format,
+        ("ant", "bee"),
+        (),
+        0,
+    )
+    assert {split: len(records) for split, records in raw.splits.items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 1,
+    }
     for split, pictures in SPLITS.items():
         records = sorted(raw.splits[split], key=lambda record: record.picture.name)
         for record, picture in zip(records, pictures, strict=True):
             scale = (50, 30, 50, 30) if raw.fractions else (1, 1, 1, 1)
-            corners = [tuple(value * factor for value, factor in zip(box.corners, scale, strict=True)) for box in record.boxes]
+            corners = [
+                tuple(value * factor for value, factor in zip(box.corners, scale, strict=True))
+                for box in record.boxes
+            ]
             assert record.picture.read_bytes() == picture.content
             assert [box.label for box in record.boxes] == [box.label for box in picture.boxes]
             assert corners == [pytest.approx(box.corners, abs=1e-4) for box in picture.boxes]
@@ -50,7 +65,9 @@ def test_all_formats_have_the_same_digest(tmp_path: Path) -> None:
 
 
 def test_voc_difficult_objects_are_ignored_regions(tmp_path: Path) -> None:
-    write("voc", tmp_path, ("ant",), {"train": [labelled(1, Box((1, 2, 30, 20), "ant", crowd=True))]})
+    write(
+        "voc", tmp_path, ("ant",), {"train": [labelled(1, Box((1, 2, 30, 20), "ant", crowd=True))]}
+    )
     assert read(tmp_path).splits["train"][0].boxes[0].crowd
 
 
@@ -58,12 +75,23 @@ def test_voc_trainval_stands_in_for_the_list_that_is_missing(tmp_path: Path) -> 
     write("voc", tmp_path, ("ant", "bee"), SPLITS)
     lists = tmp_path / "ImageSets" / "Main"
     (lists / "trainval.txt").write_text("p1 1\np2 1\np3 1\n")
-    assert {split: len(records) for split, records in read(tmp_path).splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert {split: len(records) for split, records in read(tmp_path).splits.items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 1,
+    }
     (lists / "val.txt").unlink()
     (lists / "train.txt").write_text("p1\n")
-    assert {split: len(records) for split, records in read(tmp_path).splits.items()} == {"train": 1, "val": 2, "test": 1}
+    assert {split: len(records) for split, records in read(tmp_path).splits.items()} == {
+        "train": 1,
+        "val": 2,
+        "test": 1,
+    }
     (lists / "train.txt").unlink()
-    assert {split: len(records) for split, records in read(tmp_path).splits.items()} == {"train": 3, "test": 1}
+    assert {split: len(records) for split, records in read(tmp_path).splits.items()} == {
+        "train": 3,
+        "test": 1,
+    }
 
 
 def test_voc_pictures_in_no_list_are_left_out(tmp_path: Path) -> None:
@@ -77,9 +105,15 @@ def test_voc_beside_pictures_in_a_folder_per_split(tmp_path: Path) -> None:
     for split, name in (("train", "train"), ("val", "valid")):
         (tmp_path / "export" / name).mkdir(parents=True)
         for picture in SPLITS[split]:
-            for file in ("JPEGImages/" + picture.file_name, f"Annotations/{Path(picture.file_name).stem}.xml"):
+            for file in (
+                "JPEGImages/" + picture.file_name,
+                f"Annotations/{Path(picture.file_name).stem}.xml",
+            ):
                 shutil.copy(tmp_path / "voc" / file, tmp_path / "export" / name)
-    assert {split: len(records) for split, records in read(tmp_path / "export").splits.items()} == {"train": 2, "val": 1}
+    assert {split: len(records) for split, records in read(tmp_path / "export").splits.items()} == {
+        "train": 2,
+        "val": 1,
+    }
 
 
 def test_voc_file_says_which_picture_and_not_a_stale_filename(tmp_path: Path) -> None:
@@ -104,7 +138,11 @@ def test_yolo_layouts(tmp_path: Path, settings: str) -> None:
     (tmp_path / "train.txt").write_text("./images/train/p1.jpg\nimages/train/p2.jpg\n")
     raw = read(tmp_path)
     assert (raw.problems, raw.classes) == ((), ("ant", "bee"))
-    assert {split: len(records) for split, records in raw.splits.items()} == {"train": 2, "val": 1, "test": 1}
+    assert {split: len(records) for split, records in raw.splits.items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 1,
+    }
     assert [box.label for box in raw.splits["train"][0].boxes] == ["ant", "bee"]
 
 

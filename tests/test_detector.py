@@ -13,14 +13,16 @@ import pytest
 from numpy.typing import NDArray
 
 from detreg.errors import DataError, NotFoundError, RefusedError, UsageError
-from detreg.inference import pictures, runtime
+from detreg.inference import images, runtime
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.drawing import draw
 from detreg.inference.preprocessing import Preprocessing
 
-LETTERBOX = Preprocessing(image_size=(64,), keep_aspect_ratio=True, max_aspect_ratio=1.0, pad_value=(114, 114, 114))
+LETTERBOX = Preprocessing(
+    image_size=(64,), keep_aspect_ratio=True, max_aspect_ratio=1.0, pad_value=(114, 114, 114)
+)
 CARD = Card(
     template="yolox",
     classes=("boat", "buoy"),
@@ -79,11 +81,19 @@ LOAD = """
 """
 
 
-def toy_model(path: Path, card: Card | None = CARD, shape: tuple[str, str, str] = ("n", "h", "w"), convolutions: int = 0) -> Path:
+def toy_model(
+    path: Path,
+    card: Card | None = CARD,
+    shape: tuple[str, str, str] = ("n", "h", "w"),
+    convolutions: int = 0,
+) -> Path:
     """Writes the toy network; `shape` names or fixes batch, height and width, `convolutions` make it as slow as a real network."""
     load = "loaded = Identity(best)"
     if convolutions:
-        body = "\n".join(f"x_{n + 1} = Conv<pads = [1, 1, 1, 1]>(x_{n}, body_weights)" for n in range(convolutions))
+        body = "\n".join(
+            f"x_{n + 1} = Conv<pads = [1, 1, 1, 1]>(x_{n}, body_weights)"
+            for n in range(convolutions)
+        )
         load = LOAD.replace("CONVOLUTIONS", body).replace("LAST", str(convolutions))
     text = TOY.replace("LOAD", load)
     for name, value in zip(("BATCH", "HEIGHT", "WIDTH"), shape, strict=True):
@@ -95,7 +105,9 @@ def toy_model(path: Path, card: Card | None = CARD, shape: tuple[str, str, str] 
     return path
 
 
-def picture(width: int, height: int, box: tuple[int, int, int, int], brightness: int = 255) -> NDArray[np.uint8]:
+def picture(
+    width: int, height: int, box: tuple[int, int, int, int], brightness: int = 255
+) -> NDArray[np.uint8]:
     image = np.full((height, width, 3), 20, np.uint8)
     x1, y1, x2, y2 = box
     image[y1:y2, x1:x2] = (brightness, 30, 30)
@@ -119,18 +131,34 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Detector:
         (640, 1.0, (500, 375), (640, 480), (640, 640)),
         (640, 1.0, (427, 640), (427, 640), (640, 640)),
         (640, 1.0, (1, 5000), (1, 640), (640, 640)),  # 0.128 pixels wide, but never none
-        (100, 1.0, (50, 50), (100, 100), (128, 128)),  # the canvas divides by 32 although the size does not
+        (
+            100,
+            1.0,
+            (50, 50),
+            (100, 100),
+            (128, 128),
+        ),  # the canvas divides by 32 although the size does not
         (800, 1.7, (640, 480), (1067, 800), (1088, 800)),  # 1066.67 rounds up
         (800, 1.7, (480, 640), (800, 1067), (800, 1088)),
         (800, 1.7, (1000, 300), (1360, 408), (1376, 416)),  # the longer side decides
         (512, 1.5, (333, 500), (511, 768), (512, 768)),  # 333 * 768 / 500 = 511.488
         (512, 1.5, (512, 768), (512, 768), (512, 768)),
         (512, 2.0, (300, 301), (512, 514), (512, 544)),  # 301 * 512 / 300 = 513.7
-        (320, 1.3, (100, 400), (104, 416), (128, 416)),  # 320 * 1.3 is 416 in spite of floating point
+        (
+            320,
+            1.3,
+            (100, 400),
+            (104, 416),
+            (128, 416),
+        ),  # 320 * 1.3 is 416 in spite of floating point
     ],
 )
 def test_sizes_are_those_of_mmcv(
-    size: int, aspect: float, original: tuple[int, int], resized: tuple[int, int], canvas: tuple[int, int]
+    size: int,
+    aspect: float,
+    original: tuple[int, int],
+    resized: tuple[int, int],
+    canvas: tuple[int, int],
 ) -> None:
     preprocessing = Preprocessing((size,), True, aspect, (0, 0, 0))
     assert preprocessing.resized(*original) == resized
@@ -139,10 +167,21 @@ def test_sizes_are_those_of_mmcv(
 
 
 @pytest.mark.parametrize(("image_size", "exact"), [((320,), (320, 320)), ((800, 512), (800, 512))])
-def test_without_aspect_ratio_every_picture_gets_one_size(image_size: tuple[int, ...], exact: tuple[int, int]) -> None:
+def test_without_aspect_ratio_every_picture_gets_one_size(
+    image_size: tuple[int, ...], exact: tuple[int, int]
+) -> None:
     preprocessing = Preprocessing(image_size, False, 1.5, (0, 0, 0))
-    assert preprocessing.resized(77, 1234) == preprocessing.exact_size == preprocessing.fixed_canvas == exact
-    assert preprocessing.prepare(picture(77, 200, (0, 0, 1, 1))).pixels.shape == (exact[1], exact[0], 3)
+    assert (
+        preprocessing.resized(77, 1234)
+        == preprocessing.exact_size
+        == preprocessing.fixed_canvas
+        == exact
+    )
+    assert preprocessing.prepare(picture(77, 200, (0, 0, 1, 1))).pixels.shape == (
+        exact[1],
+        exact[0],
+        3,
+    )
 
 
 def test_limits_do_not_lose_a_pixel_to_floating_point() -> None:
@@ -165,27 +204,44 @@ def test_preparing_resizes_and_pads_right_and_below() -> None:
     prepared = LETTERBOX.prepare(image)
     assert prepared.pixels.shape == (64, 64, 3)
     assert (prepared.scale, prepared.original) == ((64 / 96, 32 / 48), (96, 48))
-    np.testing.assert_array_equal(prepared.pixels[:32], cv2.resize(image, (64, 32), interpolation=cv2.INTER_LINEAR))
+    np.testing.assert_array_equal(
+        prepared.pixels[:32], cv2.resize(image, (64, 32), interpolation=cv2.INTER_LINEAR)
+    )
     assert (prepared.pixels[32:] == 114).all()
 
 
 def test_boxes_come_back_in_the_pictures_own_pixels(detector: Detector) -> None:
     found = detector(picture(128, 96, (32, 16, 64, 48)))
-    np.testing.assert_allclose(found.boxes, [[32, 16, 64, 48], [16, 8, 32, 24]], atol=2)  # one pixel of the input is two here
+    np.testing.assert_allclose(
+        found.boxes, [[32, 16, 64, 48], [16, 8, 32, 24]], atol=2
+    )  # one pixel of the input is two here
     np.testing.assert_allclose(found.scores, [1, 0.5], atol=1e-6)
     assert found.labels.tolist() == [0, 1]
     assert found.names == ["boat", "buoy"]
-    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
+    assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (
+        np.float32,
+        np.float32,
+        np.int64,
+    )
 
 
 def test_boxes_are_clipped_to_the_picture(detector: Detector) -> None:
-    dark_pad = replace(CARD.preprocessing, pad_value=(255, 255, 255))  # the padding is the brightest region, so the box reaches into it
-    found = Detector(detector.session, replace(CARD, preprocessing=dark_pad))(picture(128, 96, (32, 16, 64, 48)))
+    dark_pad = replace(
+        CARD.preprocessing, pad_value=(255, 255, 255)
+    )  # the padding is the brightest region, so the box reaches into it
+    found = Detector(detector.session, replace(CARD, preprocessing=dark_pad))(
+        picture(128, 96, (32, 16, 64, 48))
+    )
     assert found.boxes[0].tolist() == [0, pytest.approx(16, abs=2), 128, 96]
 
 
-@pytest.mark.parametrize(("threshold", "most", "count"), [(None, 100, 2), (0.6, 100, 1), (0.0, 100, 2), (1.0, 100, 1), (0.0, 1, 1)])
-def test_threshold_and_number(detector: Detector, threshold: float | None, most: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("threshold", "most", "count"),
+    [(None, 100, 2), (0.6, 100, 1), (0.0, 100, 2), (1.0, 100, 1), (0.0, 1, 1)],
+)
+def test_threshold_and_number(
+    detector: Detector, threshold: float | None, most: int, count: int
+) -> None:
     assert len(detector(picture(64, 64, (8, 8, 16, 16)), threshold, most)) == count
 
 
@@ -199,8 +255,13 @@ def test_a_batch_equals_one_by_one(tmp_path: Path, aspect: float, batch: str) ->
     card = replace(CARD, preprocessing=replace(LETTERBOX, max_aspect_ratio=aspect))
     detector = Detector.load(toy_model(tmp_path / "toy.onnx", card, (batch, "h", "w")))
     sizes = [(64, 64), (128, 64), (64, 128), (90, 60), (64, 64), (300, 40), (128, 64), (65, 64)]
-    images = [picture(width, height, (5, 6, 20 + n, 30), 210 + n) for n, (width, height) in enumerate(sizes)]
-    for together, alone in zip(detector.batch(images, batch_size=2), (detector(image) for image in images), strict=True):
+    images = [
+        picture(width, height, (5, 6, 20 + n, 30), 210 + n)
+        for n, (width, height) in enumerate(sizes)
+    ]
+    for together, alone in zip(
+        detector.batch(images, batch_size=2), (detector(image) for image in images), strict=True
+    ):
         np.testing.assert_array_equal(together.boxes, alone.boxes)
         np.testing.assert_array_equal(together.scores, alone.scores)
         np.testing.assert_array_equal(together.labels, alone.labels)
@@ -208,7 +269,14 @@ def test_a_batch_equals_one_by_one(tmp_path: Path, aspect: float, batch: str) ->
 
 
 @pytest.mark.parametrize(
-    "wrong", ["photo.jpg", np.zeros((4, 4)), np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)]
+    "wrong",
+    [
+        "photo.jpg",
+        np.zeros((4, 4)),
+        np.zeros((4, 4, 3)),
+        np.zeros((4, 4, 4), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+    ],
 )
 def test_what_is_no_picture_is_refused(detector: Detector, wrong: object) -> None:
     with pytest.raises(TypeError, match="uint8 array"):
@@ -259,19 +327,33 @@ def test_gpu_is_never_replaced_silently(tmp_path: Path, monkeypatch: pytest.Monk
         ({"labels": np.array([0, 2])}, "labels must lie in 0..1"),
     ],
 )
-def test_detections_are_valid_once_made(changes: dict[str, NDArray[np.float32]], problem: str) -> None:
-    values = {"boxes": np.zeros((2, 4), np.float32), "scores": np.array([0.2, 0.1], np.float32), "labels": np.array([0, 1])} | changes
+def test_detections_are_valid_once_made(
+    changes: dict[str, NDArray[np.float32]], problem: str
+) -> None:
+    values = {
+        "boxes": np.zeros((2, 4), np.float32),
+        "scores": np.array([0.2, 0.1], np.float32),
+        "labels": np.array([0, 1]),
+    } | changes
     with pytest.raises(DataError, match=problem):
         Detections(**values, class_names=("boat", "buoy"))
 
 
 def test_coco_rows(detector: Detector) -> None:
     rows = detector(picture(64, 64, (8, 16, 24, 48))).to_coco(7)
-    assert rows[0] == {"image_id": 7, "category_id": 0, "category_name": "boat", "bbox": [8.0, 16.0, 16.0, 32.0], "score": pytest.approx(1)}
+    assert rows[0] == {
+        "image_id": 7,
+        "category_id": 0,
+        "category_name": "boat",
+        "bbox": [8.0, 16.0, 16.0, 32.0],
+        "score": pytest.approx(1),
+    }
 
 
 @pytest.mark.parametrize("size", [(40, 30), (640, 480), (3000, 2000)])
-def test_drawing_leaves_the_picture_alone_and_marks_the_box(detector: Detector, size: tuple[int, int]) -> None:
+def test_drawing_leaves_the_picture_alone_and_marks_the_box(
+    detector: Detector, size: tuple[int, int]
+) -> None:
     width, height = size
     image = picture(width, height, (width // 4, height // 4, width // 2, height // 2))
     before = image.copy()
@@ -284,26 +366,30 @@ def test_drawing_leaves_the_picture_alone_and_marks_the_box(detector: Detector, 
 
 def test_decoding_gives_upright_rgb() -> None:
     image = picture(6, 4, (0, 0, 3, 4))
-    np.testing.assert_array_equal(pictures.decode(encoded(image)), image)
+    np.testing.assert_array_equal(images.decode_image(encoded(image)), image)
     exif = b"\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
     jpeg = encoded(image, ".jpg")
-    assert pictures.decode(jpeg[:2] + exif + jpeg[2:]).shape == (6, 4, 3)  # orientation 6: turned by a quarter
+    assert images.decode_image(jpeg[:2] + exif + jpeg[2:]).shape == (
+        6,
+        4,
+        3,
+    )  # orientation 6: turned by a quarter
 
 
 def test_what_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
     for data in (b"", b"hello", encoded(picture(40, 40, (0, 0, 9, 9)))[:60]):
         with pytest.raises(DataError):
-            pictures.decode(data)
+            images.decode_image(data)
     huge = bytearray(encoded(picture(4, 4, (0, 0, 1, 1))))
     huge[16:24] = (20_000).to_bytes(4, "big") * 2
     huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
     with pytest.raises(DataError, match="megapixels"):
-        pictures.decode(bytes(huge))
+        images.decode_image(bytes(huge))
     (tmp_path / "text.jpg").write_text("hello")
     with pytest.raises(DataError, match=r"text.jpg: the bytes \(5 of them\) are not a picture"):
-        pictures.read(tmp_path / "text.jpg")
+        images.read_image(tmp_path / "text.jpg")
     with pytest.raises(NotFoundError, match="no such picture"):
-        pictures.read(tmp_path / "missing.jpg")
+        images.read_image(tmp_path / "missing.jpg")
 
 
 def test_only_numpy_opencv_and_onnxruntime_are_needed(tmp_path: Path) -> None:
@@ -316,5 +402,11 @@ from detreg import Detector
 print(len(Detector.load(sys.argv[1])(numpy.full((9, 9, 3), 255, numpy.uint8))))
 """
     model = str(toy_model(tmp_path / "toy.onnx"))
-    done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code, model],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
     assert done.stdout == "2\n"

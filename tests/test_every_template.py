@@ -9,10 +9,11 @@ import pytest
 
 from detreg import templates
 from detreg.errors import UsageError
+from detreg.options import RunOptions
 from detreg.params import Param, build, declared, texts
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.templates.template import CommonParams, Template
 
 COMMON = {
     "keep_aspect_ratio": True,
@@ -23,12 +24,18 @@ COMMON = {
 }
 RETINA = {"image_size": (512,), "batch_size": 8, "num_epochs": 50}
 # Nobody has published COCO weights for the Inception networks, so `coco` could only fail.
-RETINA |= {"anchor_ratios": (0.5, 1.0, 2.0), "use_focal_loss": True, "use_perclass_regression": False, "pretrained_weights": "imagenet"}
+RETINA |= {
+    "anchor_ratios": (0.5, 1.0, 2.0),
+    "use_focal_loss": True,
+    "use_perclass_regression": False,
+    "pretrained_weights": "imagenet",
+}
 # The names and defaults that are promised; everything optional is empty by default.
 PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "yolox": (
         ("MMDetection_YOLOX", "MMDetection_YoloX"),
-        {"image_size": (640,), "batch_size": 8, "num_epochs": 50} | {"max_aspect_ratio": 1.0, "base_model": "yolox_s"},
+        {"image_size": (640,), "batch_size": 8, "num_epochs": 50}
+        | {"max_aspect_ratio": 1.0, "base_model": "yolox_s"},
     ),
     "yolof": (
         ("MMDetection_YOLOF", "MMDetection_YoloF"),
@@ -37,22 +44,41 @@ PROMISED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "ssd": (
         ("MMDetection_SSD",),
-        {"image_size": (320,), "batch_size": 24, "num_epochs": 120} | {"keep_aspect_ratio": False, "base_model": "ssdlite_mobilenetv2"},
+        {"image_size": (320,), "batch_size": 24, "num_epochs": 120}
+        | {"keep_aspect_ratio": False, "base_model": "ssdlite_mobilenetv2"},
     ),
     "faster_rcnn": (
         ("MMDetection_FasterRCNN",),
         {"image_size": (800,), "batch_size": 2, "num_epochs": 12}
-        | {"max_aspect_ratio": 1.7, "frozen_stages": 1, "use_perclass_regression": True, "anchor_ratios": (0.5, 1.0, 2.0)}
+        | {
+            "max_aspect_ratio": 1.7,
+            "frozen_stages": 1,
+            "use_perclass_regression": True,
+            "anchor_ratios": (0.5, 1.0, 2.0),
+        }
         | {"base_model": "resnet50"},
     ),
     "inception_v4": (("Clarifai_InceptionV4",), RETINA | {"base_model": "inception_v4"}),
     "inception_v2": (("Clarifai_InceptionV2",), RETINA | {"base_model": "inception_v2"}),
     "msc10": (
         ("Detection_MSC10", "detection_msc10"),
-        RETINA | {"base_model": "inception_v4", "pretrained_weights": "none", "pretrain_base_data": "imagenet"},
+        RETINA
+        | {
+            "base_model": "inception_v4",
+            "pretrained_weights": "none",
+            "pretrain_base_data": "imagenet",
+        },
     ),
 }
-MSC10_BASE_MODELS = ("inception_v4", "inception_v2", "resnet50", "resnet101", "mobilenetv2_100", "efficientnet_b0", "convnext_tiny")
+MSC10_BASE_MODELS = (
+    "inception_v4",
+    "inception_v2",
+    "resnet50",
+    "resnet101",
+    "mobilenetv2_100",
+    "efficientnet_b0",
+    "convnext_tiny",
+)
 RATES = {
     "yolox": 0.00015625,
     "yolof": 0.001875,
@@ -76,13 +102,22 @@ SOURCES = {"pretrained_weights": "none", "pretrain_base_data": "none"}
 """No source of weights; only msc10 has both."""
 
 EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
-EVERY = [(template, param) for template in TEMPLATES.values() for param in declared(template.params).values()]
-EACH_PARAM = pytest.mark.parametrize(("template", "param"), EVERY, ids=[f"{template.name}-{param.name}" for template, param in EVERY])
+EVERY = [
+    (template, param)
+    for template in TEMPLATES.values()
+    for param in declared(template.params).values()
+]
+EACH_PARAM = pytest.mark.parametrize(
+    ("template", "param"), EVERY, ids=[f"{template.name}-{param.name}" for template, param in EVERY]
+)
 
 
 def companions(param: Param, value: Any) -> dict[str, Any]:
     """Other values without which this one is refused: a size's own bounds, a second source of weights."""
-    if param.name in ("image_size", "random_resize_lower", "random_resize_upper") and value is not None:
+    if (
+        param.name in ("image_size", "random_resize_lower", "random_resize_upper")
+        and value is not None
+    ):
         bounds = dict.fromkeys(("image_size", "random_resize_lower", "random_resize_upper"), value)
         return bounds | {"keep_aspect_ratio": len(value) == 1}
     if param.name == "base_model" and str(value).endswith("_vgg16"):
@@ -136,7 +171,9 @@ def refused(template: Template, values: dict[str, Any], *words: str) -> None:
 
 
 @EACH_PARAM
-def test_low_default_and_high_are_valid_and_survive_as_text(template: Template, param: Param) -> None:
+def test_low_default_and_high_are_valid_and_survive_as_text(
+    template: Template, param: Param
+) -> None:
     for value in corners(param):
         params = build(template.params, companions(param, value) | {param.name: value})
         assert getattr(params, param.name) == value
@@ -153,7 +190,9 @@ def test_what_is_outside_is_refused_by_name(template: Template, param: Param) ->
 
 @EACH
 def test_all_low_and_all_high_at_once(template: Template) -> None:
-    numeric = [param for param in declared(template.params).values() if param.type in ("int", "float")]
+    numeric = [
+        param for param in declared(template.params).values() if param.type in ("int", "float")
+    ]
     for end in ("minimum", "maximum"):
         values = {param.name: getattr(param, end) for param in numeric}
         params = build(template.params, values)
@@ -183,15 +222,30 @@ def test_the_promised_names_and_defaults(template: Template) -> None:
 
 def test_auto_is_the_rate_of_the_chosen_base_model_and_a_number_stays_a_number() -> None:
     ssd = TEMPLATES["ssd"]
-    for base_model, rate in {"ssdlite_mobilenetv2": 0.015 / 192, "ssd300_vgg16": 0.002 / 64, "ssd512_vgg16": 0.002 / 64}.items():
+    for base_model, rate in {
+        "ssdlite_mobilenetv2": 0.015 / 192,
+        "ssd300_vgg16": 0.002 / 64,
+        "ssd512_vgg16": 0.002 / 64,
+    }.items():
         for given in ("auto", "AUTO", None):
             params = build(ssd.params, {"base_model": base_model, "per_item_lrate": given})
             with pytest.raises(ValueError, match=r"per_item_lrate=auto has no number yet"):
                 _ = params.learning_rate
             assert ssd.resolve(params).learning_rate == pytest.approx(24 * rate)
-        assert ssd.resolve(build(ssd.params, {"base_model": base_model, "per_item_lrate": "1e-3"})).per_item_lrate == 1e-3
-    (declaration,) = (param for param in ssd.as_json()["hyperparameters"] if param["name"] == "per_item_lrate")
-    assert (declaration["default"], declaration["minimum"], declaration["maximum"]) == ("auto", 0.0, 1.0)
+        assert (
+            ssd.resolve(
+                build(ssd.params, {"base_model": base_model, "per_item_lrate": "1e-3"})
+            ).per_item_lrate
+            == 1e-3
+        )
+    (declaration,) = (
+        param for param in ssd.as_json()["hyperparameters"] if param["name"] == "per_item_lrate"
+    )
+    assert (declaration["default"], declaration["minimum"], declaration["maximum"]) == (
+        "auto",
+        0.0,
+        1.0,
+    )
 
 
 def test_only_the_base_model_that_was_published_at_300_pixels_takes_them() -> None:
@@ -199,24 +253,56 @@ def test_only_the_base_model_that_was_published_at_300_pixels_takes_them() -> No
     assert build(ssd.params, {"image_size": 300, "base_model": "ssd300_vgg16"}).image_size == (300,)
     for base_model in ("ssdlite_mobilenetv2", "ssd512_vgg16"):
         values = {"image_size": 300, "base_model": base_model}
-        refused(ssd, values, "image_size=300 is the published size of base_model=ssd300_vgg16 alone", f"got base_model={base_model}")
+        refused(
+            ssd,
+            values,
+            "image_size=300 is the published size of base_model=ssd300_vgg16 alone",
+            f"got base_model={base_model}",
+        )
     for name in set(TEMPLATES) - {"ssd"}:
-        refused(TEMPLATES[name], {"image_size": 300}, "image_size must be", "the nearest are 288 and 320")
+        refused(
+            TEMPLATES[name],
+            {"image_size": 300},
+            "image_size must be",
+            "the nearest are 288 and 320",
+        )
 
 
 @pytest.mark.parametrize("empty", ["none", "None", "NONE", None])
-def test_none_is_taken_in_any_case_by_what_can_be_empty_and_by_the_choice_none(empty: str | None) -> None:
+def test_none_is_taken_in_any_case_by_what_can_be_empty_and_by_the_choice_none(
+    empty: str | None,
+) -> None:
     for template in TEMPLATES.values():
-        params = build(template.params, {"pretrained_weights": empty, "load_from": empty, "random_resize_lower": empty, "frozen_stages": 0})
-        assert (params.pretrained_weights, params.load_from, params.random_resize_lower) == ("none", None, None)
-        refused(template, {"batch_size": empty}, "batch_size must be an integer from 1 to 32, not empty")
-    refused(TEMPLATES["yolox"], {"per_item_lrate": "none"}, "per_item_lrate must be auto, or a number from 0 to 1, not empty")
+        params = build(
+            template.params,
+            {
+                "pretrained_weights": empty,
+                "load_from": empty,
+                "random_resize_lower": empty,
+                "frozen_stages": 0,
+            },
+        )
+        assert (params.pretrained_weights, params.load_from, params.random_resize_lower) == (
+            "none",
+            None,
+            None,
+        )
+        refused(
+            template, {"batch_size": empty}, "batch_size must be an integer from 1 to 32, not empty"
+        )
+    refused(
+        TEMPLATES["yolox"],
+        {"per_item_lrate": "none"},
+        "per_item_lrate must be auto, or a number from 0 to 1, not empty",
+    )
 
 
 @EACH
 def test_the_promised_domains(template: Template) -> None:
     params = declared(template.params)
-    domains = {name: (params[name].minimum, params[name].maximum, params[name].step) for name in params}
+    domains = {
+        name: (params[name].minimum, params[name].maximum, params[name].step) for name in params
+    }
     for name in ("image_size", "random_resize_lower", "random_resize_upper"):
         assert domains[name] == (64, 2048, 32)
     assert domains["max_aspect_ratio"] == (1.0, 5.0, 0.1)
@@ -253,7 +339,11 @@ def test_the_schedule_is_a_factor_of_the_rate(template: Template) -> None:
 
 @EACH
 def test_the_promised_base_models(template: Template) -> None:
-    assert set(declared(template.params)["base_model"].choices or ()) == set(BASE_MODELS[template.name]) == set(template.base_models)
+    assert (
+        set(declared(template.params)["base_model"].choices or ())
+        == set(BASE_MODELS[template.name])
+        == set(template.base_models)
+    )
 
 
 def test_there_are_seven_templates_and_a_file_for_each() -> None:
@@ -273,13 +363,20 @@ def test_which_template_has_which_hyperparameter(template: Template) -> None:
     }
     own = set(declared(template.params)) - set(declared(CommonParams))
     assert own == {name for name, holders in wanted.items() if template.name in holders}
-    assert ("imagenet" in (declared(template.params)["pretrained_weights"].choices or ())) == (template.name in retina)
+    assert ("imagenet" in (declared(template.params)["pretrained_weights"].choices or ())) == (
+        template.name in retina
+    )
 
 
 def test_names_are_unique_in_any_case() -> None:
     for template in TEMPLATES.values():
         words = {word.lower() for word in (template.name, *template.aliases)}
-        others = {word.lower() for other in TEMPLATES.values() if other is not template for word in (other.name, *other.aliases)}
+        others = {
+            word.lower()
+            for other in TEMPLATES.values()
+            if other is not template
+            for word in (other.name, *other.aliases)
+        }
         assert not words & others
         assert TEMPLATES[template.name] is template
         assert template.name == template.name.lower()
@@ -306,8 +403,15 @@ def test_hyperparameters_and_run_options_have_different_names(template: Template
 
 @EACH
 def test_two_numbers_are_an_exact_size_only(template: Template) -> None:
-    refused(template, {"image_size": "800,512", "keep_aspect_ratio": "true"}, "width,height", "keep_aspect_ratio=false")
-    assert build(template.params, {"image_size": "800,512", "keep_aspect_ratio": "false"}).image_size == (800, 512)
+    refused(
+        template,
+        {"image_size": "800,512", "keep_aspect_ratio": "true"},
+        "width,height",
+        "keep_aspect_ratio=false",
+    )
+    assert build(
+        template.params, {"image_size": "800,512", "keep_aspect_ratio": "false"}
+    ).image_size == (800, 512)
     for name in ("random_resize_lower", "random_resize_upper"):
         refused(template, {name: "800,512", "keep_aspect_ratio": "true"}, "width,height", name)
         mixed = {"image_size": "640", name: "640,640", "keep_aspect_ratio": "false"}
@@ -330,11 +434,19 @@ def test_the_lower_size_is_not_above_the_upper(template: Template, values: dict[
 
 @EACH
 def test_two_places_to_start_from_are_refused(template: Template) -> None:
-    refused(template, {"continue_from_eid": "0" * 32, "load_from": "coco"}, "continue_from_eid", "load_from")
+    refused(
+        template,
+        {"continue_from_eid": "0" * 32, "load_from": "coco"},
+        "continue_from_eid",
+        "load_from",
+    )
 
 
 @EACH
-@pytest.mark.parametrize("source", [{"load_from": "a.pth"}, {"continue_from_eid": "0" * 32}, {"pretrained_weights": "coco"}])
+@pytest.mark.parametrize(
+    "source",
+    [{"load_from": "a.pth"}, {"continue_from_eid": "0" * 32}, {"pretrained_weights": "coco"}],
+)
 def test_frozen_stages_want_a_source_of_weights(template: Template, source: dict[str, str]) -> None:
     values = unsourced(template) | {"frozen_stages": 2}
     refused(template, values, "frozen_stages", "pretrained_weights")
@@ -353,5 +465,7 @@ def test_settings_tell_the_problems_of_both_kinds_at_once(template: Template) ->
 
 @EACH
 def test_the_rate_of_a_step_is_batch_size_times_the_rate_of_an_item(template: Template) -> None:
-    assert build(template.params, {"batch_size": 4, "per_item_lrate": 0.001}).learning_rate == pytest.approx(0.004)
+    assert build(
+        template.params, {"batch_size": 4, "per_item_lrate": 0.001}
+    ).learning_rate == pytest.approx(0.004)
     assert build(template.params, {"per_item_lrate": 0}).learning_rate == 0

@@ -13,16 +13,17 @@ from torch import Tensor, nn
 
 from detreg.data.dataset import Dataset, load
 from detreg.data.sample import draw
+from detreg.options import RunOptions
 from detreg.params import build, declared
 from detreg.templates import TEMPLATES
-from detreg.templates.template import RunOptions, Template
+from detreg.templates.template import Template
 from detreg.tracking.runs import Run
 from detreg.training import checkpoints
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.components import keep_statistics
 from detreg.training.compose import compose
 from detreg.training.engine import build_network, fit
-from detreg.training.weights import Start
+from detreg.training.weights import InitialWeights
 
 ALL = [
     (template, name)
@@ -30,12 +31,19 @@ ALL = [
     if not template.name.startswith("inception")  # msc10 has both
     for name in template.base_models
 ]
-EVERY_BASE_MODEL = pytest.mark.parametrize(("template", "base_model"), ALL, ids=[f"{template.name}-{name}" for template, name in ALL])
+EVERY_BASE_MODEL = pytest.mark.parametrize(
+    ("template", "base_model"), ALL, ids=[f"{template.name}-{name}" for template, name in ALL]
+)
 
 STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "yolox_nano": (("stem", "stage1"), ("stage2",), ("stage3",), ("stage4",)),
     "resnet50": (("conv1", "bn1", "layer1"), ("layer2",), ("layer3",), ("layer4",)),
-    "ssdlite_mobilenetv2": (("conv1", "layer1", "layer2"), ("layer3",), ("layer4", "layer5"), ("layer6", "layer7", "conv2")),
+    "ssdlite_mobilenetv2": (
+        ("conv1", "layer1", "layer2"),
+        ("layer3",),
+        ("layer4", "layer5"),
+        ("layer6", "layer7", "conv2"),
+    ),
     "ssd300_vgg16": (
         ("features.0", "features.2", "features.5", "features.7"),
         ("features.10", "features.12", "features.14"),
@@ -57,13 +65,24 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def choose_values(template: Template, base_model: str, **values: Any) -> dict[str, Any]:
     """Two steps of two images; the weights that are named are not loaded."""
-    usual = {name: value for name, value in SMALL[template.name].items() if name in declared(template.params)}
+    usual = {
+        name: value
+        for name, value in SMALL[template.name].items()
+        if name in declared(template.params)
+    }
     side = 288 if base_model.endswith("vgg16") else 64
     sizes = {"image_size": side, "batch_size": 2, "min_samples_per_epoch": 4, "num_epochs": 1}
-    return usual | sizes | {"base_model": base_model, "pretrained_weights": "coco", "per_item_lrate": 1e-3} | values
+    return (
+        usual
+        | sizes
+        | {"base_model": base_model, "pretrained_weights": "coco", "per_item_lrate": 1e-3}
+        | values
+    )
 
 
-def train_two_steps(template: Template, dataset: Dataset, values: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def train_two_steps(
+    template: Template, dataset: Dataset, values: dict[str, Any]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The network's whole state before and after."""
     params = build(template.params, values)
     config = compose(template, params, dataset, RunOptions(num_workers=0))
@@ -96,8 +115,12 @@ def in_stages(names: set[str], stages: tuple[tuple[str, ...], ...]) -> set[str]:
 
 
 @EVERY_BASE_MODEL
-def test_four_frozen_stages_leave_nothing_of_the_backbone(template: Template, base_model: str, dataset: Dataset) -> None:
-    before, after = train_two_steps(template, dataset, choose_values(template, base_model, frozen_stages=4))
+def test_four_frozen_stages_leave_nothing_of_the_backbone(
+    template: Template, base_model: str, dataset: Dataset
+) -> None:
+    before, after = train_two_steps(
+        template, dataset, choose_values(template, base_model, frozen_stages=4)
+    )
     changed = find_changed(before, after)
     assert not {name for name in changed if name.startswith("backbone.")}
     assert changed  # the head has learned
@@ -105,10 +128,16 @@ def test_four_frozen_stages_leave_nothing_of_the_backbone(template: Template, ba
 
 @pytest.mark.parametrize(
     ("base_model", "frozen"),
-    [(name, frozen) for name in ("yolox_nano", "ssdlite_mobilenetv2", "mobilenetv2_100") for frozen in (1, 2, 3)]
+    [
+        (name, frozen)
+        for name in ("yolox_nano", "ssdlite_mobilenetv2", "mobilenetv2_100")
+        for frozen in (1, 2, 3)
+    ]
     + [("resnet50", 2), ("ssd300_vgg16", 1), ("ssd300_vgg16", 3)],
 )
-def test_so_many_stages_are_frozen_and_the_next_one_learns(base_model: str, frozen: int, dataset: Dataset) -> None:
+def test_so_many_stages_are_frozen_and_the_next_one_learns(
+    base_model: str, frozen: int, dataset: Dataset
+) -> None:
     template = next(template for template, name in ALL if name == base_model)
     values = choose_values(template, base_model, frozen_stages=frozen)
     before, after = train_two_steps(template, dataset, values)
@@ -123,7 +152,9 @@ def test_so_many_stages_are_frozen_and_the_next_one_learns(base_model: str, froz
 
 @pytest.mark.parametrize("name", ["yolof", "faster_rcnn", "msc10"])
 @pytest.mark.parametrize("filled", [True, False])
-def test_a_resnet_learns_statistics_only_from_random_weights(name: str, filled: bool, dataset: Dataset) -> None:
+def test_a_resnet_learns_statistics_only_from_random_weights(
+    name: str, filled: bool, dataset: Dataset
+) -> None:
     """Published recipes keep the statistics that come with the weights (norm_eval), with no stage frozen too."""
     values = choose_values(TEMPLATES[name], "resnet50", frozen_stages=0)
     if not filled:
@@ -159,15 +190,26 @@ class SilentRun(Run):
 
 
 @pytest.mark.parametrize("change", [{"frozen_stages": 4}, {"per_item_lrate": 0}], ids=str)
-def test_a_whole_training_with_an_average_keeps_what_is_frozen(change: dict[str, Any], dataset: Dataset, tmp_path: Path) -> None:
+def test_a_whole_training_with_an_average_keeps_what_is_frozen(
+    change: dict[str, Any], dataset: Dataset, tmp_path: Path
+) -> None:
     """YOLOX scores and exports a moving average of its weights."""
     template = TEMPLATES["yolox"]
     params = build(template.params, choose_values(template, "yolox_nano", **change))
     config = compose(template, params, dataset, RunOptions(num_workers=0))
     torch.manual_seed(0)
     before = copy_state(build_network(config.model, None))
-    start = Start("from these weights", Checkpoint(before, dataset.classes))
-    fit(config, template, params, RunOptions(num_workers=0), dataset.classes, start, tmp_path, SilentRun("none", tmp_path))
+    start = InitialWeights("from these weights", Checkpoint(before, dataset.classes))
+    fit(
+        config,
+        template,
+        params,
+        RunOptions(num_workers=0),
+        dataset.classes,
+        start,
+        tmp_path,
+        SilentRun("none", tmp_path),
+    )
 
     last = checkpoints.load(tmp_path / "last.pth")
     assert last.training is not None

@@ -10,15 +10,19 @@ import pytest
 from mlflow.projects._project_spec import Project, load_project
 from packaging.requirements import Requirement
 
-from detreg import __version__, cli, project, templates
+from detreg import __version__, cli, generate, templates
+from detreg.generate import FILES, ROOT
+from detreg.options import RunOptions, SweepOptions
 from detreg.params import declared, texts
 from detreg.pipeline import settings
-from detreg.project import FILES, ROOT
 from detreg.templates import TEMPLATES
-from detreg.templates.template import RunOptions, SweepOptions
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+LOCK = [
+    line
+    for line in (ROOT / "requirements.lock").read_text().splitlines()
+    if line.strip() and not line.lstrip().startswith("#")
+]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 ALIASES = {alias: template for template in TEMPLATES.values() for alias in template.aliases}
 ENTRY_POINTS = TEMPLATES | ALIASES
@@ -51,20 +55,30 @@ def test_a_generated_file_is_what_would_be_generated(path: str) -> None:
 
 
 def test_there_is_one_mlproject_in_any_case() -> None:
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
-    assert {path.split("/")[0] for path in listed if path.split("/")[0].lower() == "mlproject"} == {"MLproject"}
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    assert {path.split("/")[0] for path in listed if path.split("/")[0].lower() == "mlproject"} == {
+        "MLproject"
+    }
     lowered = [path.lower() for path in listed]
-    assert len(set(lowered)) == len(lowered), "names that differ by case only cannot all be checked out everywhere"
-    assert [path.name for path in ROOT.iterdir() if path.name.lower() == "mlproject"] == ["MLproject"]
+    assert len(set(lowered)) == len(lowered), (
+        "names that differ by case only cannot all be checked out everywhere"
+    )
+    assert [path.name for path in ROOT.iterdir() if path.name.lower() == "mlproject"] == [
+        "MLproject"
+    ]
 
 
 def test_mlflow_knows_every_template_and_alias(mlproject: Project) -> None:
     assert mlproject.name == "detreg"
-    assert set(mlproject._entry_points) == {"main", "sweep", *ENTRY_POINTS, *project._TASKS}
+    assert set(mlproject._entry_points) == {"main", "sweep", *ENTRY_POINTS, *generate._TASKS}
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
-def test_the_command_of_an_entry_point_has_the_declared_defaults(mlproject: Project, name: str) -> None:
+def test_the_command_of_an_entry_point_has_the_declared_defaults(
+    mlproject: Project, name: str
+) -> None:
     template, values = parsed(command(mlproject, name))
     assert template is ENTRY_POINTS[name]
     assert set(values) == set(declared(template.params) | declared(RunOptions))
@@ -75,8 +89,14 @@ def test_the_command_of_an_entry_point_has_the_declared_defaults(mlproject: Proj
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_value_that_mlflow_is_given_arrives(mlproject: Project, name: str) -> None:
-    _, values = parsed(command(mlproject, name, data="/data/my boats", image_size="320", run_name="it's $HOME"))
-    assert (values["data"], values["image_size"], values["run_name"]) == ("/data/my boats", "320", "it's $HOME")
+    _, values = parsed(
+        command(mlproject, name, data="/data/my boats", image_size="320", run_name="it's $HOME")
+    )
+    assert (values["data"], values["image_size"], values["run_name"]) == (
+        "/data/my boats",
+        "320",
+        "it's $HOME",
+    )
 
 
 def test_a_parameter_that_is_not_declared_is_refused(mlproject: Project) -> None:
@@ -86,13 +106,13 @@ def test_a_parameter_that_is_not_declared_is_refused(mlproject: Project) -> None
 
 def test_the_demo_is_a_valid_training(mlproject: Project) -> None:
     template, values = parsed(command(mlproject, "main"))
-    assert values == project.DEMO
+    assert values == generate.DEMO
     params, options = settings(template, values)
     assert options.data == "sample"
     assert params.pretrained_weights == "none"
 
 
-@pytest.mark.parametrize("name", project._TASKS)
+@pytest.mark.parametrize("name", generate._TASKS)
 def test_the_other_entry_points_are_commands_of_detreg(mlproject: Project, name: str) -> None:
     parameters = mlproject.get_entry_point(name).parameters
     given = {parameter: "given" for parameter, value in parameters.items() if value.default is None}
@@ -110,11 +130,13 @@ def test_no_parameter_has_an_empty_default(mlproject: Project) -> None:
             assert parameter.type == "string"
 
 
-def test_conda_yaml_carries_the_digest_of_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert project.conda() == (ROOT / "conda.yaml").read_text()
+def test_conda_yaml_carries_the_digest_of_the_lock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert generate.conda() == (ROOT / "conda.yaml").read_text()
     (tmp_path / "requirements.lock").write_text("torch==0.0.1\n")
-    monkeypatch.setattr(project, "ROOT", tmp_path)
-    assert project.conda() != (ROOT / "conda.yaml").read_text()
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    assert generate.conda() != (ROOT / "conda.yaml").read_text()
 
 
 def test_the_lock_names_no_index() -> None:
@@ -126,7 +148,9 @@ def test_the_lock_names_no_index() -> None:
     assert "://" not in (ROOT / "requirements.lock").read_text()
 
 
-@pytest.mark.parametrize("line", [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]])
+@pytest.mark.parametrize(
+    "line", [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
+)
 def test_a_dependency_is_locked_to_a_version_that_it_allows(line: str) -> None:
     wanted = Requirement(line)
     locked = [Requirement(other) for other in LOCK]
@@ -155,17 +179,30 @@ def test_the_file_of_a_template_opens_with_the_command_that_runs_it(name: str) -
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(
+        r'(?:src|href)="([^"]+)"', text
+    ):
         if not re.match(r"[a-z]+:|#", target):
             assert (page.parent / target.partition("#")[0]).exists(), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_flags_and_entry_points_that_a_page_shows_exist(page: Path) -> None:
-    known = set(declared(RunOptions)).union(*(declared(template.params) for template in TEMPLATES.values()))
-    known |= {"model", "pictures", "out", "name", "version", "split", "template", *declared(SweepOptions)}
+    known = set(declared(RunOptions)).union(
+        *(declared(template.params) for template in TEMPLATES.values())
+    )
+    known |= {
+        "model",
+        "pictures",
+        "out",
+        "name",
+        "version",
+        "split",
+        "template",
+        *declared(SweepOptions),
+    }
     text = page.read_text()
     for name in re.findall(r"-P ([a-zA-Z_]+)=", text):
         assert name in known, name
     for name in re.findall(r"mlflow run \S+ -e ([A-Za-z_0-9]+)", text):
-        assert name in {*ENTRY_POINTS, *project._TASKS, "sweep", "TEMPLATE"}, name
+        assert name in {*ENTRY_POINTS, *generate._TASKS, "sweep", "TEMPLATE"}, name

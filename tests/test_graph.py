@@ -35,14 +35,28 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("yolox", {"image_size": 64, "max_aspect_ratio": 1.0}),
     ("ssd", {"base_model": "ssd300_vgg16", "image_size": 320, "keep_aspect_ratio": False}),
     ("faster_rcnn", {**KEPT, "use_perclass_regression": False, "anchor_ratios": "0.5,1,2,4"}),
-    ("msc10", {**WIDE, "base_model": "efficientnet_b0", "use_perclass_regression": True, "use_focal_loss": False}),
+    (
+        "msc10",
+        {
+            **WIDE,
+            "base_model": "efficientnet_b0",
+            "use_perclass_regression": True,
+            "use_focal_loss": False,
+        },
+    ),
     ("msc10", {**WIDE, "base_model": "convnext_tiny"}),
     ("msc10", {**WIDE, "base_model": "resnet50", "anchor_ratios": "0.3,3"}),
 ]
 
 
-@pytest.mark.parametrize(("name", "values"), CASES, ids=[f"{name}-{'-'.join(map(str, values.values()))}" for name, values in CASES])
-def test_the_file_finds_what_the_network_finds(name: str, values: dict[str, Any], tiny: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "values"),
+    CASES,
+    ids=[f"{name}-{'-'.join(map(str, values.values()))}" for name, values in CASES],
+)
+def test_the_file_finds_what_the_network_finds(
+    name: str, values: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
     """Random weights, pushed until detections are many; and every operator of the file has a CUDA kernel."""
     template = TEMPLATES[name]
     params, options = settings(template, SMALL[name] | values)
@@ -51,12 +65,16 @@ def test_the_file_finds_what_the_network_finds(name: str, values: dict[str, Any]
     network = dense(template, params, build_network(config.model, None), config)
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
     about = card(template, params, dataset.classes, 0.05, dataset.digest, None)
-    detector = Detector.load(export(network, template.base_model(params).input, about, tmp_path / "model.onnx"))
+    detector = Detector.load(
+        export(network, template.base_model(params).input, about, tmp_path / "model.onnx")
+    )
     truth = GroundTruth.load(dataset.splits["val"].annotations)
     exported = predict_split(detector, truth)
     partners, total = matched(exported, trained)
     difference = compare(truth, exported, trained).difference
-    print(f"\n{name} {values}: {partners} of {total} matched, mAP {difference:+.5f}")  # the table in docs/export.md, with pytest's -s
+    print(
+        f"\n{name} {values}: {partners} of {total} matched, mAP {difference:+.5f}"
+    )  # the table in docs/export.md, with pytest's -s
     assert total > 40 and partners >= 0.999 * total
     assert abs(difference) <= 0.001
     assert detector.card == about
@@ -71,7 +89,9 @@ def without_cuda_kernel(model: onnx.ModelProto) -> set[str]:
     for node in (node for graph in graphs(model.graph) for node in graph.node):
         version = onnx.defs.get_schema(node.op_type, max_inclusive_version=OPSET).since_version
         ranges = CUDA_KERNELS.get(node.op_type, [])
-        if node.op_type not in NO_KERNEL_NEEDED and not any(first <= version <= (last or first) for first, last in ranges):
+        if node.op_type not in NO_KERNEL_NEEDED and not any(
+            first <= version <= (last or first) for first, last in ranges
+        ):
             found.add(f"{node.op_type}-{version}")
     return found
 
@@ -97,12 +117,24 @@ def test_select_equals_mmcvs_batched_nms() -> None:
 
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(2, 400, 2, generator=generator) * 60
-    boxes = torch.cat((corner, corner + 5 + torch.rand(2, 400, 2, generator=generator) * 30), dim=-1)
-    scores, labels = torch.rand(2, 400, generator=generator), torch.randint(0, 5, (2, 400), generator=generator)
-    found_boxes, found_scores, found_labels = select(boxes, scores, labels, above=0.3, iou_threshold=0.5, count=300)
+    boxes = torch.cat(
+        (corner, corner + 5 + torch.rand(2, 400, 2, generator=generator) * 30), dim=-1
+    )
+    scores, labels = (
+        torch.rand(2, 400, generator=generator),
+        torch.randint(0, 5, (2, 400), generator=generator),
+    )
+    found_boxes, found_scores, found_labels = select(
+        boxes, scores, labels, above=0.3, iou_threshold=0.5, count=300
+    )
     for image in range(2):
         valid = scores[image] > 0.3
-        wanted, keep = batched_nms(boxes[image][valid], scores[image][valid], labels[image][valid], {"type": "nms", "iou_threshold": 0.5})
+        wanted, keep = batched_nms(
+            boxes[image][valid],
+            scores[image][valid],
+            labels[image][valid],
+            {"type": "nms", "iou_threshold": 0.5},
+        )
         count = int((found_scores[image] > 0).sum())
         assert count == len(keep) and (found_scores[image, count:] == 0).all()
         np.testing.assert_allclose(found_scores[image, :count], wanted[:, 4])

@@ -15,9 +15,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
+from detreg.options import RunOptions
 from detreg.params import build
 from detreg.templates import TEMPLATES
-from detreg.templates.template import RunOptions, Template
+from detreg.templates.template import Template
 from detreg.training import backbones, heads
 from detreg.training.compose import network, optimizer_config, published_config
 from detreg.training.hooks import LearningRateHook
@@ -32,7 +33,9 @@ PACKAGED = [
     if template.name in ("yolox", "yolof", "ssd", "faster_rcnn") or name.startswith("resnet")
 ]
 EACH_PACKAGED = pytest.mark.parametrize(
-    ("template", "base_model"), PACKAGED, ids=[f"{template.name}-{name}" for template, name in PACKAGED]
+    ("template", "base_model"),
+    PACKAGED,
+    ids=[f"{template.name}-{name}" for template, name in PACKAGED],
 )
 EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
 
@@ -102,7 +105,9 @@ def step_published(published: Any, wrapper: Any, epochs: int) -> Iterator[list[f
 
     for step in range(STEPS):
         yield [group["lr"] for group in wrapper.param_groups]
-        wrapper.optimizer._step_count = 1  # PyTorch warns of schedulers that run ahead of their optimizer
+        wrapper.optimizer._step_count = (
+            1  # PyTorch warns of schedulers that run ahead of their optimizer
+        )
         for scheduler in schedulers:
             if not scheduler.by_epoch or (step + 1) % epoch_length == 0:
                 scheduler.step()
@@ -126,7 +131,9 @@ def last_step_of_warmup(published: Any, epochs: int) -> int:
 
 
 @EACH_PACKAGED
-def test_every_group_has_the_packaged_rate_over_the_whole_schedule(template: Template, base_model: str) -> None:
+def test_every_group_has_the_packaged_rate_over_the_whole_schedule(
+    template: Template, base_model: str
+) -> None:
     values = {"base_model": base_model, "image_size": 320}
     params = template.resolve(build(template.params, values))
     published = published_config(template, params)
@@ -152,7 +159,9 @@ def test_every_group_has_the_packaged_rate_over_the_whole_schedule(template: Tem
     for step, (own, packaged) in enumerate(steps):
         if step > warmup:
             factors = [rate / our_rate for rate in own]
-            assert factors == pytest.approx([rate / their_rate for rate in packaged], rel=1e-6), step
+            assert factors == pytest.approx([rate / their_rate for rate in packaged], rel=1e-6), (
+                step
+            )
 
 
 @EACH
@@ -161,11 +170,18 @@ def test_base_models_without_a_packaged_recipe_have_the_declared_one(template: T
     for base_model in own:
         params = template.resolve(build(template.params, {"base_model": base_model}))
         recipe = template.base_model(params).recipe
-        wrapper = build_optim_wrapper(build_model(template, base_model), optimizer_config(template, params, RunOptions()))
+        wrapper = build_optim_wrapper(
+            build_model(template, base_model), optimizer_config(template, params, RunOptions())
+        )
         declared = recipe.optimizer["optimizer"]
         for group in wrapper.param_groups:
-            assert group["lr"] == pytest.approx(recipe.learning_rate / recipe.batch_size * params.batch_size)
-            assert (group["momentum"], group["weight_decay"]) == (declared["momentum"], declared["weight_decay"])
+            assert group["lr"] == pytest.approx(
+                recipe.learning_rate / recipe.batch_size * params.batch_size
+            )
+            assert (group["momentum"], group["weight_decay"]) == (
+                declared["momentum"],
+                declared["weight_decay"],
+            )
 
         hook = LearningRateHook(params.learning_rate, recipe.schedule.factor)
         keep_one_group_of_a_kind(wrapper.optimizer)
@@ -179,7 +195,9 @@ def test_base_models_without_a_packaged_recipe_have_the_declared_one(template: T
 def test_a_resumed_optimizer_does_not_bring_its_last_rates_as_ratios() -> None:
     """RestoreHook loads the optimizer's state after LearningRateHook has read the ratios."""
     parameter, other = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
-    optimizer = torch.optim.SGD([{"params": [parameter], "lr": 0.3}, {"params": [other], "lr": 0.1}], lr=0.3)
+    optimizer = torch.optim.SGD(
+        [{"params": [parameter], "lr": 0.3}, {"params": [other], "lr": 0.1}], lr=0.3
+    )
     hook = LearningRateHook(0.3, lambda progress, _: 1.0 - progress)
     runner: Any = SimpleNamespace(optim_wrapper=optimizer, iter=5, max_iters=10)
     hook.before_train(runner)
@@ -192,7 +210,9 @@ def test_a_resumed_optimizer_does_not_bring_its_last_rates_as_ratios() -> None:
 def test_a_rate_of_zero_stays_zero_in_every_group() -> None:
     template = TEMPLATES["yolof"]
     params = build(template.params, {"per_item_lrate": 0})
-    wrapper = build_optim_wrapper(build_model(template, "resnet50"), optimizer_config(template, params, RunOptions()))
+    wrapper = build_optim_wrapper(
+        build_model(template, "resnet50"), optimizer_config(template, params, RunOptions())
+    )
     keep_one_group_of_a_kind(wrapper.optimizer)
     hook = LearningRateHook(0.0, template.base_model(params).recipe.schedule.factor)
     assert set(next(step_ours(hook, wrapper))) == {0.0}

@@ -14,7 +14,9 @@ from detreg.training import mmcv_ops
 
 mmcv_ops_module = pytest.importorskip("mmcv.ops")
 STANDS_IN = isinstance(sys.modules["mmcv._ext"], mmcv_ops._Extension)
-without_compiled = pytest.mark.skipif(not STANDS_IN, reason="the compiled mmcv is installed and is used")
+without_compiled = pytest.mark.skipif(
+    not STANDS_IN, reason="the compiled mmcv is installed and is used"
+)
 
 
 def some_boxes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -22,7 +24,9 @@ def some_boxes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=generator) * 40
     sides = 5 + torch.rand(count, 2, generator=generator) * 30
-    return torch.cat([corners, corners + sides], 1), torch.randperm(count, generator=generator).float() / count
+    return torch.cat([corners, corners + sides], 1), torch.randperm(
+        count, generator=generator
+    ).float() / count
 
 
 def brute_force_nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
@@ -54,7 +58,9 @@ def test_nms_equals_a_brute_force(threshold: float, seed: int) -> None:
 def test_batched_nms_keeps_classes_apart() -> None:
     boxes, scores = some_boxes(30, 7)
     labels = torch.arange(30) % 3
-    _, kept = mmcv_ops_module.batched_nms(boxes, scores, labels, {"type": "nms", "iou_threshold": 0.5})
+    _, kept = mmcv_ops_module.batched_nms(
+        boxes, scores, labels, {"type": "nms", "iou_threshold": 0.5}
+    )
     expected = set()
     for label in range(3):
         own = (labels == label).nonzero()[:, 0]
@@ -69,15 +75,21 @@ def test_nms_of_nothing() -> None:
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize(("scale", "ratio"), [(1.0, 0), (0.25, 2)])
-def test_roi_align_equals_torchvision_forward_and_backward(aligned: bool, scale: float, ratio: int) -> None:
+def test_roi_align_equals_torchvision_forward_and_backward(
+    aligned: bool, scale: float, ratio: int
+) -> None:
     boxes, _ = some_boxes(6, 3)
     rois = torch.cat([torch.tensor([[0.0], [1.0], [0.0], [1.0], [0.0], [1.0]]), boxes], 1)
     pixels = torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(1))
     weights = torch.rand(6, 3, 7, 5, generator=torch.Generator().manual_seed(2))
     outputs, gradients = [], []
     for align in (
-        mmcv_ops_module.RoIAlign((7, 5), spatial_scale=scale, sampling_ratio=ratio, aligned=aligned),
-        torchvision.ops.RoIAlign((7, 5), spatial_scale=scale, sampling_ratio=ratio or -1, aligned=aligned),
+        mmcv_ops_module.RoIAlign(
+            (7, 5), spatial_scale=scale, sampling_ratio=ratio, aligned=aligned
+        ),
+        torchvision.ops.RoIAlign(
+            (7, 5), spatial_scale=scale, sampling_ratio=ratio or -1, aligned=aligned
+        ),
     ):
         features = pixels.clone().requires_grad_()
         output = align(features, rois)
@@ -93,7 +105,9 @@ def test_roi_align_equals_torchvision_forward_and_backward(aligned: bool, scale:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: mmcv_ops_module.softmax_focal_loss(torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 2.0, 0.25, None, "mean"),
+        lambda: mmcv_ops_module.softmax_focal_loss(
+            torch.zeros(2, 3), torch.zeros(2, dtype=torch.long), 2.0, 0.25, None, "mean"
+        ),
         lambda: mmcv_ops_module.RoIPool((7, 7))(torch.zeros(1, 3, 8, 8), torch.zeros(1, 5)),
     ],
 )
@@ -108,7 +122,9 @@ def test_what_torchvision_cannot_do_is_refused() -> None:
     with pytest.raises(NotImplementedError, match="offset=0"):
         mmcv_ops_module.nms(boxes, scores, iou_threshold=0.5, offset=1)
     with pytest.raises(NotImplementedError, match="pool_mode='avg'"):
-        mmcv_ops_module.RoIAlign((2, 2), pool_mode="max")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 5))
+        mmcv_ops_module.RoIAlign((2, 2), pool_mode="max")(
+            torch.zeros(1, 3, 8, 8), torch.zeros(1, 5)
+        )
 
 
 @without_compiled

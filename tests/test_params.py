@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 
 from detreg.errors import UsageError
-from detreg.params import Param, boolean, build, choice, declared, integer, near, number, numbers, plain, size, text, texts
+from detreg.params import (
+    Param,
+    boolean,
+    build,
+    choice,
+    declared,
+    integer,
+    near,
+    number,
+    numbers,
+    plain,
+    size,
+    text,
+    texts,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +32,7 @@ class Example:
     rate: float = number(0.001, 0.0, 1.0, help="A number without a step")
     ratio: float = number(1.5, 1.0, 5.0, 0.1, help="A number on a grid")
     flag: bool = boolean(True, help="A bool")
-    colour: str = choice("red", "red", "dark_green", help="A choice")
+    color: str = choice("red", "red", "dark_green", help="A choice")
     source: str = choice("coco", "none", help="A choice that may be none")
     side: tuple[int, ...] = size(640, help="A size")
     lower: tuple[int, ...] | None = size(None, help="A size that may be empty")
@@ -183,7 +197,10 @@ def test_the_nearest_values_are_named() -> None:
         ("colour", "one of red, dark_green"),
         ("source", "one of coco, none"),
         ("side", "one integer or two (width,height), each from 64 to 2048 in steps of 32"),
-        ("lower", "none, or one integer or two (width,height), each from 64 to 2048 in steps of 32"),
+        (
+            "lower",
+            "none, or one integer or two (width,height), each from 64 to 2048 in steps of 32",
+        ),
         ("ratios", "1 to 8 numbers, each from 0.1 to 10"),
         ("data", "text"),
         ("name", "none, or text"),
@@ -211,7 +228,13 @@ def test_a_combination_is_looked_at_once_each_value_is_good() -> None:
 
 @pytest.mark.parametrize(
     ("word", "expected"),
-    [("cuont", "count"), ("COUNT", "count"), ("colors", "colour"), ("ratio-s", "ratios"), ("zzz", None)],
+    [
+        ("cuont", "count"),
+        ("COUNT", "count"),
+        ("colors", "colour"),
+        ("ratio-s", "ratios"),
+        ("zzz", None),
+    ],
 )
 def test_a_near_name_is_suggested(word: str, expected: str | None) -> None:
     assert near(word, tuple(PARAMS)) == (f" (did you mean {expected}?)" if expected else "")

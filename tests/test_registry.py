@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from test_detector import toy_model
 
 from detreg.errors import NotFoundError, UnreachableError, UsageError
-from detreg.inference.packaging import log_model
+from detreg.serving.packaging import log_model
 from detreg.tracking import registry
 from detreg.tracking.registry import promote, register, rollback
 
@@ -37,12 +37,22 @@ class Shelf:
     def __init__(self, uri: str, run_id: str) -> None:
         self.uri, self.run_id, self.name = uri, run_id, next(_names)
 
-    def add(self, score: float, digest: str = "data") -> registry.Registered:
-        return register(self.name, self.uri, self.run_id, score=score, dataset_digest=digest, tags={"template": "yolox"})
+    def add(self, score: float, digest: str = "data") -> registry.RegisteredVersion:
+        return register(
+            self.name,
+            self.uri,
+            self.run_id,
+            score=score,
+            dataset_digest=digest,
+            tags={"template": "yolox"},
+        )
 
     @property
     def aliases(self) -> dict[str, str]:
-        return {alias: str(version) for alias, version in MlflowClient().get_registered_model(self.name).aliases.items()}
+        return {
+            alias: str(version)
+            for alias, version in MlflowClient().get_registered_model(self.name).aliases.items()
+        }
 
 
 @pytest.fixture
@@ -60,7 +70,8 @@ def test_the_champion_is_the_best_on_the_same_data(shelf: Shelf) -> None:
     ]
     assert first.reason == "there was no champion"
     assert (
-        worse.reason == f"mAP 0.2000 does not beat 0.3000 of version 1, the champion; to promote it by hand: detreg promote {shelf.name} 2"
+        worse.reason
+        == f"mAP 0.2000 does not beat 0.3000 of version 1, the champion; to promote it by hand: detreg promote {shelf.name} 2"
     )
     assert better.reason == "mAP 0.4000 beats 0.3000 of version 1 on the same data"
     assert shelf.aliases == {"champion": "3", "challenger": "4"}
@@ -69,7 +80,11 @@ def test_the_champion_is_the_best_on_the_same_data(shelf: Shelf) -> None:
 def test_other_data_cannot_be_compared(shelf: Shelf) -> None:
     shelf.add(0.3)
     other = shelf.add(0.9, digest="other")
-    assert (other.alias, "scored on other data" in other.reason, f"detreg promote {shelf.name} 2" in other.reason) == (
+    assert (
+        other.alias,
+        "scored on other data" in other.reason,
+        f"detreg promote {shelf.name} 2" in other.reason,
+    ) == (
         "challenger",
         True,
         True,
@@ -164,7 +179,9 @@ def test_a_deleted_version_is_passed_over(shelf: Shelf) -> None:
 
 @pytest.mark.parametrize("write", ["set_registered_model_alias", "set_registered_model_tag"])
 @pytest.mark.parametrize("action", [lambda name: promote(name, "1"), rollback])
-def test_a_crash_between_two_writes_leaves_the_truth(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, write: str, action: object) -> None:
+def test_a_crash_between_two_writes_leaves_the_truth(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, write: str, action: object
+) -> None:
     for score in (0.1, 0.2, 0.3):
         shelf.add(score)
 
@@ -181,16 +198,29 @@ def test_a_crash_between_two_writes_leaves_the_truth(shelf: Shelf, monkeypatch: 
 
 def test_what_the_registry_does_not_have(shelf: Shelf) -> None:
     shelf.add(0.1)
-    for unknown in (lambda: promote(shelf.name, "9"), lambda: promote("nothing", "1"), lambda: rollback("nothing")):
+    for unknown in (
+        lambda: promote(shelf.name, "9"),
+        lambda: promote("nothing", "1"),
+        lambda: rollback("nothing"),
+    ):
         with pytest.raises(NotFoundError):
             unknown()
     with pytest.raises(NotFoundError, match="cannot be registered"):
-        register(shelf.name, f"runs:/{'f' * 32}/model", "f" * 32, score=0.1, dataset_digest="data", tags={})
+        register(
+            shelf.name,
+            f"runs:/{'f' * 32}/model",
+            "f" * 32,
+            score=0.1,
+            dataset_digest="data",
+            tags={},
+        )
     with pytest.raises(UsageError, match="is no name for a model"):
         register("a/b", shelf.uri, shelf.run_id, score=0.1, dataset_digest="data", tags={})
 
 
-def test_a_registry_that_does_not_answer(logged: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_that_does_not_answer(
+    logged: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     store = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri("http://127.0.0.1:9")

@@ -18,7 +18,12 @@ from detreg.inference.detections import Detections
 CLASSES = ("boat", "<b>&$x_1$", "été")
 # Image 1: a boat found, a boat taken for class 1, a missed boat under no detection, a crowd. Image 2: empty.
 OBJECTS = {
-    1: [(0, [0, 0, 40, 40], 0), (0, [50, 0, 40, 40], 0), (0, [0, 50, 20, 20], 0), (2, [50, 50, 50, 50], 1)],
+    1: [
+        (0, [0, 0, 40, 40], 0),
+        (0, [50, 0, 40, 40], 0),
+        (0, [0, 50, 20, 20], 0),
+        (2, [50, 50, 50, 50], 1),
+    ],
     2: [],
     3: [(1, [10, 10, 30, 30], 0)],
 }
@@ -28,7 +33,14 @@ OBJECTS = {
 def truth(tmp_path):
     rows = [(image, *row) for image, objects in OBJECTS.items() for row in objects]
     annotations = [
-        {"id": place, "image_id": image, "category_id": label + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
+        {
+            "id": place,
+            "image_id": image,
+            "category_id": label + 1,
+            "bbox": box,
+            "area": box[2] * box[3],
+            "iscrowd": crowd,
+        }
         for place, (image, label, box, crowd) in enumerate(rows, 1)
     ]
     images = []
@@ -37,19 +49,30 @@ def truth(tmp_path):
         cv2.imwrite(str(file), np.full((100, 120, 3), 40 * image, np.uint8))
         images.append({"id": image, "file_name": str(file), "width": 120, "height": 100})
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
-    return GroundTruth.load({"images": images, "annotations": annotations, "categories": categories})
+    return GroundTruth.load(
+        {"images": images, "annotations": annotations, "categories": categories}
+    )
 
 
 def found(*rows):
     boxes = np.array([row[2] for row in rows], dtype=np.float32).reshape(-1, 4)
-    return Detections(boxes, np.array([r[1] for r in rows], np.float32), np.array([r[0] for r in rows], np.int64), CLASSES)
+    return Detections(
+        boxes,
+        np.array([r[1] for r in rows], np.float32),
+        np.array([r[0] for r in rows], np.int64),
+        CLASSES,
+    )
 
 
 @pytest.fixture
 def predictions():
     return {
         1: found(
-            (1, 0.95, [0, 0, 40, 40]),  # on the boat that its own class finds too: false, not confused
+            (
+                1,
+                0.95,
+                [0, 0, 40, 40],
+            ),  # on the boat that its own class finds too: false, not confused
             (0, 0.9, [1, 0, 41, 40]),
             (1, 0.8, [50, 2, 90, 42]),
             (2, 0.7, [60, 60, 70, 70]),  # in the crowd: neither right nor wrong
@@ -84,7 +107,16 @@ def test_the_worst_pictures_come_first_and_flawless_ones_are_not_among_them(trut
     assert pictures.typical(judged, 2, besides=[1, 2]) == [3]
 
 
-HISTORY = [{"epoch": e, "train/loss": 3.0 / e, "train/loss_cls": 1.0 / e, "train/lr": 0.01, "val/mAP": 0.1 * e} for e in (1, 2)]
+HISTORY = [
+    {
+        "epoch": e,
+        "train/loss": 3.0 / e,
+        "train/loss_cls": 1.0 / e,
+        "train/lr": 0.01,
+        "val/mAP": 0.1 * e,
+    }
+    for e in (1, 2)
+]
 
 
 def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions, tmp_path):
@@ -92,7 +124,14 @@ def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions,
     scores = score(truth, predictions)
     facts = {"run": "<script>alert(1)</script>"}
     files = write_report(
-        folder, title="yolox & boats", split="val", truth=truth, predictions=predictions, scores=scores, history=HISTORY, facts=facts
+        folder,
+        title="yolox & boats",
+        split="val",
+        truth=truth,
+        predictions=predictions,
+        scores=scores,
+        history=HISTORY,
+        facts=facts,
     )
     assert sorted(files) == sorted(folder.iterdir())
     assert {file.name for file in files} == {
@@ -113,7 +152,14 @@ def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions,
 def test_a_report_of_nothing_and_of_unreadable_pictures(truth, tmp_path):
     for picture in truth.pictures.values():
         picture.file.unlink()
-    files = write_report(tmp_path / "report", title="t", split="val", truth=truth, predictions={}, scores=score(truth, {}))
+    files = write_report(
+        tmp_path / "report",
+        title="t",
+        split="val",
+        truth=truth,
+        predictions={},
+        scores=score(truth, {}),
+    )
     assert {file.name for file in files} >= {"index.html", "worst_1.jpg", "typical_1.jpg"}
     assert not (tmp_path / "report" / "training.png").exists()
 
@@ -139,4 +185,9 @@ def test_of_many_classes_the_plots_show_a_choice(tmp_path):
 
 def test_scores_and_report_are_imported_without_matplotlib_torch_or_mlflow():
     code = "import sys, detreg.evaluation.report; print({'matplotlib', 'torch', 'mlflow', 'mmdet'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "set()"
+    )

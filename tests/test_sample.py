@@ -23,7 +23,11 @@ def test_every_format_holds_the_same_dataset(tmp_path: Path) -> None:
     for format in FORMATS:
         draw(tmp_path / format, format=format, pictures=12, size=(96, 80))
         dataset = load(tmp_path / format, tmp_path / "cache")
-        assert {name: split.images for name, split in dataset.splits.items()} == {"train": 8, "val": 2, "test": 2}
+        assert {name: split.images for name, split in dataset.splits.items()} == {
+            "train": 8,
+            "val": 2,
+            "test": 2,
+        }
         assert dataset.repairs == {}
         digests.add(dataset.digest)
     assert len(digests) == 1
@@ -47,7 +51,10 @@ def test_pictures_have_contrast() -> None:
 
 
 def test_load_sample_draws_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detreg.data.sample.draw.__kwdefaults__", {"format": "coco", "pictures": 9, "seed": 0, "size": (64, 64)})
+    monkeypatch.setattr(
+        "detreg.data.sample.draw.__kwdefaults__",
+        {"format": "coco", "pictures": 9, "seed": 0, "size": (64, 64)},
+    )
     dataset = load("sample", tmp_path)
     assert (dataset.name, dataset.format, dataset.classes) == ("sample", "sample", CLASSES)
     drawn = next((tmp_path / "samples").iterdir())
@@ -60,6 +67,11 @@ def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UsageError) as error:
         draw(tmp_path, format="tfrecord", pictures=2, seed=-1, size=(32, 90))
-    assert [problem.split()[0] for problem in error.value.problems[:4]] == ["format", "pictures", "seed", "size"]
+    assert [problem.split()[0] for problem in error.value.problems[:4]] == [
+        "format",
+        "pictures",
+        "seed",
+        "size",
+    ]
     assert "not an empty folder" in error.value.problems[4]
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]

@@ -40,10 +40,20 @@ def random_split(seed, pictures=12, crowds=0.2):
     for image in range(1, pictures + 1):
         for x1, y1, x2, y2 in boxes_of(rng, 0 if image % 4 == 0 else rng.integers(1, 7)):
             box = [x1, y1, x2 - x1, y2 - y1]
-            annotation = {"id": len(annotations) + 1, "image_id": image, "category_id": int(rng.integers(1, 4)), "bbox": box}
-            annotations.append({**annotation, "area": box[2] * box[3] * 0.9, "iscrowd": int(rng.random() < crowds)})
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image,
+                "category_id": int(rng.integers(1, 4)),
+                "bbox": box,
+            }
+            annotations.append(
+                {**annotation, "area": box[2] * box[3] * 0.9, "iscrowd": int(rng.random() < crowds)}
+            )
     return {
-        "images": [{"id": image, "file_name": f"/none/{image}.jpg", "width": 300, "height": 300} for image in range(1, pictures + 1)],
+        "images": [
+            {"id": image, "file_name": f"/none/{image}.jpg", "width": 300, "height": 300}
+            for image in range(1, pictures + 1)
+        ],
         "annotations": annotations,
         "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)],
     }
@@ -59,7 +69,9 @@ def random_predictions(content, seed):
         kept = np.flatnonzero(rng.random(2 * len(picture.boxes)) < 0.6) % max(len(picture.boxes), 1)
         sizes = np.tile(picture.boxes[kept, 2:] - picture.boxes[kept, :2], 2)
         near = picture.boxes[kept] + rng.normal(0, 0.06, (len(kept), 4)) * sizes
-        labels = np.where(rng.random(len(kept)) < 0.85, picture.labels[kept], rng.integers(0, 4, len(kept)))
+        labels = np.where(
+            rng.random(len(kept)) < 0.85, picture.labels[kept], rng.integers(0, 4, len(kept))
+        )
         boxes = np.concatenate([near, boxes_of(rng, 3)])
         labels = np.concatenate([labels, rng.integers(0, 4, 3)])
         predictions[image] = detections(boxes, rng.integers(1, 20, len(boxes)) / 20, labels)
@@ -72,9 +84,18 @@ def pycocotools_scores(content, predictions):
 
     rows = []
     for image, found in predictions.items():
-        for box, value, label in zip(found.boxes.astype(float), found.scores, found.labels, strict=True):
+        for box, value, label in zip(
+            found.boxes.astype(float), found.scores, found.labels, strict=True
+        ):
             bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-            rows.append({"image_id": image, "category_id": int(label) + 1, "bbox": bbox, "score": float(value)})
+            rows.append(
+                {
+                    "image_id": image,
+                    "category_id": int(label) + 1,
+                    "bbox": bbox,
+                    "score": float(value),
+                }
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = content
@@ -84,7 +105,8 @@ def pycocotools_scores(content, predictions):
         evaluation.accumulate()
         evaluation.summarize()
     per_class = [
-        values[values > -1].mean() if (values > -1).any() else -1 for values in evaluation.eval["precision"][..., 0, -1].transpose(2, 0, 1)
+        values[values > -1].mean() if (values > -1).any() else -1
+        for values in evaluation.eval["precision"][..., 0, -1].transpose(2, 0, 1)
     ]
     return [*evaluation.stats[:6], *per_class]
 
@@ -96,7 +118,9 @@ def test_scores_equal_pycocotools(seed):
     ours = score(content, predictions)
     theirs = pycocotools_scores(content, predictions)
     values = [*(getattr(ours, name) for name in MEANS), *ours.per_class.values()]
-    assert [-1 if value is None else value for value in values] == pytest.approx(theirs, abs=1e-9, rel=0)
+    assert [-1 if value is None else value for value in values] == pytest.approx(
+        theirs, abs=1e-9, rel=0
+    )
     assert 0 < ours.mAP < 1
     assert ours.per_class["dock"] is None
 
@@ -104,7 +128,9 @@ def test_scores_equal_pycocotools(seed):
 def test_perfect_predictions_score_one():
     content = random_split(3, crowds=0)
     pictures = GroundTruth.load(content).pictures
-    exact = {image: detections(p.boxes, np.ones(len(p.boxes)), p.labels) for image, p in pictures.items()}
+    exact = {
+        image: detections(p.boxes, np.ones(len(p.boxes)), p.labels) for image, p in pictures.items()
+    }
     assert score(content, exact).mAP == pytest.approx(1.0, abs=1e-12)
 
 
@@ -128,7 +154,11 @@ def test_a_ground_truth_is_loaded_once_and_scores_the_same_every_time(tmp_path, 
     truth = GroundTruth.load(path)
     first = score(truth, random_predictions(content, 1))
     score(truth, random_predictions(content, 2))
-    assert score(truth, random_predictions(content, 1)) == first == score(path, random_predictions(content, 1))
+    assert (
+        score(truth, random_predictions(content, 1))
+        == first
+        == score(path, random_predictions(content, 1))
+    )
     assert capfd.readouterr() == ("", "")
 
 
@@ -143,13 +173,19 @@ def test_classes_are_matched_by_name():
     content = random_split(4)
     predictions = random_predictions(content, 4)
     names = ("whale", "dock", "crane", "buoy", "boat")
-    renamed = {image: detections(f.boxes, f.scores, 4 - f.labels, names) for image, f in predictions.items()}
+    renamed = {
+        image: detections(f.boxes, f.scores, 4 - f.labels, names)
+        for image, f in predictions.items()
+    }
     whale = detections([[0, 0, 9, 9]], [0.9], [0], names)
     assert score(content, {5: whale, **renamed}) == score(content, predictions)
 
 
 def test_a_detector_of_other_classes_is_refused():
-    with pytest.raises(DataError, match=r"no class in common: the detector knows cat, dog, the data boat, buoy, crane, dock"):
+    with pytest.raises(
+        DataError,
+        match=r"no class in common: the detector knows cat, dog, the data boat, buoy, crane, dock",
+    ):
         score(random_split(0), {1: detections([[0, 0, 9, 9]], [0.9], [0], ("cat", "dog"))})
 
 
@@ -159,10 +195,28 @@ def test_predictions_of_unknown_images_are_refused():
 
 
 def test_metrics_have_names_that_mlflow_takes():
-    scores = Scores(0.5, 0.75, None, None, 0.25, 1.0, {"a b": 0.5, "a+b": 0.25, "a/b": 1.0, "..": 0.125, "none": None})
-    assert scores.as_metrics("val") == {"val/mAP": 0.5, "val/mAP_50": 0.75, "val/mAP_m": 0.25, "val/mAP_l": 1.0}
+    scores = Scores(
+        0.5,
+        0.75,
+        None,
+        None,
+        0.25,
+        1.0,
+        {"a b": 0.5, "a+b": 0.25, "a/b": 1.0, "..": 0.125, "none": None},
+    )
+    assert scores.as_metrics("val") == {
+        "val/mAP": 0.5,
+        "val/mAP_50": 0.75,
+        "val/mAP_m": 0.25,
+        "val/mAP_l": 1.0,
+    }
     assert scores.as_metrics()["mAP"] == 0.5
-    assert scores.class_metrics("val") == {"val/AP/a b": 0.5, "val/AP/a_b": 0.25, "val/AP/a_b_2": 1.0, "val/AP/__": 0.125}
+    assert scores.class_metrics("val") == {
+        "val/AP/a b": 0.5,
+        "val/AP/a_b": 0.25,
+        "val/AP/a_b_2": 1.0,
+        "val/AP/__": 0.125,
+    }
 
 
 def test_metric_names_keep_what_is_allowed_and_are_unique():
@@ -237,7 +291,12 @@ def test_a_row_makes_room_for_another_of_equal_score():
 
 def test_match_of_nothing():
     nothing, one = detections([], [], []), detections([[0, 0, 9, 9]], [0.5], [1])
-    assert match(nothing, one).shape == match(one, nothing).shape == match(nothing, nothing).shape == (0, 2)
+    assert (
+        match(nothing, one).shape
+        == match(one, nothing).shape
+        == match(nothing, nothing).shape
+        == (0, 2)
+    )
     assert match(one, one).tolist() == [[0, 0]]
 
 
@@ -252,4 +311,8 @@ def test_a_crowd_takes_many_but_only_what_no_object_takes():
 
 def test_boxes_without_area_overlap_nothing():
     point = np.array([[5, 5, 5, 5.0]])
-    assert overlaps(point, point, np.array([True])).tolist() == overlaps(point, point).tolist() == [[0.0]]
+    assert (
+        overlaps(point, point, np.array([True])).tolist()
+        == overlaps(point, point).tolist()
+        == [[0.0]]
+    )

@@ -20,9 +20,9 @@ import pytest
 from test_detector import encoded, picture, toy_model
 
 from detreg.errors import DataError, NotFoundError, RefusedError, UnreachableError
-from detreg.inference import pictures
+from detreg.inference import images
 from detreg.inference.detector import Detector
-from detreg.inference.packaging import log_model
+from detreg.serving.packaging import log_model
 
 JPEG = encoded(picture(128, 96, (32, 16, 64, 48)), ".jpg")
 TEXT = base64.b64encode(JPEG).decode()
@@ -58,7 +58,12 @@ def port(logged: Logged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
         number: int = free.getsockname()[1]
     # uvicorn is looked up in PATH, as after activating the environment; the server replaces the shell, so its id is the process's own.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": logged.store, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {
+        **os.environ,
+        "PATH": path,
+        "MLFLOW_TRACKING_URI": logged.store,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     command = [
         sys.executable,
         "-m",
@@ -75,7 +80,9 @@ def port(logged: Logged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
         str(number),
     ]
     with (tmp_path_factory.mktemp("server") / "log").open("w+") as log:
-        server = subprocess.Popen(command, env=environment, cwd=logged.folder, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            command, env=environment, cwd=logged.folder, stdout=log, stderr=log
+        )
         try:
             _wait_until_ready(server, number, Path(log.name))
             yield number
@@ -115,7 +122,10 @@ def parquet(values: list[bytes]) -> bytes:
     ("body", "content_type"),
     [
         ({"dataframe_split": {"columns": ["image"], "data": [[TEXT], [TEXT]]}}, "application/json"),
-        ({"dataframe_records": [{"image": TEXT}, {"image": base64.encodebytes(JPEG).decode()}]}, "application/json"),
+        (
+            {"dataframe_records": [{"image": TEXT}, {"image": base64.encodebytes(JPEG).decode()}]},
+            "application/json",
+        ),
         ({"inputs": [TEXT, TEXT]}, "application/json"),
         ({"inputs": {"image": [TEXT, TEXT]}}, "application/json"),
         ({"inputs": [{"image": TEXT}, {"image": TEXT}]}, "application/json; charset=utf-8"),
@@ -124,10 +134,12 @@ def parquet(values: list[bytes]) -> bytes:
         (parquet([JPEG, JPEG]), PARQUET),
     ],
 )
-def test_every_form_of_the_request_gives_what_the_detector_gives(logged: Logged, port: int, body: Any, content_type: str) -> None:
+def test_every_form_of_the_request_gives_what_the_detector_gives(
+    logged: Logged, port: int, body: Any, content_type: str
+) -> None:
     status, text = post(port, body, content_type)
     assert status == 200, text
-    expected = Detector.load(logged.onnx)(pictures.decode(JPEG))
+    expected = Detector.load(logged.onnx)(images.decode_image(JPEG))
     for row in json.loads(text)["predictions"]:
         np.testing.assert_allclose(row["boxes"], expected.boxes)
         np.testing.assert_allclose(row["scores"], expected.scores)
@@ -159,12 +171,18 @@ def test_params(port: int) -> None:
         ({"dataframe_records": [{"image": None}]}, "Failed to convert column image"),
         ({"dataframe_records": [{"image": "abcde"}]}, "Failed to convert column image"),
         ({"dataframe_records": [{"image": ""}]}, "row 0: the bytes (0 of them) are not a picture"),
-        ({"dataframe_records": [{"image": TEXT}, {"image": "aGVsbG8="}]}, "row 1: the bytes (5 of them) are not a picture"),
+        (
+            {"dataframe_records": [{"image": TEXT}, {"image": "aGVsbG8="}]},
+            "row 1: the bytes (5 of them) are not a picture",
+        ),
         ({"dataframe_records": [{"image": TEXT[:-200]}]}, "row 0: the picture is damaged"),
         ({"dataframe_split": {"columns": ["image"], "data": []}}, "no rows"),
         ({"inputs": ["!", "abcde"]}, "row 0: the bytes (1 of them) are not a picture"),
         ({"inputs": 5}, "no table with a column `image`"),
-        ({"inputs": [TEXT], "params": {"score_threshold": 7}}, "score_threshold lies between 0 and 1"),
+        (
+            {"inputs": [TEXT], "params": {"score_threshold": 7}},
+            "score_threshold lies between 0 and 1",
+        ),
         ({"inputs": [TEXT], "params": {"max_detections": "many"}}, "max_detections"),
     ],
 )
@@ -185,7 +203,9 @@ def test_a_bad_parquet_body_and_another_content_type(port: int) -> None:
     assert post(port, b"x", "text/plain")[0] == 415
 
 
-def test_the_logged_model_needs_neither_training_code_nor_an_installed_detreg(logged: Logged) -> None:
+def test_the_logged_model_needs_neither_training_code_nor_an_installed_detreg(
+    logged: Logged,
+) -> None:
     code = """
 import sys
 for name in ("torch", "torchvision", "mmdet", "mmengine", "mmcv", "onnx"):
@@ -196,20 +216,44 @@ print(len(model.predict(pandas.DataFrame({"image": [open(sys.argv[2], "rb").read
 print(sys.modules["detreg"].__file__)
 """
     (logged.folder.parent / "boats.jpg").write_bytes(JPEG)
-    command = [sys.executable, "-c", code, str(logged.folder), str(logged.folder.parent / "boats.jpg")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=logged.folder.parent)
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(logged.folder),
+        str(logged.folder.parent / "boats.jpg"),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=logged.folder.parent
+    )
     assert done.stdout.splitlines() == ["2", str(logged.folder / "code" / "detreg" / "__init__.py")]
 
 
 def test_detector_finds_the_file_in_runs_and_models(logged: Logged) -> None:
-    version = mlflow.MlflowClient().create_model_version(mlflow.MlflowClient().create_registered_model("toy").name, logged.uri)
+    version = mlflow.MlflowClient().create_model_version(
+        mlflow.MlflowClient().create_registered_model("toy").name, logged.uri
+    )
     mlflow.MlflowClient().set_registered_model_alias("toy", "champion", version.version)
-    for model in (logged.run_id, f"runs:/{logged.run_id}/model", logged.uri, "models:/toy@champion", "models:/toy/1"):
+    for model in (
+        logged.run_id,
+        f"runs:/{logged.run_id}/model",
+        logged.uri,
+        "models:/toy@champion",
+        "models:/toy/1",
+    ):
         assert Detector.load(model).classes == ("boat", "buoy")
 
 
 @pytest.mark.parametrize(
-    "model", ["f" * 32, f"runs:/{'f' * 32}/model", "models:/toy@nobody", "models:/nothing/3", "models:/nothing@champion", "models:/toy/99"]
+    "model",
+    [
+        "f" * 32,
+        f"runs:/{'f' * 32}/model",
+        "models:/toy@nobody",
+        "models:/nothing/3",
+        "models:/nothing@champion",
+        "models:/toy/99",
+    ],
 )
 def test_what_mlflow_does_not_have(logged: Logged, model: str) -> None:
     with pytest.raises(NotFoundError, match=r"is not (there|registered)"):
@@ -231,7 +275,9 @@ def test_a_server_that_does_not_answer(logged: Logged, monkeypatch: pytest.Monke
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     try:
-        with pytest.raises(UnreachableError, match=r"http://127.0.0.1:9 does not answer .* set MLFLOW_TRACKING_URI"):
+        with pytest.raises(
+            UnreachableError, match=r"http://127.0.0.1:9 does not answer .* set MLFLOW_TRACKING_URI"
+        ):
             Detector.load(logged.run_id)
     finally:
         mlflow.set_tracking_uri(logged.store)

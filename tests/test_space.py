@@ -11,11 +11,12 @@ import optuna
 import pytest
 
 from detreg.errors import NotFoundError, UsageError
+from detreg.options import RunOptions, SweepOptions
 from detreg.params import Param, build, declared
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.space import Dimension, Space, dimension, space
 from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams, RunOptions, SweepOptions
+from detreg.templates.template import CommonParams
 
 YOLOX = declared(TEMPLATES["yolox"].params)
 
@@ -32,11 +33,24 @@ def refused(templates: str, text: str | None = None, **fixed: Any) -> str:
 
 def test_the_contracts_example() -> None:
     dims = of(
-        "yolox", "per_item_lrate=1e-5:1e-3:log image_size=320:640:32 frozen_stages=0:2:1 base_model=yolox_nano|yolox_tiny"
+        "yolox",
+        "per_item_lrate=1e-5:1e-3:log image_size=320:640:32 frozen_stages=0:2:1 base_model=yolox_nano|yolox_tiny",
     ).dimensions["yolox"]
-    assert (dims["per_item_lrate"].low, dims["per_item_lrate"].high, dims["per_item_lrate"].log) == (1e-5, 1e-3, True)
-    assert (dims["image_size"].low, dims["image_size"].high, dims["image_size"].step) == (320, 640, 32)
-    assert (dims["frozen_stages"].low, dims["frozen_stages"].high, dims["frozen_stages"].step) == (0, 2, 1)
+    assert (
+        dims["per_item_lrate"].low,
+        dims["per_item_lrate"].high,
+        dims["per_item_lrate"].log,
+    ) == (1e-5, 1e-3, True)
+    assert (dims["image_size"].low, dims["image_size"].high, dims["image_size"].step) == (
+        320,
+        640,
+        32,
+    )
+    assert (dims["frozen_stages"].low, dims["frozen_stages"].high, dims["frozen_stages"].step) == (
+        0,
+        2,
+        1,
+    )
     assert dims["base_model"].choices == ("yolox_nano", "yolox_tiny")
 
 
@@ -81,7 +95,9 @@ def test_what_cannot_be_searched_is_refused(text: str, words: str) -> None:
 def test_all_problems_are_told_at_once() -> None:
     told = refused("yolox", "image_size=300:640 batch_size=0:4 nothing=1:2", num_epochs=0)
     assert all(word in told for word in ("image_size", "batch_size", "nothing"))
-    assert "image_size is both fixed and in the space" in refused("yolox", "image_size=320:640", image_size=320)
+    assert "image_size is both fixed and in the space" in refused(
+        "yolox", "image_size=320:640", image_size=320
+    )
     assert "num_epochs must be" in refused("yolox", None, num_epochs=0)
 
 
@@ -92,7 +108,9 @@ def test_the_default_space_of_every_template(name: str) -> None:
     first = of(name).defaults(name)["per_item_lrate"]
     assert dims["per_item_lrate"].low < first < dims["per_item_lrate"].high
     params = declared(TEMPLATES[name].params)
-    assert {name for name in ("use_focal_loss", "use_perclass_regression") if name in params} <= dims.keys()
+    assert {
+        name for name in ("use_focal_loss", "use_perclass_regression") if name in params
+    } <= dims.keys()
     assert not list(of(name).moved())
 
 
@@ -101,9 +119,25 @@ def test_the_default_space_of_every_template(name: str) -> None:
 def test_every_suggestion_is_valid(name: str, seed: int) -> None:
     """Whole ranges of whatever has one, through Optuna's own sampler."""
     params = declared(TEMPLATES[name].params)
-    ranged = [param.name for param in params.values() if param.type in ("int", "bool", "choice") or (param.type == "float" and param.step)]
-    ranged = [word for word in ranged if word not in ("keep_aspect_ratio", "pretrained_weights", "pretrain_base_data")]
-    searched = of(name, " ".join([*(word for word in ranged if len(params[word].choices or "12") > 1), "per_item_lrate=1e-6:1"]))
+    ranged = [
+        param.name
+        for param in params.values()
+        if param.type in ("int", "bool", "choice") or (param.type == "float" and param.step)
+    ]
+    ranged = [
+        word
+        for word in ranged
+        if word not in ("keep_aspect_ratio", "pretrained_weights", "pretrain_base_data")
+    ]
+    searched = of(
+        name,
+        " ".join(
+            [
+                *(word for word in ranged if len(params[word].choices or "12") > 1),
+                "per_item_lrate=1e-6:1",
+            ]
+        ),
+    )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(30):
         template, values = searched.values(study.ask())
@@ -121,16 +155,27 @@ def test_a_names_default_range_and_the_whole_one() -> None:
 
 def test_a_range_without_weights_is_left_out_of_the_default_space_only() -> None:
     assert "frozen_stages" not in of("yolox", None, pretrained_weights="none").dimensions["yolox"]
-    assert "would freeze random weights" in refused("yolox", "frozen_stages=0:2", pretrained_weights="none")
+    assert "would freeze random weights" in refused(
+        "yolox", "frozen_stages=0:2", pretrained_weights="none"
+    )
 
 
 def test_several_templates_have_ranges_of_their_own() -> None:
-    searched = of("yolox,ssd", "per_item_lrate ssd.image_size=192:320:32", **{"yolox.base_model": "yolox_nano", "batch_size": 4})
-    assert searched.dimensions["yolox"].keys() == {"per_item_lrate"} and searched.dimensions["ssd"].keys() == {
+    searched = of(
+        "yolox,ssd",
+        "per_item_lrate ssd.image_size=192:320:32",
+        **{"yolox.base_model": "yolox_nano", "batch_size": 4},
+    )
+    assert searched.dimensions["yolox"].keys() == {"per_item_lrate"} and searched.dimensions[
+        "ssd"
+    ].keys() == {
         "per_item_lrate",
         "image_size",
     }
-    assert searched.fixed["yolox"] == {"base_model": "yolox_nano", "batch_size": 4} and searched.fixed["ssd"] == {"batch_size": 4}
+    assert searched.fixed["yolox"] == {
+        "base_model": "yolox_nano",
+        "batch_size": 4,
+    } and searched.fixed["ssd"] == {"batch_size": 4}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()
     for _ in range(20):
@@ -138,7 +183,9 @@ def test_several_templates_have_ranges_of_their_own() -> None:
         template, values = searched.values(trial)
         seen.add(template.name)
         assert values.keys() <= declared(template.params).keys()
-        assert trial.params.keys() - {"template"} == {f"{template.name}.{name}" for name in searched.dimensions[template.name]}
+        assert trial.params.keys() - {"template"} == {
+            f"{template.name}.{name}" for name in searched.dimensions[template.name]
+        }
     assert seen == {"yolox", "ssd"}
     assert "ssd: base_model must be" in refused("yolox,ssd", None, base_model="yolox_nano")
     assert "unknown parameter yolof.batch_size" in refused("yolox,ssd", "yolof.batch_size=4:8")
@@ -148,18 +195,34 @@ def test_defaults_outside_the_space_are_moved_to_its_edge_and_told() -> None:
     searched = of("yolox", "image_size=320:416:32 base_model=yolox_nano|yolox_tiny")
     assert searched.defaults("yolox") == {"image_size": 416, "base_model": "yolox_nano"}
     told = list(searched.moved())
-    assert "yolox's default image_size=640 lies outside 320:416:32: its first trial has 416" in told and len(told) == 2
+    assert (
+        "yolox's default image_size=640 lies outside 320:416:32: its first trial has 416" in told
+        and len(told) == 2
+    )
 
 
 def test_the_digest_changes_with_the_space_and_the_fixed_values_alone() -> None:
     assert of("yolox").digest == of("yolox").digest
-    assert len({of("yolox").digest, of("yolox", "per_item_lrate").digest, of("yolox", None, batch_size=4).digest, of("ssd").digest}) == 4
+    assert (
+        len(
+            {
+                of("yolox").digest,
+                of("yolox", "per_item_lrate").digest,
+                of("yolox", None, batch_size=4).digest,
+                of("ssd").digest,
+            }
+        )
+        == 4
+    )
 
 
 def test_a_yaml_file(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("per_item_lrate: 1e-5:1e-3:log\nimage_size: [320, 416]\nfrozen_stages:\n")
-    assert str(of("yolox", str(path))) == "yolox: per_item_lrate=1e-05:0.001:log image_size=320|416 frozen_stages=0:2:1"
+    assert (
+        str(of("yolox", str(path)))
+        == "yolox: per_item_lrate=1e-05:0.001:log image_size=320|416 frozen_stages=0:2:1"
+    )
     path.write_text("- a list")
     assert "must have a line" in refused("yolox", str(path))
     path.write_text("a: [")

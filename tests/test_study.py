@@ -12,7 +12,18 @@ from optuna.trial import TrialState
 
 from detreg.errors import UnreachableError, UsageError
 from detreg.sweeps import study as studies
-from detreg.sweeps.study import BEGUN, EXCESS, FAILURE, lineages, lost, one_too_many, opened, repair, settled, step
+from detreg.sweeps.study import (
+    BEGUN,
+    EXCESS,
+    FAILURE,
+    lineages,
+    lost,
+    one_too_many,
+    opened,
+    repair,
+    settled,
+    step,
+)
 
 
 @pytest.fixture
@@ -21,7 +32,9 @@ def store(tmp_path: Path) -> studies.Storage:
 
 
 def begin(store: studies.Storage, first: studies.First = (), name: str = "s") -> optuna.Study:
-    return opened(name, store, studies.sampler("tpe", 0, 20, False), studies.pruner("none", 4), first)[0]
+    return opened(
+        name, store, studies.sampler("tpe", 0, 20, False), studies.pruner("none", 4), first
+    )[0]
 
 
 def objective(trial: optuna.Trial) -> float:
@@ -38,7 +51,9 @@ def died(study: optuna.Study, *, reported: int = 0) -> int:
     storage = study._storage._backend  # type: ignore[attr-defined]
     storage.record_heartbeat(trial._trial_id)
     with storage.engine.begin() as connection:
-        connection.execute(sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'"))
+        connection.execute(
+            sqlalchemy.text("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+        )
     return trial.number
 
 
@@ -48,7 +63,9 @@ def test_a_dead_trial_goes_on_under_another_number_with_its_values(store: studie
     assert step(study, 1) == "wait"
     repair(study, 1)
     (group,) = lineages(study)
-    assert [trial.state for trial in group] == [TrialState.FAIL, TrialState.WAITING] and group[0].number == number
+    assert [trial.state for trial in group] == [TrialState.FAIL, TrialState.WAITING] and group[
+        0
+    ].number == number
     assert group[1].params == group[0].params and group[1].intermediate_values == {1: 0.1, 2: 0.2}
     assert step(study, 1) == "start" and not settled(group)
     repair(study, 1)
@@ -67,7 +84,9 @@ def test_a_trial_without_a_first_heartbeat_is_found_too(store: studies.Storage) 
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_trial_given_back_is_queued_again_and_one_that_failed_for_a_reason_is_not(store: studies.Storage) -> None:
+def test_a_trial_given_back_is_queued_again_and_one_that_failed_for_a_reason_is_not(
+    store: studies.Storage,
+) -> None:
     study = begin(store)
 
     def stopped(trial: optuna.Trial) -> float:
@@ -91,7 +110,9 @@ def test_a_trial_given_back_is_queued_again_and_one_that_failed_for_a_reason_is_
     assert len(study.trials) == 3 and step(study, 2) == "end" and step(study, 3) == "start"
 
 
-def test_whoever_asks_for_trials_outlives_a_lost_connection(store: studies.Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_asks_for_trials_outlives_a_lost_connection(
+    store: studies.Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = begin(store)
     study.optimize(objective, n_trials=1)
     get_trials = study.get_trials
@@ -117,7 +138,9 @@ def test_a_trial_that_always_kills_its_worker_is_given_up(store: studies.Storage
     assert studies.failure(group) == f"its worker died {studies.MAX_TRIES} times"
 
 
-def test_workers_that_start_together_agree_which_trial_is_one_too_many(store: studies.Storage) -> None:
+def test_workers_that_start_together_agree_which_trial_is_one_too_many(
+    store: studies.Storage,
+) -> None:
     study = begin(store)
     numbers = [study.ask().number for _ in range(4)]
     assert [one_too_many(study, number, 3) for number in numbers] == [False, False, False, True]
@@ -148,11 +171,20 @@ def test_of_two_retries_of_one_failure_the_second_is_dropped(store: studies.Stor
 def test_one_of_many_makes_the_study_and_all_see_its_first_trials(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'sweeps.db'}"
     studies.storage(url, 1)
-    first = [({"rate": 1e-4}, {studies.DEFAULTS: "yolox"}), ({"rate": 2e-4}, {studies.DEFAULTS: "ssd"})]
+    first = [
+        ({"rate": 1e-4}, {studies.DEFAULTS: "yolox"}),
+        ({"rate": 2e-4}, {studies.DEFAULTS: "ssd"}),
+    ]
     seen: list[tuple[int, bool]] = []
 
     def open_it() -> None:
-        study, made = opened("s", studies.storage(url, 1), studies.sampler("tpe", 0, 20, False), studies.pruner("none", 4), first)
+        study, made = opened(
+            "s",
+            studies.storage(url, 1),
+            studies.sampler("tpe", 0, 20, False),
+            studies.pruner("none", 4),
+            first,
+        )
         seen.append((len(study.get_trials()), made))
 
     threads = [threading.Thread(target=open_it) for _ in range(4)]
@@ -161,10 +193,14 @@ def test_one_of_many_makes_the_study_and_all_see_its_first_trials(tmp_path: Path
     for thread in threads:
         thread.join()
     assert sorted(seen) == [(2, False), (2, False), (2, False), (2, True)]
-    assert [trial.user_attrs[studies.DEFAULTS] for trial in begin(studies.storage(url, 1), first).trials] == ["yolox", "ssd"]
+    assert [
+        trial.user_attrs[studies.DEFAULTS] for trial in begin(studies.storage(url, 1), first).trials
+    ] == ["yolox", "ssd"]
 
 
-def test_a_study_that_was_left_half_made_is_filled(store: studies.Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_that_was_left_half_made_is_filled(
+    store: studies.Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin(store, [({"rate": 1e-4}, {})])
     monkeypatch.setattr(studies, "wait_until", lambda _: None)
     study = begin(store, [({"rate": 1e-4}, {}), ({"rate": 2e-4}, {})])
@@ -178,7 +214,13 @@ def test_what_is_sampled_depends_on_seed_and_number_alone(kind: str, tmp_path: P
         store = studies.storage(f"sqlite:///{tmp_path / name}.db", 1)
         for number in range(12):
             if number in (0, restart):
-                study = opened("s", store, studies.sampler(kind, seed, 12, False), studies.pruner("none", 4), [])[0]
+                study = opened(
+                    "s",
+                    store,
+                    studies.sampler(kind, seed, 12, False),
+                    studies.pruner("none", 4),
+                    [],
+                )[0]
             study.optimize(objective, n_trials=1)
         return [trial.params["rate"] for trial in study.trials]
 
@@ -188,7 +230,9 @@ def test_what_is_sampled_depends_on_seed_and_number_alone(kind: str, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["asha", "hyperband", "median"])
 def test_a_poor_trial_is_pruned_and_a_good_one_is_not(kind: str, store: studies.Storage) -> None:
-    study = opened(kind, store, studies.sampler("random", 0, 20, False), studies.pruner(kind, 12), [])[0]
+    study = opened(
+        kind, store, studies.sampler("random", 0, 20, False), studies.pruner(kind, 12), []
+    )[0]
 
     def learns(end: float) -> int:
         def run(trial: optuna.Trial) -> float:
@@ -203,7 +247,10 @@ def test_a_poor_trial_is_pruned_and_a_good_one_is_not(kind: str, store: studies.
 
     for quality in (0.5, 0.52, 0.48, 0.51, 0.53, 0.5, 0.52, 0.51):
         learns(quality)
-    assert min(learns(0.05) for _ in range(6)) < 12 and max(learns(0.6 + number / 100) for number in range(6)) == 12
+    assert (
+        min(learns(0.05) for _ in range(6)) < 12
+        and max(learns(0.6 + number / 100) for number in range(6)) == 12
+    )
 
 
 def test_a_storage_that_is_none(tmp_path: Path) -> None:

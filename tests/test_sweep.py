@@ -20,7 +20,7 @@ from detreg.errors import MemoryExhaustedError, StoppedError, UsageError
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep as sweeps
 from detreg.sweeps import worker
-from detreg.sweeps.conclusion import comparison, concluded
+from detreg.sweeps.finish import comparison, concluded
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.progress import minutes
 from detreg.templates import TEMPLATES
@@ -33,8 +33,14 @@ class Always(BasePruner):
 
 
 def planned(tiny: Path, folder: Path, **values: Any) -> Plan:
-    given = TINY | {"data": tiny, "storage": f"sqlite:///{folder / 'sweeps.db'}", "heartbeat": 1} | values
-    return replace(sweeps.planned((TEMPLATES["yolox"],), given), dataset_digest=load(str(tiny)).digest)
+    given = (
+        TINY
+        | {"data": tiny, "storage": f"sqlite:///{folder / 'sweeps.db'}", "heartbeat": 1}
+        | values
+    )
+    return replace(
+        sweeps.planned((TEMPLATES["yolox"],), given), dataset_digest=load(str(tiny)).digest
+    )
 
 
 @pytest.fixture
@@ -57,10 +63,16 @@ def opened(plan: Plan, pruner: BasePruner | None = None) -> optuna.Study:
 
 
 def optimise(study: optuna.Study, plan: Plan, dataset: Dataset, trials: int = 1) -> None:
-    study.optimize(lambda trial: worker._told(plan, dataset, trial, worker.search), n_trials=trials, catch=(Exception,))
+    study.optimize(
+        lambda trial: worker._told(plan, dataset, trial, worker.search),
+        n_trials=trials,
+        catch=(Exception,),
+    )
 
 
-def test_the_defaults_come_first_and_only_others_are_pruned(tiny: Path, tmp_path: Path, parent: str, dataset: Dataset) -> None:
+def test_the_defaults_come_first_and_only_others_are_pruned(
+    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset
+) -> None:
     plan = planned(tiny, tmp_path).started(parent, None)
     study = opened(plan, Always())
     optimise(study, plan, dataset, 2)
@@ -75,11 +87,20 @@ def test_the_defaults_come_first_and_only_others_are_pruned(tiny: Path, tmp_path
     kept, cut = (client.get_run(trial.user_attrs[studies.RUNS][-1]) for trial in study.trials)
     assert kept.info.status == cut.info.status == "FINISHED"
     assert cut.data.tags[runs.PRUNED] == "after epoch 1 of 2" and runs.PRUNED not in kept.data.tags
-    assert kept.data.tags["mlflow.parentRunId"] == parent and kept.data.tags[runs.TRIAL] == "0" and kept.data.tags[runs.STUDY] == plan.name
-    assert kept.data.params["per_item_lrate"] == "0.00015625" and float(cut.data.params["per_item_lrate"]) == other.params["per_item_lrate"]
+    assert (
+        kept.data.tags["mlflow.parentRunId"] == parent
+        and kept.data.tags[runs.TRIAL] == "0"
+        and kept.data.tags[runs.STUDY] == plan.name
+    )
+    assert (
+        kept.data.params["per_item_lrate"] == "0.00015625"
+        and float(cut.data.params["per_item_lrate"]) == other.params["per_item_lrate"]
+    )
     # The schedule of the cut trial is that of the whole one.
     rates = [client.get_metric_history(run.info.run_id, "train/lr")[0].value for run in (kept, cut)]
-    assert rates[0] / defaults.params["per_item_lrate"] == pytest.approx(rates[1] / other.params["per_item_lrate"])
+    assert rates[0] / defaults.params["per_item_lrate"] == pytest.approx(
+        rates[1] / other.params["per_item_lrate"]
+    )
 
 
 def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
@@ -90,17 +111,32 @@ def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
     with pytest.raises(KeyboardInterrupt):
         optimise(study, plan.started(parent, time.time()), dataset)
     (cut,) = study.trials
-    assert cut.state is TrialState.FAIL and len(cut.intermediate_values) == 1 and studies.FAILURE not in cut.user_attrs
+    assert (
+        cut.state is TrialState.FAIL
+        and len(cut.intermediate_values) == 1
+        and studies.FAILURE not in cut.user_attrs
+    )
     client = MlflowClient()
     (eid,) = cut.user_attrs[studies.RUNS]
-    assert client.get_run(eid).info.status == "KILLED" and "budget is over" in client.get_run(eid).data.tags[runs.FAILURE]
+    assert (
+        client.get_run(eid).info.status == "KILLED"
+        and "budget is over" in client.get_run(eid).data.tags[runs.FAILURE]
+    )
     studies.repair(study, 1)
     optimise(study, plan.started(parent, None), dataset)
     again = study.trials[-1]
-    assert again.state is TrialState.COMPLETE and again.params == cut.params and len(again.intermediate_values) == 2
+    assert (
+        again.state is TrialState.COMPLETE
+        and again.params == cut.params
+        and len(again.intermediate_values) == 2
+    )
     goes_on = client.get_run(again.user_attrs[studies.RUNS][-1])
-    assert goes_on.data.tags[runs.PARENT] == eid and goes_on.data.tags[runs.START].startswith(f"Resumes run {eid} after epoch 1 of 2")
-    assert [entry.step for entry in client.get_metric_history(goes_on.info.run_id, "val/mAP")] == [2]
+    assert goes_on.data.tags[runs.PARENT] == eid and goes_on.data.tags[runs.START].startswith(
+        f"Resumes run {eid} after epoch 1 of 2"
+    )
+    assert [entry.step for entry in client.get_metric_history(goes_on.info.run_id, "val/mAP")] == [
+        2
+    ]
 
 
 def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
@@ -110,11 +146,19 @@ def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
     study = opened(plan)
     optimise(study, plan, dataset)
     (whole,) = study.trials
-    dead = create_trial(state=TrialState.WAITING, params=whole.params, distributions=whole.distributions, user_attrs=whole.user_attrs)
+    dead = create_trial(
+        state=TrialState.WAITING,
+        params=whole.params,
+        distributions=whole.distributions,
+        user_attrs=whole.user_attrs,
+    )
     study.add_trial(dead)
     optimise(study, plan, dataset)
     told = study.trials[1]
-    assert told.value == whole.value and told.user_attrs[studies.RUNS] == whole.user_attrs[studies.RUNS]
+    assert (
+        told.value == whole.value
+        and told.user_attrs[studies.RUNS] == whole.user_attrs[studies.RUNS]
+    )
     assert told.intermediate_values == whole.intermediate_values
 
 
@@ -135,7 +179,9 @@ def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
     optimise(study, plan, dataset)
     again = study.trials[-1]
     client = MlflowClient()
-    dead, goes_on = (client.get_metric_history(eid, "val/mAP") for eid in again.user_attrs[studies.RUNS])
+    dead, goes_on = (
+        client.get_metric_history(eid, "val/mAP") for eid in again.user_attrs[studies.RUNS]
+    )
     assert [entry.step for entry in dead] == [1] and [entry.step for entry in goes_on] == [2]
     assert again.intermediate_values == {entry.step: entry.value for entry in dead + goes_on}
 
@@ -147,7 +193,9 @@ def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
     study, report = opened(plan), optuna.Trial.report
 
     def late(trial: optuna.Trial, value: float, step: int) -> None:
-        study.tell(trial.number, state=TrialState.FAIL)  # as another process does that misses its heartbeats
+        study.tell(
+            trial.number, state=TrialState.FAIL
+        )  # as another process does that misses its heartbeats
         report(trial, value, step)
 
     with monkeypatch.context() as patch, pytest.raises(studies.TakenOverError):
@@ -158,8 +206,13 @@ def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
     optimise(study, plan, dataset)
     again, client = study.trials[-1], MlflowClient()
     late_run, goes_on = (client.get_run(eid) for eid in again.user_attrs[studies.RUNS])
-    assert late_run.info.status == "KILLED" and "silent for four heartbeats" in late_run.data.tags[runs.FAILURE]
-    assert goes_on.info.status == "FINISHED" and goes_on.data.tags[runs.START].startswith("Resumes run")
+    assert (
+        late_run.info.status == "KILLED"
+        and "silent for four heartbeats" in late_run.data.tags[runs.FAILURE]
+    )
+    assert goes_on.info.status == "FINISHED" and goes_on.data.tags[runs.START].startswith(
+        "Resumes run"
+    )
     assert again.state is TrialState.COMPLETE and list(again.intermediate_values) == [1, 2]
 
 
@@ -170,15 +223,21 @@ def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
     study = opened(plan)
     optimise(study, plan, dataset)
     assert study.trials[0].state is TrialState.FAIL
-    assert studies.failure(studies.lineages(study)[0]).startswith("the loss is NaN or infinite in epoch 1")
-    assert MlflowClient().get_run(study.trials[0].user_attrs[studies.RUNS][-1]).info.status == "FAILED"
+    assert studies.failure(studies.lineages(study)[0]).startswith(
+        "the loss is NaN or infinite in epoch 1"
+    )
+    assert (
+        MlflowClient().get_run(study.trials[0].user_attrs[studies.RUNS][-1]).info.status == "FAILED"
+    )
 
     def full(*arguments: Any) -> Any:
         raise MemoryExhaustedError("the GPU has no memory left")
 
     monkeypatch.setattr(worker.pipeline, "learn", full)
     optimise(study, plan, dataset)
-    assert [studies.failure(group) for group in studies.lineages(study)][1] == "the GPU has no memory left"
+    assert [studies.failure(group) for group in studies.lineages(study)][
+        1
+    ] == "the GPU has no memory left"
     assert studies.step(study, 2) == "end" and studies.step(study, 3) == "start"
 
 
@@ -203,14 +262,32 @@ def test_the_database_lies_beside_mlflows(tiny: Path, store: str) -> None:
 
 def test_the_same_arguments_are_the_same_study(tiny: Path, tmp_path: Path) -> None:
     name = planned(tiny, tmp_path).name
-    same = planned(tiny, tmp_path, trials=50, workers=2, budget="2h", confirm=3, num_workers=1, run_name="x", registered_model_name="y")
+    same = planned(
+        tiny,
+        tmp_path,
+        trials=50,
+        workers=2,
+        budget="2h",
+        confirm=3,
+        num_workers=1,
+        run_name="x",
+        registered_model_name="y",
+    )
     assert same.name == name and name.startswith("yolox-")
-    for changes in ({"seed": 1}, {"space": "per_item_lrate=1e-5:1e-3"}, {"image_size": 96}, {"pruner": "none"}, {"patience": 3}):
+    for changes in (
+        {"seed": 1},
+        {"space": "per_item_lrate=1e-5:1e-3"},
+        {"image_size": 96},
+        {"pruner": "none"},
+        {"patience": 3},
+    ):
         assert planned(tiny, tmp_path, **changes).name != name
     assert planned(tiny, tmp_path, study="mine").name == "mine"
 
 
-def test_every_problem_is_told_before_anything_starts(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_problem_is_told_before_anything_starts(
+    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(UsageError) as caught:
         planned(tiny, tmp_path, trials=0, seed=-1, nothing=3)
     assert len(caught.value.problems) == 3
@@ -221,13 +298,19 @@ def test_every_problem_is_told_before_anything_starts(tmp_path: Path, tiny: Path
     for budget in ("2", "h", "1h30", "0m", "-1h", "2 h"):
         with pytest.raises(UsageError, match="is no time"):
             planned(tiny, tmp_path, budget=budget)
-    assert sweeps.in_seconds("1h30m") == 5400 and sweeps.in_seconds("45s") == 45 and sweeps.in_seconds("1.5h") == 5400
+    assert (
+        sweeps.in_seconds("1h30m") == 5400
+        and sweeps.in_seconds("45s") == 45
+        and sweeps.in_seconds("1.5h") == 5400
+    )
     with pytest.raises(UsageError, match="MLflow's own database"):
         sweeps._not_mlflows(runs.tracking_uri())
     assert minutes(3725) == "1:02:05" and minutes(65) == "1:05"
 
 
-def ended(number: int, value: float | None, job: dict[str, Any] | None = None) -> optuna.trial.FrozenTrial:
+def ended(
+    number: int, value: float | None, job: dict[str, Any] | None = None
+) -> optuna.trial.FrozenTrial:
     trial = create_trial(value=value, user_attrs={studies.JOB: job} if job else {})
     trial.number = number
     return trial
@@ -240,20 +323,36 @@ def test_the_comparison_is_a_measured_sentence() -> None:
     assert "+0.0500, from one seed" in comparison(best, defaults, [])
     again = {"best": (0.54, 0.56, 0.55), "defaults": (0.50, 0.51, 0.52)}
     results = [ended(9, 0.55, {"does": "publish", "who": "best"})]
-    results += [ended(9, value, {"does": "train", "who": who}) for who, values in again.items() for value in values]
+    results += [
+        ended(9, value, {"does": "train", "who": who})
+        for who, values in again.items()
+        for value in values
+    ]
     told = comparison(best, defaults, results)
     assert told.startswith(
         "mAP 0.5500 against 0.5100 of the defaults, trained again with 3 and 3 other seeds: better than the defaults by 0.0400"
     )
     assert told.endswith("± 0.0082 (standard error)")  # sqrt(0.01**2 / 3 + 0.01**2 / 3)
-    worse = [ended(9, value, {"does": "train", "who": who}) for who, values in again.items() for value in reversed(values)]
+    worse = [
+        ended(9, value, {"does": "train", "who": who})
+        for who, values in again.items()
+        for value in reversed(values)
+    ]
     for trial in worse:
-        trial.user_attrs[studies.JOB]["who"] = {"best": "defaults", "defaults": "best"}[trial.user_attrs[studies.JOB]["who"]]
+        trial.user_attrs[studies.JOB]["who"] = {"best": "defaults", "defaults": "best"}[
+            trial.user_attrs[studies.JOB]["who"]
+        ]
     assert "worse than the defaults by 0.0400" in comparison(best, defaults, worse)
 
 
 @pytest.mark.slow
-def test_a_sweep_from_python(tiny: Path, tmp_path: Path, store: str, dense_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_from_python(
+    tiny: Path,
+    tmp_path: Path,
+    store: str,
+    dense_checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     values = TINY | {
         "data": tiny,
         "storage": f"sqlite:///{tmp_path / 'sweeps.db'}",
@@ -263,7 +362,11 @@ def test_a_sweep_from_python(tiny: Path, tmp_path: Path, store: str, dense_check
     }
     del values["frozen_stages"]
     values["num_workers"] = 1  # a process of a process
-    values |= {"space": "per_item_lrate=1e-6:1e-4 frozen_stages=0:2", "pruner": "none", "registered_model_name": "swept"}
+    values |= {
+        "space": "per_item_lrate=1e-6:1e-4 frozen_stages=0:2",
+        "pruner": "none",
+        "registered_model_name": "swept",
+    }
     first = detreg.sweep("yolox", trials=3, confirm=2, **values)
     told = capsys.readouterr().out
     assert first["complete"] == 3 and first["failed"] == 0 and first["model_name"] == "swept"
@@ -273,29 +376,57 @@ def test_a_sweep_from_python(tiny: Path, tmp_path: Path, store: str, dense_check
     version = client.get_model_version("swept", first["model_version"])
     assert version.run_id == first["best_run_id"]
     best, sweep = client.get_run(first["best_run_id"]), client.get_run(first["run_id"])
-    assert best.info.status == sweep.info.status == "FINISHED" and {"mAP", "parity/matched", "val/mAP_best"} <= best.data.metrics.keys()
-    assert sweep.data.tags["detreg.best_eid"] == first["best_run_id"] and sweep.data.metrics["trials/complete"] == 3
-    assert sweep.data.metrics["mAP"] == best.data.metrics["mAP"] and sweep.data.params["trials"] == "3"
+    assert (
+        best.info.status == sweep.info.status == "FINISHED"
+        and {"mAP", "parity/matched", "val/mAP_best"} <= best.data.metrics.keys()
+    )
+    assert (
+        sweep.data.tags["detreg.best_eid"] == first["best_run_id"]
+        and sweep.data.metrics["trials/complete"] == 3
+    )
+    assert (
+        sweep.data.metrics["mAP"] == best.data.metrics["mAP"] and sweep.data.params["trials"] == "3"
+    )
     artifacts = {file.path for file in client.list_artifacts(first["run_id"], "report")}
-    assert {f"report/{name}" for name in ("index.html", "history.png", "parallel_coordinates.png")} <= artifacts
+    assert {
+        f"report/{name}" for name in ("index.html", "history.png", "parallel_coordinates.png")
+    } <= artifacts
     study = optuna.load_study(study_name=first["study"], storage=values["storage"])
     for trial in study.trials:
         run = client.get_run(trial.user_attrs[studies.RUNS][-1])
-        assert run.data.tags[runs.TRIAL] == str(trial.number) and run.data.tags["mlflow.parentRunId"] == first["run_id"]
+        assert (
+            run.data.tags[runs.TRIAL] == str(trial.number)
+            and run.data.tags["mlflow.parentRunId"] == first["run_id"]
+        )
         assert trial.value == run.data.metrics["val/mAP_best"]
-        assert float(run.data.params["per_item_lrate"]) == pytest.approx(trial.params["per_item_lrate"])
+        assert float(run.data.params["per_item_lrate"]) == pytest.approx(
+            trial.params["per_item_lrate"]
+        )
     beaten = first["best_trial"] != 0
     assert told.count("with seed") == (4 if beaten else 0)
-    assert ("other seeds" in first["comparison"] and "±" in first["comparison"]) if beaten else "no trial beats" in first["comparison"]
+    assert (
+        ("other seeds" in first["comparison"] and "±" in first["comparison"])
+        if beaten
+        else "no trial beats" in first["comparison"]
+    )
     again = detreg.sweep("yolox", trials=3, confirm=2, **values)
     assert again == first and "3 of 3 trials have ended" in capsys.readouterr().out
     assert len(client.search_model_versions("name = 'swept'")) == 1
     more = detreg.sweep("yolox", trials=4, **values)
     assert more["complete"] == 4 and more["run_id"] == first["run_id"]
-    assert json.loads(Path(client.download_artifacts(first["run_id"], "sweep.json", str(tmp_path))).read_text()) == more
+    assert (
+        json.loads(
+            Path(
+                client.download_artifacts(first["run_id"], "sweep.json", str(tmp_path))
+            ).read_text()
+        )
+        == more
+    )
 
 
-def test_no_complete_trial_is_told_with_the_reasons(tiny: Path, tmp_path: Path, parent: str) -> None:
+def test_no_complete_trial_is_told_with_the_reasons(
+    tiny: Path, tmp_path: Path, parent: str
+) -> None:
     plan = planned(tiny, tmp_path).started(parent, None)
     study = opened(plan)
     trial = study.ask()

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 import detreg
 from detreg import Detector
 from detreg.data.dataset import load
-from detreg.inference.pictures import read
+from detreg.inference.images import read_image
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
 from detreg.tracking import runs
@@ -20,16 +20,25 @@ from detreg.training.checkpoints import Checkpoint, save
 from detreg.training.compose import compose
 from detreg.training.engine import build_network
 
-QUICK = {"yolof": {"per_item_lrate": 1e-4}, "ssd": {"batch_size": 3, "min_samples_per_epoch": 7, "per_item_lrate": 1e-6}}
+QUICK = {
+    "yolof": {"per_item_lrate": 1e-4},
+    "ssd": {"batch_size": 3, "min_samples_per_epoch": 7, "per_item_lrate": 1e-6},
+}
 """YOLOF's published rate is for a trained backbone; SSD's epoch ends with a batch of one picture, on a last map of one cell."""
 
 
-def spread(name: str, tiny: Path, path: Path) -> Path:
+def spread_image(name: str, tiny: Path, path: Path) -> Path:
     """A checkpoint whose scores spread: where all are alike, as SSD's from random weights, rounding decides what is found."""
     template, dataset = TEMPLATES[name], load(str(tiny))
     params, options = settings(template, SMALL[name] | QUICK[name])
     config = compose(template, template.resolve(params), dataset, options)
-    save(path, Checkpoint(dense(template, params, build_network(config.model, None), config).state_dict(), dataset.classes))
+    save(
+        path,
+        Checkpoint(
+            dense(template, params, build_network(config.model, None), config).state_dict(),
+            dataset.classes,
+        ),
+    )
     return path
 
 
@@ -47,7 +56,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
     return taken
 
 
-def check_rates(name: str, values: dict[str, Any], rates: list[list[float]], first: int, total: int) -> None:
+def check_rates(
+    name: str, values: dict[str, Any], rates: list[list[float]], first: int, total: int
+) -> None:
     """Every group has the rate of its step, or the share of it that is its own; `rates` are those of the steps from `first` on."""
     template = TEMPLATES[name]
     params, _ = settings(template, values)
@@ -61,27 +72,46 @@ def check_rates(name: str, values: dict[str, Any], rates: list[list[float]], fir
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in TEMPLATES if name != "yolox"])  # test_training.py has that one
+@pytest.mark.parametrize(
+    "name", [name for name in TEMPLATES if name != "yolox"]
+)  # test_training.py has that one
 def test_a_template_is_trained_registered_served_and_continued(
-    name: str, store: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], steps: list[list[float]]
+    name: str,
+    store: str,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    steps: list[list[float]],
 ) -> None:
     values: dict[str, Any] = SMALL[name] | QUICK.get(name, {})
-    start = {"load_from": spread(name, tiny, tmp_path / "spread.pth")} if name == "ssd" else {}
+    start = (
+        {"load_from": spread_image(name, tiny, tmp_path / "spread.pth")} if name == "ssd" else {}
+    )
     first = detreg.train(name, data=str(tiny), **values, **start)
     assert first["parity_matched"] >= 0.99 and first["model_name"] == name
     # After so few steps most find nothing, and what finds nothing is no champion.
     assert first["alias"] == ("champion" if round(first["mAP"], 4) else "challenger")
     metrics = runs.find(first["run_id"]).data.metrics
-    assert {"train/loss", "val/mAP", "mAP", "test/mAP", "parity/matched"} <= metrics.keys() and np.isfinite(metrics["train/loss"])
-    picture = read(next(tiny.rglob("*.jpg")))
+    assert {
+        "train/loss",
+        "val/mAP",
+        "mAP",
+        "test/mAP",
+        "parity/matched",
+    } <= metrics.keys() and np.isfinite(metrics["train/loss"])
+    picture = read_image(next(tiny.rglob("*.jpg")))
     found = Detector.load(f"models:/{name}@{first['alias']}")(picture, score_threshold=0.0)
     assert found.class_names == ("balloon", "boat", "house") and len(found) <= 100
     length = len(steps) // 2
     check_rates(name, values, steps, 0, 2 * length)
     steps.clear()
     capsys.readouterr()
-    second = detreg.train(name, data=str(tiny), **values | {"num_epochs": 3, "continue_from_eid": first["run_id"]})
+    second = detreg.train(
+        name, data=str(tiny), **values | {"num_epochs": 3, "continue_from_eid": first["run_id"]}
+    )
     assert f"Resumes run {first['run_id']} after epoch 2 of 3" in capsys.readouterr().out
     check_rates(name, values, steps, 2 * length, 3 * length)
-    assert [entry.step for entry in MlflowClient().get_metric_history(second["run_id"], "val/mAP")] == [3]
+    assert [
+        entry.step for entry in MlflowClient().get_metric_history(second["run_id"], "val/mAP")
+    ] == [3]
     assert second["model_version"] == "2"

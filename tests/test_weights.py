@@ -57,7 +57,9 @@ def with_weights(url: str, sha256: str) -> Template:
     return replace(YOLOX, base_models={**YOLOX.base_models, "yolox_s": entry})
 
 
-def test_a_download_is_verified_and_kept(hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_is_verified_and_kept(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path))
     template = with_weights(f"{hub}/good.pth", SHA256[:8])
     path = published(template, "yolox_s")
@@ -68,13 +70,24 @@ def test_a_download_is_verified_and_kept(hub: str, tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "sha256", "error", "words"),
     [
-        ("good", "0" * 8, DataError, "has sha256 .* not 00000000: it is not the published file, nothing was kept"),
+        (
+            "good",
+            "0" * 8,
+            DataError,
+            "has sha256 .* not 00000000: it is not the published file, nothing was kept",
+        ),
         ("cut", SHA256, UnreachableError, "cut off after 100 of 7000 bytes"),
         ("missing", SHA256, UnreachableError, "answers 404"),
     ],
 )
 def test_a_bad_download_is_told_and_leaves_nothing(
-    name: str, sha256: str, error: type[Exception], words: str, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    sha256: str,
+    error: type[Exception],
+    words: str,
+    hub: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path))
     with pytest.raises(error, match=words):
@@ -83,7 +96,9 @@ def test_a_bad_download_is_told_and_leaves_nothing(
 
 
 def test_a_hub_that_is_not_there_is_exit_code_69(tmp_path: Path) -> None:
-    with pytest.raises(UnreachableError, match=r"cannot be downloaded .* set DETREG_WEIGHTS") as caught:
+    with pytest.raises(
+        UnreachableError, match=r"cannot be downloaded .* set DETREG_WEIGHTS"
+    ) as caught:
         download("http://127.0.0.1:9/x.pth", tmp_path / "x.pth")
     assert caught.value.exit_code == 69
 
@@ -92,11 +107,15 @@ def test_the_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "yolox_nano_coco.pth").write_bytes(b"mine")
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
     assert published(YOLOX, "yolox_nano") == tmp_path / "yolox_nano_coco.pth"
-    with pytest.raises(UsageError, match=r"nobody published COCO weights of yolox_m .* yolox_m_coco\.pth"):
+    with pytest.raises(
+        UsageError, match=r"nobody published COCO weights of yolox_m .* yolox_m_coco\.pth"
+    ):
         published(YOLOX, "yolox_m")
 
 
-def test_load_from_takes_a_path_or_a_url_with_its_sha256(hub: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_from_takes_a_path_or_a_url_with_its_sha256(
+    hub: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
     dataset = load_dataset(tiny)
     save(tmp_path / "mine.pth", Checkpoint({"backbone.w": torch.ones(1)}, ("boat",)))
@@ -106,22 +125,37 @@ def test_load_from_takes_a_path_or_a_url_with_its_sha256(hub: str, tiny: Path, t
     with pytest.raises(NotFoundError, match="is not a file; it takes coco, a URL, a path"):
         resolve(YOLOX, build(YOLOX.params, {"load_from": "nowhere.pth"}), dataset)
     with pytest.raises(DataError, match="it is not the published file"):
-        resolve(YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={'1' * 64}"}), dataset)
+        resolve(
+            YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={'1' * 64}"}), dataset
+        )
     with pytest.raises(DataError, match="broken"):  # whole, verified, and no checkpoint
-        resolve(YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={SHA256}"}), dataset)
+        resolve(
+            YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={SHA256}"}), dataset
+        )
 
 
-def test_a_resnet50_of_another_template_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resnet50_of_another_template_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three templates have one, with files that differ: the name with the template's in front comes first."""
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
     yolof, faster = find("yolof"), find("faster_rcnn")
     (tmp_path / "resnet50_coco.pth").write_bytes(b"mine")
-    assert published(yolof, "resnet50") == published(faster, "resnet50") == tmp_path / "resnet50_coco.pth"
+    assert (
+        published(yolof, "resnet50")
+        == published(faster, "resnet50")
+        == tmp_path / "resnet50_coco.pth"
+    )
     digest = hashlib.sha256(b"mine").hexdigest()[:8]
-    known = replace(faster, base_models={"resnet50": replace(faster.base_models["resnet50"], sha256=digest)})
+    known = replace(
+        faster, base_models={"resnet50": replace(faster.base_models["resnet50"], sha256=digest)}
+    )
     monkeypatch.setitem(TEMPLATES, "faster_rcnn", known)
     assert published(known, "resnet50") == tmp_path / "resnet50_coco.pth"
-    with pytest.raises(DataError, match=r"holds the weights of faster_rcnn, not of yolof: name it faster_rcnn_resnet50_coco\.pth"):
+    with pytest.raises(
+        DataError,
+        match=r"holds the weights of faster_rcnn, not of yolof: name it faster_rcnn_resnet50_coco\.pth",
+    ):
         published(yolof, "resnet50")
     (tmp_path / "yolof_resnet50_coco.pth").write_bytes(b"own")
     assert published(yolof, "resnet50").name == "yolof_resnet50_coco.pth"
@@ -132,10 +166,22 @@ def test_a_resnet50_of_another_template_is_refused(tmp_path: Path, monkeypatch: 
     [
         ("inception_v4", {"pretrained_weights": "coco"}, "take pretrained_weights=imagenet|none"),
         ("inception_v2", {"pretrained_weights": "coco"}, "take pretrained_weights=imagenet|none"),
-        ("msc10", {"pretrained_weights": "coco"}, "take pretrained_weights=none|imagenet, or base_model=resnet50|resnet101"),
-        ("msc10", {"pretrain_base_data": "mscoco"}, "take pretrain_base_data=imagenet|none, or base_model=resnet50|resnet101"),
+        (
+            "msc10",
+            {"pretrained_weights": "coco"},
+            "take pretrained_weights=none|imagenet, or base_model=resnet50|resnet101",
+        ),
+        (
+            "msc10",
+            {"pretrain_base_data": "mscoco"},
+            "take pretrain_base_data=imagenet|none, or base_model=resnet50|resnet101",
+        ),
         ("inception_v4", {"load_from": "coco"}, "leave load_from out"),
-        ("yolox", {"base_model": "yolox_m"}, "take pretrained_weights=none, or base_model=yolox_tiny|yolox_s|yolox_l|yolox_x"),
+        (
+            "yolox",
+            {"base_model": "yolox_m"},
+            "take pretrained_weights=none, or base_model=yolox_tiny|yolox_s|yolox_l|yolox_x",
+        ),
     ],
 )
 def test_where_nobody_published_coco_weights_the_advice_is_about_the_parameter_that_asked(
@@ -147,7 +193,9 @@ def test_where_nobody_published_coco_weights_the_advice_is_about_the_parameter_t
     with pytest.raises(UsageError) as caught:
         checkpoint_of(template, build(template.params, values))
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{asked_by}: nobody published COCO weights of") and problem.endswith(advice)
+    assert problem.startswith(f"{asked_by}: nobody published COCO weights of") and problem.endswith(
+        advice
+    )
 
 
 @pytest.fixture
@@ -167,33 +215,57 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_imagenet_weights_come_from_their_library_once(libraries: list[str], tiny: Path, tmp_path: Path) -> None:
+def test_imagenet_weights_come_from_their_library_once(
+    libraries: list[str], tiny: Path, tmp_path: Path
+) -> None:
     template = find("inception_v2")
     start = resolve(template, build(template.params, {}), load_dataset(tiny))
-    assert start.sentence == "Starts from the weights published for the backbone of inception_v2 on ImageNet"
-    assert start.weights is not None and start.weights.state_dict["backbone.weight"][0] == len("pytorchcv:bninception")
-    assert imagenet(template, "inception_v2") == tmp_path / "cache/weights/inception_v2_imagenet.pth"
+    assert (
+        start.sentence
+        == "Starts from the weights published for the backbone of inception_v2 on ImageNet"
+    )
+    assert start.weights is not None and start.weights.state_dict["backbone.weight"][0] == len(
+        "pytorchcv:bninception"
+    )
+    assert (
+        imagenet(template, "inception_v2") == tmp_path / "cache/weights/inception_v2_imagenet.pth"
+    )
     assert libraries == ["pytorchcv:bninception"]
 
 
-def test_imagenet_weights_out_of_reach_are_exit_code_69(libraries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_imagenet_weights_out_of_reach_are_exit_code_69(
+    libraries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     msc10 = find("msc10")
-    with pytest.raises(UnreachableError, match=r"no route to the hub.*detreg weights fetch msc10 --base_model efficientnet_b0") as caught:
+    with pytest.raises(
+        UnreachableError,
+        match=r"no route to the hub.*detreg weights fetch msc10 --base_model efficientnet_b0",
+    ) as caught:
         imagenet(msc10, "efficientnet_b0")
     assert caught.value.exit_code == 69
     save(tmp_path / "efficientnet_b0_imagenet.pth", Checkpoint({"backbone.weight": torch.ones(2)}))
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
     assert imagenet(msc10, "efficientnet_b0") == tmp_path / "efficientnet_b0_imagenet.pth"
-    with pytest.raises(UsageError, match="no ImageNet weights for the backbone of yolof's resnet50"):
+    with pytest.raises(
+        UsageError, match="no ImageNet weights for the backbone of yolof's resnet50"
+    ):
         imagenet(find("yolof"), "resnet50")
 
 
 @pytest.mark.parametrize(
     ("values", "sentence", "keys"),
     [
-        ({}, "Starts from the weights published for the backbone of resnet50 on ImageNet", {"backbone.weight"}),
+        (
+            {},
+            "Starts from the weights published for the backbone of resnet50 on ImageNet",
+            {"backbone.weight"},
+        ),
         ({"pretrain_base_data": "none"}, "Starts from random weights", None),
-        ({"pretrain_base_data": "mscoco"}, "Starts from the weights published for the backbone of resnet50 on COCO", {"backbone.w"}),
+        (
+            {"pretrain_base_data": "mscoco"},
+            "Starts from the weights published for the backbone of resnet50 on COCO",
+            {"backbone.w"},
+        ),
         (
             {"pretrained_weights": "coco"},
             "Starts from the weights published for resnet50 on COCO; pretrained_weights overrides pretrain_base_data=imagenet",
@@ -216,10 +288,15 @@ def test_the_base_models_data_and_the_networks_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save(tmp_path / "msc10_resnet50_coco.pth", Checkpoint({"backbone.w": torch.ones(1), "head.w": torch.ones(1)}, ("boat",)))
+    save(
+        tmp_path / "msc10_resnet50_coco.pth",
+        Checkpoint({"backbone.w": torch.ones(1), "head.w": torch.ones(1)}, ("boat",)),
+    )
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
     msc10 = find("msc10")
-    start = resolve(msc10, build(msc10.params, {"base_model": "resnet50"} | values), load_dataset(tiny))
+    start = resolve(
+        msc10, build(msc10.params, {"base_model": "resnet50"} | values), load_dataset(tiny)
+    )
     assert start.sentence == sentence
     assert (start.weights and set(start.weights.state_dict)) == keys
 
@@ -240,11 +317,15 @@ LAYERS = (ClassLayer(r"cls\.(weight|bias)"),)
 def test_classes_keep_their_outputs_by_name() -> None:
     here, there = Network(3), Network(2)
     before = here.cls.bias.detach().clone()
-    told = fill(here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), LAYERS)
+    told = fill(
+        here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), LAYERS
+    )
     mine, theirs = here.cls.bias.detach().view(2, 3), there.cls.bias.detach().view(2, 2)
     assert torch.equal(mine[:, 0], theirs[:, 1]) and torch.equal(mine[:, 2], theirs[:, 0])
     assert torch.equal(mine[:, 1], before.view(2, 3)[:, 1])
-    assert torch.equal(here.cls.weight.detach().view(2, 3, 2)[:, 0], there.cls.weight.detach().view(2, 2, 2)[:, 1])
+    assert torch.equal(
+        here.cls.weight.detach().view(2, 3, 2)[:, 0], there.cls.weight.detach().view(2, 2, 2)[:, 1]
+    )
     assert told[0].endswith("classes kept by name: boat, car")
 
 
@@ -261,9 +342,15 @@ class TwoStage(nn.Module):
 def test_the_background_and_every_classs_boxes_are_kept_too() -> None:
     here, there = TwoStage(3), TwoStage(2)
     before = here.cls.bias.detach().clone(), here.reg.bias.detach().clone()
-    layers = (ClassLayer(r"cls\.(weight|bias)", background=1), ClassLayer(r"reg\.(weight|bias)", rows=4))
+    layers = (
+        ClassLayer(r"cls\.(weight|bias)", background=1),
+        ClassLayer(r"reg\.(weight|bias)", rows=4),
+    )
     fill(here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), layers)
-    assert torch.equal(here.cls.bias.detach()[[0, 2, 3]], there.cls.bias.detach()[[1, 0, 2]]) and here.cls.bias[1] == before[0][1]
+    assert (
+        torch.equal(here.cls.bias.detach()[[0, 2, 3]], there.cls.bias.detach()[[1, 0, 2]])
+        and here.cls.bias[1] == before[0][1]
+    )
     mine, theirs = here.reg.weight.detach().view(3, 4, 2), there.reg.weight.detach().view(2, 4, 2)
     assert torch.equal(mine[0], theirs[1]) and torch.equal(mine[2], theirs[0])
     assert torch.equal(here.reg.bias.detach()[4:8], before[1][4:8])
@@ -273,8 +360,15 @@ def test_one_regressor_for_all_does_not_become_that_of_a_class() -> None:
     here, there = TwoStage(3), TwoStage(2)
     there.reg = nn.Linear(2, 4)
     before = here.reg.weight.detach().clone()
-    told = fill(here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), (ClassLayer(r"reg\.(weight|bias)", rows=4),))
-    assert torch.equal(here.reg.weight, before) and any("reg.weight is (4, 2) there and (12, 2) here" in sentence for sentence in told)
+    told = fill(
+        here,
+        Checkpoint(there.state_dict(), ("car", "boat")),
+        ("boat", "bus", "car"),
+        (ClassLayer(r"reg\.(weight|bias)", rows=4),),
+    )
+    assert torch.equal(here.reg.weight, before) and any(
+        "reg.weight is (4, 2) there and (12, 2) here" in sentence for sentence in told
+    )
 
 
 def test_what_does_not_fit_is_listed_and_an_alien_backbone_is_an_error() -> None:

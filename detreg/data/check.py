@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from detreg.data.pictures import Probe, probe_all
-from detreg.data.raw import BadEntry, Box, Notes, Picture, RawDataset, Record
+from detreg.data.images import Probe, probe_all
+from detreg.data.raw import BadEntry, Box, DatasetImage, ProblemCollector, RawDataset, Record
 from detreg.data.splits import SPLITS, complete
 
 CLIPPED = "box clipped to its picture"
@@ -31,19 +31,19 @@ class Report:
 
     problems: tuple[str, ...]
     repairs: Mapping[str, int]
-    splits: Mapping[str, tuple[Picture, ...]]
+    splits: Mapping[str, tuple[DatasetImage, ...]]
 
 
 def check(raw: RawDataset) -> Report:
     """Looks at every picture and box of `raw`, completes the splits, and reports; raises nothing on bad data."""
-    notes = Notes([*raw.problems, *_class_problems(raw.classes)], Counter(raw.repairs))
+    notes = ProblemCollector([*raw.problems, *_class_problems(raw.classes)], Counter(raw.repairs))
     probes = probe_all(record.picture for records in raw.splits.values() for record in records)
     normalised = set() if raw.fractions else _normalised_sources(raw)
     for source in sorted(normalised):
         notes.problems.append(
             f"{source}: every box lies within 0..1, so these are fractions of the picture; multiply them by its size in pixels"
         )
-    checked: dict[str, list[Picture]] = {}
+    checked: dict[str, list[DatasetImage]] = {}
     for split, records in raw.splits.items():
         checked[split] = []
         for record in records:
@@ -52,16 +52,25 @@ def check(raw: RawDataset) -> Report:
                 _compare_sizes(record, probe)
             boxes = () if record.source in normalised else _checked_boxes(record, probe, raw, notes)
             if not probe.problem:
-                checked[split].append(Picture(record.picture, probe.width, probe.height, probe.sha256, boxes))
-    splits = {split: tuple(sorted(pictures, key=lambda picture: picture.path)) for split, pictures in checked.items()}
+                checked[split].append(
+                    DatasetImage(record.picture, probe.width, probe.height, probe.sha256, boxes)
+                )
+    splits = {
+        split: tuple(sorted(pictures, key=lambda picture: picture.path))
+        for split, pictures in checked.items()
+    }
     # Splits are completed only when all else is right: pictures that are left out could make them look wrong, too.
     if not notes.problems:
         with notes.at(raw.folder.name):
             splits = _complete(splits, notes)
-    return Report(tuple(notes.problems), {name: count for name, count in notes.repairs.items() if count}, splits)
+    return Report(
+        tuple(notes.problems),
+        {name: count for name, count in notes.repairs.items() if count},
+        splits,
+    )
 
 
-def boxes_per_class(pictures: Iterable[Picture], classes: Iterable[str]) -> tuple[int, ...]:
+def boxes_per_class(pictures: Iterable[DatasetImage], classes: Iterable[str]) -> tuple[int, ...]:
     """How many boxes each class has, crowd regions left out."""
     counts = Counter(box.label for picture in pictures for box in picture.boxes if not box.crowd)
     return tuple(counts[name] for name in classes)
@@ -77,7 +86,9 @@ def _class_problems(classes: Iterable[str]) -> list[str]:
             problems.append("classes: a class has an empty name; give it one in the annotations")
         elif len(names) > 1:
             listed = " and ".join(repr(name) for name in names)
-            problems.append(f"classes: {listed} differ only by case or space; write them in one way in all annotations")
+            problems.append(
+                f"classes: {listed} differ only by case or space; write them in one way in all annotations"
+            )
     return problems
 
 
@@ -115,15 +126,23 @@ def _compare_sizes(record: Record, probe: Probe) -> None:
     )
 
 
-def _checked_boxes(record: Record, probe: Probe, raw: RawDataset, notes: Notes) -> tuple[Box, ...]:
+def _checked_boxes(
+    record: Record, probe: Probe, raw: RawDataset, notes: ProblemCollector
+) -> tuple[Box, ...]:
     # An unreadable picture's boxes are still checked as far as the stated size goes, so that all problems are told at once.
-    width, height = (record.width or 0, record.height or 0) if probe.problem else (probe.width, probe.height)
+    width, height = (
+        (record.width or 0, record.height or 0) if probe.problem else (probe.width, probe.height)
+    )
     kept: dict[tuple[object, ...], Box] = {}
     for box in record.boxes:
         with notes.at(f"{record.source} {box.where}"):
-            mended = _mended(_in_pixels(box, width, height) if raw.fractions else box, width, height, notes)
+            mended = _mended(
+                _in_pixels(box, width, height) if raw.fractions else box, width, height, notes
+            )
             if mended is not None:
-                notes.repairs[REPEATED] += (key := (mended.label, mended.corners, mended.crowd)) in kept
+                notes.repairs[REPEATED] += (
+                    key := (mended.label, mended.corners, mended.crowd)
+                ) in kept
                 kept.setdefault(key, mended)
     return tuple(kept.values())
 
@@ -133,22 +152,33 @@ def _in_pixels(box: Box, width: int, height: int) -> Box:
     return replace(box, corners=(x1 * width, y1 * height, x2 * width, y2 * height))
 
 
-def _mended(box: Box, width: int, height: int, notes: Notes) -> Box | None:
+def _mended(box: Box, width: int, height: int, notes: ProblemCollector) -> Box | None:
     """The box clipped to its picture, with an area; None for one too small to be an object. Width and height 0 mean not known."""
     if not all(math.isfinite(value) for value in box.corners):
-        raise BadEntry("the box has a coordinate that is not a finite number (NaN or infinite); correct or remove it")
+        raise BadEntry(
+            "the box has a coordinate that is not a finite number (NaN or infinite); correct or remove it"
+        )
     # Adding zero turns -0.0 into 0.0, which would be another digest.
     x1, y1, x2, y2 = corners = tuple(round(value, _DECIMALS) + 0.0 for value in box.corners)
     if x2 < x1 or y2 < y1:
-        raise BadEntry(f"the box ({_text(corners)}) ends before it begins: a negative width or height, or swapped corners; correct it")
+        raise BadEntry(
+            f"the box ({_text(corners)}) ends before it begins: a negative width or height, or swapped corners; correct it"
+        )
     if x1 == x2 or y1 == y2:
         notes.repairs[EMPTY] += 1
         return None
     if not (width and height):
         return None
     if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        raise BadEntry(f"the box ({_text(corners)}) lies wholly outside its picture of {width}x{height}; correct or remove it")
-    x1, y1, x2, y2 = clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+        raise BadEntry(
+            f"the box ({_text(corners)}) lies wholly outside its picture of {width}x{height}; correct or remove it"
+        )
+    x1, y1, x2, y2 = clipped = (
+        max(x1, 0.0),
+        max(y1, 0.0),
+        min(x2, float(width)),
+        min(y2, float(height)),
+    )
     # MMDetection leaves such boxes out of training without a word, while scoring would still ask for them.
     if round(x2 - x1, _DECIMALS) < 1 or round(y2 - y1, _DECIMALS) < 1:
         notes.repairs[THIN] += 1
@@ -162,13 +192,17 @@ def _text(corners: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in corners)
 
 
-def _complete(given: Mapping[str, tuple[Picture, ...]], notes: Notes) -> dict[str, tuple[Picture, ...]]:
+def _complete(
+    given: Mapping[str, tuple[DatasetImage, ...]], notes: ProblemCollector
+) -> dict[str, tuple[DatasetImage, ...]]:
     """The completed splits; raises BadEntry for what only shows now, and counts the pictures that splits share."""
     if not any(given.values()):
         raise BadEntry("there are no pictures; add some, and see that the annotations list them")
     splits = complete(given)
     if not any(not box.crowd for picture in splits["train"] for box in picture.boxes):
-        raise BadEntry("the train split has no boxes, so there is nothing to learn; label its pictures")
+        raise BadEntry(
+            "the train split has no boxes, so there is nothing to learn; label its pictures"
+        )
     seen = {picture.sha256 for picture in splits["train"]}
     for split in SPLITS[1:]:
         notes.repairs[LEAKED] += sum(picture.sha256 in seen for picture in splits.get(split, ()))

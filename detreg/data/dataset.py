@@ -19,7 +19,7 @@ from typing import Any
 from detreg.data import formats
 from detreg.data.check import Report, boxes_per_class, check
 from detreg.data.formats.coco import box_entry
-from detreg.data.raw import Box, Picture
+from detreg.data.raw import Box, DatasetImage
 from detreg.data.source import SAMPLE, Source, cache_folder, open_source
 from detreg.errors import DataError
 
@@ -69,7 +69,10 @@ def load(data: str | Path, cache: str | Path | None = None) -> Dataset:
         raise DataError(_shortened(found.problems, data))
     digest = _digest(raw.classes, found.splits)
     folder = root / "datasets" / f"{digest}-{_place(found.splits)}"
-    splits = {name: _write_split(name, folder, pictures, raw.classes) for name, pictures in found.splits.items()}
+    splits = {
+        name: _write_split(name, folder, pictures, raw.classes)
+        for name, pictures in found.splits.items()
+    }
     return Dataset(
         name=source.name,
         format=_format(source, raw.format),
@@ -99,7 +102,11 @@ def _summary(format: str | None, classes: tuple[str, ...], found: Report) -> dic
     splits = {}
     for name, pictures in found.splits.items():
         counts = boxes_per_class(pictures, classes)
-        splits[name] = {"images": len(pictures), "boxes": sum(counts), "boxes_per_class": dict(zip(classes, counts, strict=True))}
+        splits[name] = {
+            "images": len(pictures),
+            "boxes": sum(counts),
+            "boxes_per_class": dict(zip(classes, counts, strict=True)),
+        }
     return {
         "ok": not found.problems,
         "format": format,
@@ -114,16 +121,28 @@ def _summary(format: str | None, classes: tuple[str, ...], found: Report) -> dic
 def _shortened(problems: Sequence[str], data: str | Path) -> list[str]:
     """At most `MOST_TOLD` problems: one mistake in a script can make as many as there are boxes."""
     more = len(problems) - MOST_TOLD
-    return [*problems[:MOST_TOLD], *([f"{data}: and {more} more; `detreg check {data} --json` tells all of them"] if more > 0 else [])]
+    return [
+        *problems[:MOST_TOLD],
+        *(
+            [f"{data}: and {more} more; `detreg check {data} --json` tells all of them"]
+            if more > 0
+            else []
+        ),
+    ]
 
 
 def _format(source: Source, format: str) -> str:
     return SAMPLE if source.drawn else format
 
 
-def _digest(classes: Sequence[str], splits: Mapping[str, Sequence[Picture]]) -> str:
+def _digest(classes: Sequence[str], splits: Mapping[str, Sequence[DatasetImage]]) -> str:
     """Content only: no path enters, and everything that a file may list in another order is sorted."""
-    content = {name: sorted((picture.sha256, sorted(map(_box_key, picture.boxes))) for picture in splits[name]) for name in sorted(splits)}
+    content = {
+        name: sorted(
+            (picture.sha256, sorted(map(_box_key, picture.boxes))) for picture in splits[name]
+        )
+        for name in sorted(splits)
+    }
     return hashlib.sha256(json.dumps([list(classes), content]).encode()).hexdigest()[:16]
 
 
@@ -131,24 +150,40 @@ def _box_key(box: Box) -> tuple[str, list[str], bool]:
     return box.label, [f"{value:.2f}" for value in box.corners], box.crowd
 
 
-def _place(splits: Mapping[str, Sequence[Picture]]) -> str:
+def _place(splits: Mapping[str, Sequence[DatasetImage]]) -> str:
     """Tells apart the canonical copies of one dataset that lies at two places: they name different paths."""
     paths = sorted(str(picture.path) for pictures in splits.values() for picture in pictures)
     return hashlib.sha256("\n".join(paths).encode()).hexdigest()[:8]
 
 
-def _write_split(name: str, folder: Path, pictures: Sequence[Picture], classes: Sequence[str]) -> Split:
+def _write_split(
+    name: str, folder: Path, pictures: Sequence[DatasetImage], classes: Sequence[str]
+) -> Split:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     categories = {label: number for number, label in enumerate(classes, start=1)}
     for number, picture in enumerate(pictures, start=1):
-        images.append({"id": number, "file_name": str(picture.path), "width": picture.width, "height": picture.height})
+        images.append(
+            {
+                "id": number,
+                "file_name": str(picture.path),
+                "width": picture.width,
+                "height": picture.height,
+            }
+        )
         for box in picture.boxes:
-            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": categories[box.label], **box_entry(box)}
+            entry = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": categories[box.label],
+                **box_entry(box),
+            }
             annotations.append(entry)
     listed = [{"id": number, "name": label} for label, number in categories.items()]
     file = folder / f"{name}.json"
-    _write_whole(file, json.dumps({"images": images, "annotations": annotations, "categories": listed}))
+    _write_whole(
+        file, json.dumps({"images": images, "annotations": annotations, "categories": listed})
+    )
     counts = boxes_per_class(pictures, classes)
     return Split(name, file, len(images), sum(counts), counts)
 

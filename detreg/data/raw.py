@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from detreg.files import is_image
 
 POOL = "pool"
 """The name of the only split of a dataset that says nothing about splits; it is cut into train and val."""
@@ -30,7 +30,7 @@ class BadEntry(ValueError):
 
 
 @dataclass(frozen=True)
-class Notes:
+class ProblemCollector:
     """What comes up while a dataset is read and checked, gathered so that all of it is told at once."""
 
     problems: list[str] = field(default_factory=list)
@@ -87,7 +87,7 @@ class RawDataset:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DatasetImage:
     """One checked picture: its size after EXIF rotation, and boxes in pixels that lie inside it, each with its area."""
 
     path: Path
@@ -98,7 +98,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class AnnotatedImage:
     """One picture to be written by a format's `write`: the bytes of its file, and its boxes in pixels."""
 
     file_name: str
@@ -116,7 +116,9 @@ def locate(name: str, roots: Sequence[Path], folder: Path) -> Path:
     candidates = [Path(os.path.normpath(root / name.replace("\\", "/"))) for root in roots]
     inside = [candidate for candidate in candidates if candidate.is_relative_to(folder)]
     if not inside:
-        raise BadEntry(f"{name!r} leads out of the dataset's folder; copy the picture into the folder and name it relative to that")
+        raise BadEntry(
+            f"{name!r} leads out of the dataset's folder; copy the picture into the folder and name it relative to that"
+        )
     # Path.is_file raises on names that are too long.
     return next((candidate for candidate in inside if os.path.isfile(candidate)), inside[0])  # noqa: PTH113
 
@@ -124,7 +126,7 @@ def locate(name: str, roots: Sequence[Path], folder: Path) -> Path:
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files anywhere under `folder`, sorted, without hidden ones."""
     files = folder.rglob("*")
-    return sorted(file for file in files if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith("."))
+    return sorted(file for file in files if is_image(file))
 
 
 def duplicates(values: Iterable[_T]) -> list[_T]:

@@ -11,20 +11,27 @@ import numpy as np
 from PIL import Image
 
 from detreg.data import formats
-from detreg.data.raw import Box, Labelled
-from detreg.data.sketch import SCALE, WEATHERS, Pen, Rng, backdrop, balloon, boat, house
+from detreg.data.raw import AnnotatedImage, Box
+from detreg.data.sample_shapes import SCALE, WEATHERS, Canvas, Rng, backdrop, balloon, boat, house
 from detreg.errors import UsageError
 
 VERSION = 1
 """Raised when the drawing changes, so that cached samples are drawn anew."""
 
-PENCILS = {"balloon": balloon, "boat": boat, "house": house}
-CLASSES = tuple(PENCILS)
+SHAPES = {"balloon": balloon, "boat": boat, "house": house}
+CLASSES = tuple(SHAPES)
 
 _Place = tuple[str, tuple[int, int, int, int]]
 
 
-def draw(folder: Path, *, format: str = "coco", pictures: int = 240, seed: int = 0, size: tuple[int, int] = (192, 160)) -> None:
+def draw(
+    folder: Path,
+    *,
+    format: str = "coco",
+    pictures: int = 240,
+    seed: int = 0,
+    size: tuple[int, int] = (192, 160),
+) -> None:
     """Draws the sample into `folder` as "coco", "voc" or "yolo": two thirds of the pictures for train, the rest for val and test.
 
     size: width and height in pixels, 64 or more. Raises UsageError for arguments that cannot be met, or a folder that is in use.
@@ -32,7 +39,9 @@ def draw(folder: Path, *, format: str = "coco", pictures: int = 240, seed: int =
     folder = Path(folder)
     problems = []
     if format not in formats.FORMATS:
-        problems.append(f"format must be one of {', '.join(sorted(formats.FORMATS))}, but got {format!r}")
+        problems.append(
+            f"format must be one of {', '.join(sorted(formats.FORMATS))}, but got {format!r}"
+        )
     if pictures < 3:
         problems.append(f"pictures must be 3 or more, one for each split, but got {pictures}")
     if seed < 0:
@@ -45,11 +54,15 @@ def draw(folder: Path, *, format: str = "coco", pictures: int = 240, seed: int =
         raise UsageError(problems)
     scenes = [scene(number, seed, size) for number in range(pictures)]
     held_out = max(1, pictures // 6)
-    splits = {"train": scenes[: -2 * held_out], "val": scenes[-2 * held_out : -held_out], "test": scenes[-held_out:]}
+    splits = {
+        "train": scenes[: -2 * held_out],
+        "val": scenes[-2 * held_out : -held_out],
+        "test": scenes[-held_out:],
+    }
     formats.write(format, folder, CLASSES, splits)
 
 
-def scene(number: int, seed: int, size: tuple[int, int]) -> Labelled:
+def scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
     """One landscape with its boxes, which depends on nothing but the arguments."""
     rng = np.random.default_rng([seed, number])
     weather = WEATHERS[rng.integers(len(WEATHERS))]
@@ -58,17 +71,32 @@ def scene(number: int, seed: int, size: tuple[int, int]) -> Labelled:
     image = backdrop(rng, weather, kind, size, horizon)
     boxes = []
     for label, corners in _places(rng, kind, size, horizon):
-        PENCILS[label](Pen(image, corners, bool(rng.integers(2))), rng)
+        SHAPES[label](Canvas(image, corners, bool(rng.integers(2))), rng)
         x1, y1, x2, y2 = corners
-        inside = (float(max(x1, 0)), float(max(y1, 0)), float(min(x2, size[0])), float(min(y2, size[1])))
+        inside = (
+            float(max(x1, 0)),
+            float(max(y1, 0)),
+            float(min(x2, size[0])),
+            float(min(y2, size[1])),
+        )
         boxes.append(Box(inside, label))
-    return Labelled(f"scene_{number:05}.jpg", _jpeg(_grainy(image.reduce(SCALE), rng)), size[0], size[1], tuple(boxes))
+    return AnnotatedImage(
+        f"scene_{number:05}.jpg",
+        _jpeg(_grainy(image.reduce(SCALE), rng)),
+        size[0],
+        size[1],
+        tuple(boxes),
+    )
 
 
 def _places(rng: Rng, kind: str, size: tuple[int, int], horizon: int) -> list[_Place]:
     """What stands where, the farthest first, so that the nearer is drawn over it; no object hides much of another."""
     counts = {"sea": (2, 3, 0), "meadow": (2, 0, 3), "bay": (2, 2, 2)}[kind]
-    labels = [label for label, most in zip(CLASSES, counts, strict=True) for _ in range(rng.integers(most == 3, most + 1))]
+    labels = [
+        label
+        for label, most in zip(CLASSES, counts, strict=True)
+        for _ in range(rng.integers(most == 3, most + 1))
+    ]
     places: list[_Place] = []
     # A crowded picture may have no room for one more; then it does without.
     for label in labels:
@@ -80,7 +108,9 @@ def _places(rng: Rng, kind: str, size: tuple[int, int], horizon: int) -> list[_P
     return sorted(places, key=lambda place: (place[0] != "balloon", place[1][3]))
 
 
-def _corners(rng: Rng, label: str, kind: str, size: tuple[int, int], horizon: int) -> tuple[int, int, int, int]:
+def _corners(
+    rng: Rng, label: str, kind: str, size: tuple[int, int], horizon: int
+) -> tuple[int, int, int, int]:
     """A box for one object: balloons float anywhere in the sky, boats and houses grow the nearer they stand to the lower edge."""
     width, height = size
     near = rng.uniform(0, 1)
@@ -96,7 +126,11 @@ def _corners(rng: Rng, label: str, kind: str, size: tuple[int, int], horizon: in
     else:
         near = near * 0.3 if kind == "bay" else near
         tall = height * (0.16 + 0.28 * near)
-        base = horizon + 0.08 * height + near * (0.84 * height - horizon) * (0.3 if kind == "bay" else 1)
+        base = (
+            horizon
+            + 0.08 * height
+            + near * (0.84 * height - horizon) * (0.3 if kind == "bay" else 1)
+        )
         wide = tall * rng.uniform(0.9, 1.25)
     x = rng.uniform(-0.25 * wide, width - 0.75 * wide)
     return round(x), round(base - tall), round(x + wide), round(base)
@@ -111,7 +145,9 @@ def _shared(one: tuple[int, int, int, int], other: tuple[int, int, int, int]) ->
 
 
 def _grainy(image: Image.Image, rng: Rng) -> Image.Image:
-    pixels = np.asarray(image).astype(np.int16) + rng.integers(-5, 6, (image.height, image.width, 3), dtype=np.int16)
+    pixels = np.asarray(image).astype(np.int16) + rng.integers(
+        -5, 6, (image.height, image.width, 3), dtype=np.int16
+    )
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

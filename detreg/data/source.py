@@ -29,16 +29,24 @@ class Source:
 
 def cache_folder(cache: str | Path | None = None) -> Path:
     """Where detreg keeps what it makes itself: `cache`, else the variable DETREG_CACHE, else ~/.cache/detreg."""
-    return Path(cache or os.environ.get("DETREG_CACHE") or Path.home() / ".cache" / "detreg").expanduser().resolve()
+    return (
+        Path(cache or os.environ.get("DETREG_CACHE") or Path.home() / ".cache" / "detreg")
+        .expanduser()
+        .resolve()
+    )
 
 
 def open_source(data: str | Path, cache: Path) -> Source:
     """The folder of a dataset. Raises NotFoundError where there is nothing, DataError for an archive that cannot be trusted or read."""
     if data == SAMPLE:
-        return Source(SAMPLE, _once(cache / "samples" / f"v{sample.VERSION}", sample.draw), drawn=True)
+        return Source(
+            SAMPLE, _once(cache / "samples" / f"v{sample.VERSION}", sample.draw), drawn=True
+        )
     path = Path(data).expanduser().resolve()
     if not path.exists():
-        raise NotFoundError(f"{data}: there is no such folder or archive; give a dataset's path, or {SAMPLE} for the built-in one")
+        raise NotFoundError(
+            f"{data}: there is no such folder or archive; give a dataset's path, or {SAMPLE} for the built-in one"
+        )
     if path.is_dir():
         return Source(path.name, _descend(path))
     unpack = _unzip if zipfile.is_zipfile(path) else _untar if tarfile.is_tarfile(path) else None
@@ -46,7 +54,10 @@ def open_source(data: str | Path, cache: Path) -> Source:
         raise DataError(f"{data}: neither a folder nor a zip or tar archive; give one of these")
     with path.open("rb") as file:
         key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return Source(path.name.split(".")[0], _descend(_once(cache / "archives" / key, lambda folder: unpack(path, folder))))
+    return Source(
+        path.name.split(".")[0],
+        _descend(_once(cache / "archives" / key, lambda folder: unpack(path, folder))),
+    )
 
 
 def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
@@ -54,7 +65,9 @@ def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True) as temporary:
+    with tempfile.TemporaryDirectory(
+        dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
+    ) as temporary:
         whole = Path(temporary) / folder.name
         whole.mkdir()
         fill(whole)
@@ -70,7 +83,9 @@ def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
 def _descend(folder: Path) -> Path:
     """The dataset inside `folder`: itself, or its only subfolder, as archives and VOCdevkit/VOC2007 have it."""
     while not formats.recognised(folder):
-        children = [child for child in folder.iterdir() if not child.name.startswith((".", "__MACOSX"))]
+        children = [
+            child for child in folder.iterdir() if not child.name.startswith((".", "__MACOSX"))
+        ]
         if len(children) != 1 or not children[0].is_dir():
             break
         folder = children[0]
@@ -81,7 +96,10 @@ def _unzip(path: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            _refuse(path, [(member.filename, stat.S_ISLNK(member.external_attr >> 16)) for member in members])
+            _refuse(
+                path,
+                [(member.filename, stat.S_ISLNK(member.external_attr >> 16)) for member in members],
+            )
             for member in members:
                 if not member.is_dir():
                     target = folder / member.filename
@@ -90,17 +108,23 @@ def _unzip(path: Path, folder: Path) -> None:
                         shutil.copyfileobj(source, file)
     # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise DataError(f"{path}: the archive cannot be unpacked ({error}); make it again, without a password") from error
+        raise DataError(
+            f"{path}: the archive cannot be unpacked ({error}); make it again, without a password"
+        ) from error
 
 
 def _untar(path: Path, folder: Path) -> None:
     try:
         with tarfile.open(path) as archive:
             members = archive.getmembers()
-            _refuse(path, [(member.name, not (member.isfile() or member.isdir())) for member in members])
+            _refuse(
+                path, [(member.name, not (member.isfile() or member.isdir())) for member in members]
+            )
             archive.extractall(folder, members, filter="data")
     except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: the archive cannot be unpacked ({error}); make it again") from error
+        raise DataError(
+            f"{path}: the archive cannot be unpacked ({error}); make it again"
+        ) from error
 
 
 def _refuse(path: Path, members: list[tuple[str, bool]]) -> None:
@@ -113,6 +137,8 @@ def _refuse(path: Path, members: list[tuple[str, bool]]) -> None:
                 f"{path}: the member {name!r} would be written outside the dataset's folder; make the archive again with relative names"
             )
         elif special:
-            problems.append(f"{path}: the member {name!r} is a link or a device, not a file; put the file itself into the archive")
+            problems.append(
+                f"{path}: the member {name!r} is a link or a device, not a file; put the file itself into the archive"
+            )
     if problems:
         raise DataError(problems)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detreg.evaluation.ground_truth import GroundTruth, Picture
+from detreg.evaluation.ground_truth import GroundTruth, TruthImage
 from detreg.evaluation.matching import UNMATCHED, assign, overlaps
 from detreg.inference.detections import Detections
 
@@ -35,7 +35,9 @@ class Outcome:
         return len(self.confused) + len(self.false) + len(self.missed)
 
 
-def outcomes(truth: GroundTruth, predictions: Mapping[int, Detections], iou: float, min_score: float) -> dict[int, Outcome]:
+def outcomes(
+    truth: GroundTruth, predictions: Mapping[int, Detections], iou: float, min_score: float
+) -> dict[int, Outcome]:
     """Judge every picture of the split, by image id; on one without an entry in predictions nothing was found."""
     aligned = truth.align(predictions)
     nothing = Detections(
@@ -44,10 +46,13 @@ def outcomes(truth: GroundTruth, predictions: Mapping[int, Detections], iou: flo
         labels=np.zeros(0, dtype=np.int64),
         class_names=truth.classes,
     )
-    return {image: judge(picture, aligned.get(image, nothing), iou, min_score) for image, picture in truth.pictures.items()}
+    return {
+        image: judge(picture, aligned.get(image, nothing), iou, min_score)
+        for image, picture in truth.pictures.items()
+    }
 
 
-def judge(picture: Picture, detections: Detections, iou: float, min_score: float) -> Outcome:
+def judge(picture: TruthImage, detections: Detections, iou: float, min_score: float) -> Outcome:
     """Match detections with a score of at least min_score to the picture's objects, by COCO's rule within each class first.
 
     What is left on both sides is then matched whatever the class: an object is confused only if its own class did not find it.

@@ -29,7 +29,7 @@ figcaption b { color: #22272e }
 
 
 @dataclass(frozen=True)
-class Shown:
+class GalleryItem:
     """A picture file with the name and the words under it."""
 
     file: Path
@@ -43,7 +43,7 @@ class Gallery:
 
     heading: str
     explanation: str
-    pictures: Sequence[Shown]
+    pictures: Sequence[GalleryItem]
 
 
 def render(
@@ -53,7 +53,7 @@ def render(
     facts: Mapping[str, str],
     plots: Sequence[Path],
     galleries: Sequence[Gallery],
-    colours: Mapping[str, str],
+    colors: Mapping[str, str],
     table: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """Put the report's parts on one page; plots and pictures are embedded, colours are the classes' in the pictures' legend.
@@ -65,9 +65,12 @@ def render(
         _numbers(numbers),
         _facts(facts),
         "<h2>Plots</h2>" if plots else "",
-        *(f'<img class="plot" alt="{escape(plot.stem)}" src="{_data_uri(plot)}">' for plot in plots),
+        *(
+            f'<img class="plot" alt="{escape(plot.stem)}" src="{_data_uri(plot)}">'
+            for plot in plots
+        ),
         _table(table),
-        *(_gallery(gallery, colours) for gallery in galleries if gallery.pictures),
+        *(_gallery(gallery, colors) for gallery in galleries if gallery.pictures),
     ]
     body = "\n".join(part for part in parts if part)
     return (
@@ -78,12 +81,16 @@ def render(
 
 def _numbers(numbers: Mapping[str, float | None]) -> str:
     texts = {name: "-" if value is None else f"{value:.3f}" for name, value in numbers.items()}
-    tiles = "".join(f"<div><b>{text}</b><span>{escape(name)}</span></div>" for name, text in texts.items())
+    tiles = "".join(
+        f"<div><b>{text}</b><span>{escape(name)}</span></div>" for name, text in texts.items()
+    )
     return f'<div class="numbers">{tiles}</div>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items())
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts.items()
+    )
     return f"<table>{rows}</table>" if facts else ""
 
 
@@ -91,12 +98,18 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
     if not rows:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row.values()) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(value)}</td>" for value in row.values()) + "</tr>"
+        for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _gallery(gallery: Gallery, colours: Mapping[str, str]) -> str:
-    legend = "".join(f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in colours.items())
+def _gallery(gallery: Gallery, colors: Mapping[str, str]) -> str:
+    legend = "".join(
+        f'<span><i style="background:{color}"></i>{escape(name)}</span>'
+        for name, color in colors.items()
+    )
     figures = "".join(
         f'<figure><img alt="{escape(shown.name)}" src="{_data_uri(shown.file)}">'
         f"<figcaption><b>{escape(shown.caption)}</b><br>{escape(shown.name)}</figcaption></figure>"

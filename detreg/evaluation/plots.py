@@ -12,11 +12,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from detreg.evaluation.colours import CLASS_COLOURS, GRID, INK, MUTED, RIGHT, WRONG, class_colour
+from detreg.evaluation.colors import CLASS_COLORS, GRID, INK, MUTED, RIGHT, WRONG, class_color
 
 WIDTH = 8.0  # inches; at DPI it fills MLflow's artifact pane without being scaled
 DPI = 120
-MOST_CURVES = len(CLASS_COLOURS)
+MOST_CURVES = len(CLASS_COLORS)
 MOST_BARS = 30
 MOST_CONFUSED = 20  # classes that a matrix shows readably
 
@@ -28,9 +28,16 @@ def training(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     parts = sorted({name for row in history for name in row if name.startswith("train/loss_")})
     _line(loss, history, "train/loss", "total", INK, width=2)
     for label, part in enumerate(parts[:MOST_CURVES]):
-        _line(loss, history, part, part.removeprefix("train/loss_"), class_colour(label), width=1.2)
+        _line(loss, history, part, part.removeprefix("train/loss_"), class_color(label), width=1.2)
     for label, name in enumerate(("val/mAP", "val/mAP_50", "val/mAP_75")):
-        _line(accuracy, history, name, name.removeprefix("val/"), class_colour(label), width=2 if name == "val/mAP" else 1.2)
+        _line(
+            accuracy,
+            history,
+            name,
+            name.removeprefix("val/"),
+            class_color(label),
+            width=2 if name == "val/mAP" else 1.2,
+        )
     _line(rate, history, "train/lr", "", INK, width=1.5)
     tidy(loss, "Training loss")
     tidy(accuracy, "Validation mAP")
@@ -49,7 +56,12 @@ def training(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     return save(figure, path)
 
 
-def precision_recall(classes: Sequence[str], curves: npt.NDArray[np.float64], boxes_per_class: Mapping[str, int], path: Path) -> Path:
+def precision_recall(
+    classes: Sequence[str],
+    curves: npt.NDArray[np.float64],
+    boxes_per_class: Mapping[str, int],
+    path: Path,
+) -> Path:
     """Draw precision over recall for the classes with most boxes; curves is (101 recalls, classes), -1 where not defined."""
     present = [label for label in range(len(classes)) if curves[0, label] >= 0]
     shown = sorted(present, key=lambda label: -boxes_per_class[classes[label]])[:MOST_CURVES]
@@ -61,7 +73,14 @@ def precision_recall(classes: Sequence[str], curves: npt.NDArray[np.float64], bo
         curve = curves[:, label]
         reached = curve > 0
         text = f"{curve.mean():.3f}  {short(classes[label])}"
-        axes.plot(recall[reached], curve[reached], color=class_colour(label if few else place), linewidth=2, label=text, clip_on=False)
+        axes.plot(
+            recall[reached],
+            curve[reached],
+            color=class_color(label if few else place),
+            linewidth=2,
+            label=text,
+            clip_on=False,
+        )
     if len(present) > 1:
         mean = curves[:, present].mean(axis=1)
         axes.plot(
@@ -72,30 +91,58 @@ def precision_recall(classes: Sequence[str], curves: npt.NDArray[np.float64], bo
             linestyle="--",
             label=f"{mean.mean():.3f}  mean of all {len(present)} classes",
         )
-    tidy(axes, "Precision: share of detections that are right", "Recall: share of objects that are found")
+    tidy(
+        axes,
+        "Precision: share of detections that are right",
+        "Recall: share of objects that are found",
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
     if present:
-        legend = axes.legend(title="AP at IoU 0.5", loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, alignment="left")
+        legend = axes.legend(
+            title="AP at IoU 0.5",
+            loc="upper left",
+            bbox_to_anchor=(1.01, 1),
+            frameon=False,
+            alignment="left",
+        )
         legend.get_title().set_color(MUTED)
-    note = f"The {MOST_CURVES} classes with most boxes of {len(present)}" if len(present) > MOST_CURVES else ""
+    note = (
+        f"The {MOST_CURVES} classes with most boxes of {len(present)}"
+        if len(present) > MOST_CURVES
+        else ""
+    )
     title(axes, "Precision and recall at IoU 0.5", note)
     return save(figure, path)
 
 
-def per_class(average_precision: Mapping[str, float | None], boxes_per_class: Mapping[str, int], path: Path) -> Path:
+def per_class(
+    average_precision: Mapping[str, float | None], boxes_per_class: Mapping[str, int], path: Path
+) -> Path:
     """Draw each class's AP, best first, with its number of boxes; of many classes the best and the poorest."""
-    ranked = sorted(average_precision.items(), key=lambda item: -1.0 if item[1] is None else item[1], reverse=True)
+    ranked = sorted(
+        average_precision.items(),
+        key=lambda item: -1.0 if item[1] is None else item[1],
+        reverse=True,
+    )
     half = MOST_BARS // 2
     shown = ranked if len(ranked) <= MOST_BARS else [*ranked[:half], *ranked[-half:]]
     figure = Figure(figsize=(WIDTH, 1.2 + 0.32 * max(len(shown), 3)), layout="constrained")
     axes = figure.subplots()
     values = [value or 0.0 for _, value in shown]
-    few = len(ranked) <= len(CLASS_COLOURS)
-    colour_of = {name: class_colour(label if few else 0) for label, name in enumerate(average_precision)}
+    few = len(ranked) <= len(CLASS_COLORS)
+    colour_of = {
+        name: class_color(label if few else 0) for label, name in enumerate(average_precision)
+    }
     axes.barh(range(len(shown)), values, height=0.66, color=[colour_of[name] for name, _ in shown])
     for row, (name, value) in enumerate(shown):
-        text = "not in this split" if value is None else f"{value:.3f}   {boxes_per_class[name]:,} boxes"
-        axes.text((value or 0.0) + 0.01, row, text, va="center", color=MUTED if value is None else INK)
+        text = (
+            "not in this split"
+            if value is None
+            else f"{value:.3f}   {boxes_per_class[name]:,} boxes"
+        )
+        axes.text(
+            (value or 0.0) + 0.01, row, text, va="center", color=MUTED if value is None else INK
+        )
     tidy(axes, "", "Average precision over IoU 0.50 to 0.95")
     axes.set_yticks(range(len(shown)), [short(name) for name, _ in shown])
     axes.set(xlim=(0, 1.18), xticks=np.linspace(0, 1, 6), ylim=(len(shown) - 0.4, -0.6))
@@ -117,14 +164,22 @@ def confusion(classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, 
     size = 11 if side <= 8 else 8 if side <= 14 else 6.5
     for row, column in np.argwhere(counts).tolist():
         text = f"{counts[row, column]:,}" + (f"\n{shares[row, column]:.0%}" if side <= 8 else "")
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if shares[row, column] > 0.6 else INK)
+        axes.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            fontsize=size,
+            color="white" if shares[row, column] > 0.6 else INK,
+        )
     names = [short(name, 20) for name in classes]
     axes.set_xticks(range(side), [*names, "missed"], fontsize=max(size, 8))
     if side > 6:
         for label in axes.get_xticklabels():
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(side), [*names, "nothing there"], fontsize=max(size, 8))
-    axes.set_xlabel("Taken for (colour: share of the row's objects)", color=MUTED)
+    axes.set_xlabel("Taken for (color: share of the row's objects)", color=MUTED)
     axes.set_ylabel("What it is", color=MUTED)
     axes.tick_params(length=0, labelcolor=INK)
     axes.spines[:].set_visible(False)
@@ -132,7 +187,11 @@ def confusion(classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, 
     axes.set_yticks(np.arange(side - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)
     axes.tick_params(which="minor", length=0)
-    title(axes, "Confusion of classes", f"{note}.\nBottom row: detections on no object, as a share of the detections of that class.")
+    title(
+        axes,
+        "Confusion of classes",
+        f"{note}.\nBottom row: detections on no object, as a share of the detections of that class.",
+    )
     return save(figure, path)
 
 
@@ -151,14 +210,16 @@ def _matrix_colours(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return 1 - (1 - full) * (floor + (1 - floor) * shares[..., None])
 
 
-def _confused_pairs(classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, path: Path, most: int = 20) -> Path:
+def _confused_pairs(
+    classes: Sequence[str], counts: npt.NDArray[np.int64], note: str, path: Path, most: int = 20
+) -> Path:
     off_diagonal = counts * ~np.eye(len(counts), dtype=bool)
     ranked = np.argsort(off_diagonal, axis=None, kind="stable")[::-1][:most]
     pairs = [divmod(int(index), len(counts)) for index in ranked if off_diagonal.flat[index]]
     figure = Figure(figsize=(WIDTH, 1.4 + 0.32 * max(len(pairs), 3)), layout="constrained")
     axes = figure.subplots()
     values = [int(counts[pair]) for pair in pairs]
-    axes.barh(range(len(pairs)), values, height=0.66, color=class_colour(0))
+    axes.barh(range(len(pairs)), values, height=0.66, color=class_color(0))
     for row, value in enumerate(values):
         axes.text(value, row, f" {value:,}", va="center", color=INK)
     tidy(axes, "", "Number of objects or detections")
@@ -178,11 +239,25 @@ def _pair_text(classes: Sequence[str], actual: int, predicted: int) -> str:
     return f"{short(classes[actual])} taken for {short(classes[predicted])}"
 
 
-def _line(axes: Axes, history: Sequence[Mapping[str, float]], name: str, label: str, colour: str, width: float) -> None:
+def _line(
+    axes: Axes,
+    history: Sequence[Mapping[str, float]],
+    name: str,
+    label: str,
+    color: str,
+    width: float,
+) -> None:
     points = [(row["epoch"], row[name]) for row in history if name in row]
     if points:
         marker = "o" if len(points) <= 20 else None
-        axes.plot(*zip(*points, strict=True), color=colour, label=label, linewidth=width, marker=marker, markersize=3)
+        axes.plot(
+            *zip(*points, strict=True),
+            color=color,
+            label=label,
+            linewidth=width,
+            marker=marker,
+            markersize=3,
+        )
 
 
 def _mark_best(panels: Sequence[Axes], history: Sequence[Mapping[str, float]]) -> None:
@@ -194,7 +269,15 @@ def _mark_best(panels: Sequence[Axes], history: Sequence[Mapping[str, float]]) -
         axes.axvline(best["epoch"], color=MUTED, linewidth=1, linestyle=":", zorder=0)
     text = f"Best: epoch {best['epoch']:.0f}, mAP {best['val/mAP']:.3f}"
     panels[0].set_title(text, loc="left", color=INK, fontsize=12)
-    panels[1].plot(best["epoch"], best["val/mAP"], "o", color=class_colour(0), markersize=8, markeredgecolor="white", clip_on=False)
+    panels[1].plot(
+        best["epoch"],
+        best["val/mAP"],
+        "o",
+        color=class_color(0),
+        markersize=8,
+        markeredgecolor="white",
+        clip_on=False,
+    )
 
 
 def tidy(axes: Axes, ylabel: str, xlabel: str = "") -> None:
@@ -218,7 +301,15 @@ def title(axes: Axes, text: str, note: str) -> None:
     """Put a title with a note under it over axes."""
     axes.set_title(text, loc="left", fontsize=12, color=INK, pad=6 + 14 * len(note.splitlines()))
     # Left out of the layout, which would make the axes narrower to fit a long line.
-    axes.annotate(note, (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=MUTED).set_in_layout(False)
+    axes.annotate(
+        note,
+        (0, 1),
+        (0, 6),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=9,
+        color=MUTED,
+    ).set_in_layout(False)
 
 
 def short(name: str, most: int = 28) -> str:

@@ -3,7 +3,7 @@
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.detector import Detector
-from detreg.inference.pictures import read
+from detreg.inference.images import read_image
 
 BATCH = 8
 """Pictures in memory at once."""
@@ -15,6 +15,10 @@ def predict_split(detector: Detector, truth: GroundTruth) -> dict[int, Detection
     found: dict[int, Detections] = {}
     for first in range(0, len(ids), BATCH):
         some = ids[first : first + BATCH]
-        images = [read(truth.pictures[image].file) for image in some]
-        found |= zip(some, detector.batch(images, score_threshold=0.0, max_detections=MAX_DETECTIONS), strict=True)
+        images = [read_image(truth.pictures[image].file) for image in some]
+        found |= zip(
+            some,
+            detector.batch(images, score_threshold=0.0, max_detections=MAX_DETECTIONS),
+            strict=True,
+        )
     return found

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detreg.evaluation.colours import CLASS_COLOURS, class_colour
+from detreg.evaluation.colors import CLASS_COLORS, class_color
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.outcomes import Outcome, confusion, outcomes
-from detreg.evaluation.page import Gallery, Shown, render
+from detreg.evaluation.page import Gallery, GalleryItem, render
 from detreg.evaluation.scores import ALL, IOU_50, Scores, coco_precision
 
 if TYPE_CHECKING:
@@ -44,9 +44,12 @@ def write_report(
     boxes = truth.boxes_per_class()
     subtitle = f"{split} split: {len(truth.pictures):,} pictures, {sum(boxes.values()):,} boxes, {len(truth.classes)} classes"
     page = folder / "index.html"
-    colours = {name: class_colour(label) for label, name in enumerate(truth.classes)}
-    legend = colours if len(colours) <= len(CLASS_COLOURS) else {}
-    page.write_text(render(title, subtitle, _headline(scores), facts or {}, plots, galleries, legend), encoding="utf-8")
+    colors = {name: class_color(label) for label, name in enumerate(truth.classes)}
+    legend = colors if len(colors) <= len(CLASS_COLORS) else {}
+    page.write_text(
+        render(title, subtitle, _headline(scores), facts or {}, plots, galleries, legend),
+        encoding="utf-8",
+    )
     return [page, *plots, *(shown.file for gallery in galleries for shown in gallery.pictures)]
 
 
@@ -69,7 +72,9 @@ def _write_plots(
     judged: Mapping[int, Outcome],
     history: Sequence[Mapping[str, float]],
 ) -> list[Path]:
-    from detreg.evaluation import plots  # matplotlib takes half a second, which commands without a report need not wait for
+    from detreg.evaluation import (
+        plots,  # matplotlib takes half a second, which commands without a report need not wait for
+    )
 
     boxes = truth.boxes_per_class()
     curves = coco_precision(truth, predictions)[IOU_50, ..., ALL]
@@ -81,22 +86,34 @@ def _write_plots(
     ]
 
 
-def _write_galleries(folder: Path, truth: GroundTruth, judged: Mapping[int, Outcome]) -> list[Gallery]:
+def _write_galleries(
+    folder: Path, truth: GroundTruth, judged: Mapping[int, Outcome]
+) -> list[Gallery]:
     from detreg.evaluation import pictures
 
-    def shown(kind: str, images: Sequence[int]) -> list[Shown]:
+    def shown(kind: str, images: Sequence[int]) -> list[GalleryItem]:
         files = [folder / f"{kind}_{place}.jpg" for place in range(1, len(images) + 1)]
         return [
-            Shown(
-                pictures.draw(truth.pictures[image], judged[image], file), truth.pictures[image].file.name, pictures.caption(judged[image])
+            GalleryItem(
+                pictures.draw(truth.pictures[image], judged[image], file),
+                truth.pictures[image].file.name,
+                pictures.caption(judged[image]),
             )
             for image, file in zip(images, files, strict=True)
         ]
 
     worst = pictures.worst(judged, WORST)
     typical = pictures.typical(judged, TYPICAL, besides=worst)
-    key = "Objects are dashed in white, detections have the colour of their class; what is missed or wrong has a thick line."
+    key = "Objects are dashed in white, detections have the color of their class; what is missed or wrong has a thick line."
     return [
-        Gallery("Typical pictures", f"With about as many errors as half of the pictures have. {key}", shown("typical", typical)),
-        Gallery("Worst pictures", f"With most objects missed or confused and most false detections. {RULE}.", shown("worst", worst)),
+        Gallery(
+            "Typical pictures",
+            f"With about as many errors as half of the pictures have. {key}",
+            shown("typical", typical),
+        ),
+        Gallery(
+            "Worst pictures",
+            f"With most objects missed or confused and most false detections. {RULE}.",
+            shown("worst", worst),
+        ),
     ]

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 Truth = GroundTruth | Path | Mapping[str, Any]
 
 IOU_50, IOU_75 = 0, 5  # positions in COCO's ten thresholds 0.50, 0.55 ... 0.95
-ALL, SMALL, MEDIUM, LARGE = range(4)  # positions in COCO's area ranges, which part at 32 and 96 pixels squared
+ALL, SMALL, MEDIUM, LARGE = range(
+    4
+)  # positions in COCO's area ranges, which part at 32 and 96 pixels squared
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,18 @@ class Scores:
 
     def as_metrics(self, prefix: str = "") -> dict[str, float]:
         """The six means under MLflow's metric names, as `val/mAP_50` for the prefix `val`; what is not defined is left out."""
-        values = {name: getattr(self, name) for name in ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")}
+        values = {
+            name: getattr(self, name)
+            for name in ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+        }
         return _prefixed(prefix, values)
 
     def class_metrics(self, prefix: str = "") -> dict[str, float]:
         """The classes' average precisions under MLflow's metric names, as `val/AP/boat` for the prefix `val`."""
         names = metric_names(self.per_class)
-        return _prefixed(prefix, {f"AP/{names[name]}": value for name, value in self.per_class.items()})
+        return _prefixed(
+            prefix, {f"AP/{names[name]}": value for name, value in self.per_class.items()}
+        )
 
 
 def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
@@ -64,11 +71,15 @@ def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
         mAP_s=_mean(precision[..., SMALL]),
         mAP_m=_mean(precision[..., MEDIUM]),
         mAP_l=_mean(precision[..., LARGE]),
-        per_class={name: _mean(precision[:, :, label, ALL]) for label, name in enumerate(truth.classes)},
+        per_class={
+            name: _mean(precision[:, :, label, ALL]) for label, name in enumerate(truth.classes)
+        },
     )
 
 
-def coco_precision(truth: GroundTruth, predictions: Mapping[int, Detections]) -> npt.NDArray[np.float64]:
+def coco_precision(
+    truth: GroundTruth, predictions: Mapping[int, Detections]
+) -> npt.NDArray[np.float64]:
     """COCO's precision (10 IoU thresholds, 101 recalls from 0 to 1, classes, 4 areas), -1 where a class has no object."""
     results = truth.coco.loadRes(_coco_results(truth, predictions))
     evaluation = COCOeval_faster(truth.coco, results, "bbox", print_function=_silent)
@@ -81,7 +92,9 @@ def metric_names(class_names: Iterable[str]) -> dict[str, str]:
     """Give each class a name that MLflow takes in a metric: other characters become `_`, and no two classes share one."""
     cleaned = {name: re.sub(r"[^\w.\- :]", "_", name)[:100] for name in class_names}
     # MLflow reads a metric's name as a path, in which . and .. would vanish.
-    names = {name: "_" * len(clean) if not clean.strip(".") else clean for name, clean in cleaned.items()}
+    names = {
+        name: "_" * len(clean) if not clean.strip(".") else clean for name, clean in cleaned.items()
+    }
     taken = {name for name, clean in names.items() if name == clean}
     for name, clean in names.items():
         if name != clean:
@@ -91,15 +104,26 @@ def metric_names(class_names: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def _coco_results(truth: GroundTruth, predictions: Mapping[int, Detections]) -> list[dict[str, Any]]:
+def _coco_results(
+    truth: GroundTruth, predictions: Mapping[int, Detections]
+) -> list[dict[str, Any]]:
     category_ids = sorted(truth.coco.getCatIds())
     results = []
     for image_id, found in truth.align(predictions).items():
         # Width and height are taken in float64, like the overlaps: the scores then equal pycocotools' to the last digits.
         boxes = found.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        for box, value, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
-            results.append({"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": value})
+        for box, value, label in zip(
+            boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+        ):
+            results.append(
+                {
+                    "image_id": image_id,
+                    "category_id": category_ids[label],
+                    "bbox": box,
+                    "score": value,
+                }
+            )
     return results
 
 

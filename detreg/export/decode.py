@@ -35,15 +35,23 @@ def _yolox(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) 
     """As YOLOXHead.predict_by_feat: the best class of each cell, scored by class times objectness; nothing is clipped."""
     head = detector.bbox_head
     boxes, scores, labels = [], [], []
-    for classes, deltas, objectness, stride in zip(*head(maps), head.prior_generator.strides, strict=True):
-        centre = _cells(classes, stride, fixed).T.reshape(2, *classes.shape[-2:]) + deltas[:, :2] * _pair(stride, deltas)
+    for classes, deltas, objectness, stride in zip(
+        *head(maps), head.prior_generator.strides, strict=True
+    ):
+        centre = _cells(classes, stride, fixed).T.reshape(2, *classes.shape[-2:]) + deltas[
+            :, :2
+        ] * _pair(stride, deltas)
         half = deltas[:, 2:].exp() * _pair(stride, deltas) / 2
         boxes.append(torch.cat((centre - half, centre + half), dim=1).flatten(2).transpose(1, 2))
         best, label = classes.sigmoid().max(dim=1)
         scores.append((best * objectness.sigmoid().squeeze(1)).flatten(1))
         labels.append(label.flatten(1))
     best, order = _best(torch.cat(scores, dim=1), CANDIDATES, fixed)
-    candidates = _rows(torch.cat(boxes, dim=1), order), best, torch.cat(labels, dim=1).gather(1, order)
+    candidates = (
+        _rows(torch.cat(boxes, dim=1), order),
+        best,
+        torch.cat(labels, dim=1).gather(1, order),
+    )
     config = detector.test_cfg
     # This head alone keeps what equals the threshold.
     above = torch.nextafter(torch.tensor(float(config.score_thr)), torch.tensor(0.0)).item()
@@ -61,12 +69,26 @@ def _one_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bo
         prior = torch.div(pair, head.num_classes, rounding_mode="trunc")
         deltas = deltas.permute(0, 2, 3, 1).reshape(deltas.shape[0], -1, 4)
         own = _rows(deltas, pair if getattr(head, "per_class_regression", False) else prior)
-        found.append((_anchors(head, maps[level], level, fixed)[prior], own, best, pair - prior * head.num_classes))
+        found.append(
+            (
+                _anchors(head, maps[level], level, fixed)[prior],
+                own,
+                best,
+                pair - prior * head.num_classes,
+            )
+        )
     # All levels at once: a small network feels every node of its graph.
     anchors, deltas, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
     boxes = _decoded(head.bbox_coder, anchors, deltas, sides)
     scores = _with_extent(boxes, scores)
-    return select(boxes, scores, labels, float(config.score_thr), float(config.nms.iou_threshold), int(config.max_per_img))
+    return select(
+        boxes,
+        scores,
+        labels,
+        float(config.score_thr),
+        float(config.nms.iou_threshold),
+        int(config.max_per_img),
+    )
 
 
 def _two_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) -> Decoded:
@@ -82,7 +104,14 @@ def _two_stage(detector: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bo
     roi = torch.div(pair, classes, rounding_mode="trunc")
     own = _rows(deltas.reshape(images, count * regressors, 4), pair if regressors > 1 else roi)
     boxes = _decoded(head.bbox_coder, _rows(proposals, roi), own, sides)
-    return select(boxes, best, pair - roi * classes, float(config.score_thr), float(config.nms.iou_threshold), int(config.max_per_img))
+    return select(
+        boxes,
+        best,
+        pair - roi * classes,
+        float(config.score_thr),
+        float(config.nms.iou_threshold),
+        int(config.max_per_img),
+    )
 
 
 def _proposals(head: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) -> Decoded:
@@ -90,13 +119,24 @@ def _proposals(head: Any, maps: tuple[Tensor, ...], sides: Tensor, fixed: bool) 
     config = head.test_cfg
     found = []
     for level, (logits, deltas) in enumerate(zip(*head(maps), strict=True)):
-        best, prior = _best(logits.permute(0, 2, 3, 1).flatten(1).sigmoid(), int(config.nms_pre), fixed)
+        best, prior = _best(
+            logits.permute(0, 2, 3, 1).flatten(1).sigmoid(), int(config.nms_pre), fixed
+        )
         own = _rows(deltas.permute(0, 2, 3, 1).reshape(deltas.shape[0], -1, 4), prior)
-        found.append((_anchors(head, maps[level], level, fixed)[prior], own, best, torch.full_like(prior, level)))
+        found.append(
+            (
+                _anchors(head, maps[level], level, fixed)[prior],
+                own,
+                best,
+                torch.full_like(prior, level),
+            )
+        )
     anchors, deltas, scores, labels = (torch.cat(part, dim=1) for part in zip(*found, strict=True))
     boxes = _decoded(head.bbox_coder, anchors, deltas, sides)
     scores = _with_extent(boxes, scores)
-    return select(boxes, scores, labels, 0.0, float(config.nms.iou_threshold), int(config.max_per_img))
+    return select(
+        boxes, scores, labels, 0.0, float(config.nms.iou_threshold), int(config.max_per_img)
+    )
 
 
 def _pooled(extractor: Any, maps: tuple[Tensor, ...], proposals: Tensor) -> Tensor:
@@ -107,7 +147,14 @@ def _pooled(extractor: Any, maps: tuple[Tensor, ...], proposals: Tensor) -> Tens
     levels = extractor.map_roi_levels(rois, len(extractor.roi_layers))
     where = [(levels == level).nonzero().squeeze(1) for level in range(len(extractor.roi_layers))]
     pooled = [
-        roi_align(level, rois[own], layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)
+        roi_align(
+            level,
+            rois[own],
+            layer.output_size,
+            layer.spatial_scale,
+            layer.sampling_ratio,
+            layer.aligned,
+        )
         for level, layer, own in zip(maps, extractor.roi_layers, where, strict=False)
     ]
     order = torch.cat(where)
@@ -169,7 +216,9 @@ def _rows(values: Tensor, order: Tensor) -> Tensor:
     return values.gather(1, order.unsqueeze(-1).expand(-1, -1, 4))
 
 
-def select(boxes: Tensor, scores: Tensor, labels: Tensor, above: float, iou_threshold: float, count: int) -> Decoded:
+def select(
+    boxes: Tensor, scores: Tensor, labels: Tensor, above: float, iou_threshold: float, count: int
+) -> Decoded:
     """The detections among candidates that score above a threshold: NMS within each class, the best `count`, with zeros after them.
 
     Boxes of different classes are moved apart so that one NMS serves all of them; one NMS per class takes ten times as long.
@@ -187,7 +236,9 @@ class NonMaxSuppression(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, scores: Tensor, iou_threshold: float, above: float, count: int) -> Tensor:  # noqa: ARG004
+    def forward(
+        ctx: Any, boxes: Tensor, scores: Tensor, iou_threshold: float, above: float, count: int
+    ) -> Tensor:  # noqa: ARG004
         """`boxes` (n, p, 4), `scores` (n, p)."""
         kept = torch.zeros_like(scores)
         for image in range(len(boxes)):
@@ -197,7 +248,9 @@ class NonMaxSuppression(torch.autograd.Function):
         return kept
 
     @staticmethod
-    def symbolic(g: Any, boxes: Any, scores: Any, iou_threshold: float, above: float, count: int) -> Any:
+    def symbolic(
+        g: Any, boxes: Any, scores: Any, iou_threshold: float, above: float, count: int
+    ) -> Any:
         """The operator, and a scatter of its (image, class, box) triples."""
 
         def constant(value: Any, dtype: torch.dtype) -> Any:
@@ -213,6 +266,8 @@ class NonMaxSuppression(torch.autograd.Function):
         )
         where = g.op("Gather", chosen, constant([0, 2], torch.int64), axis_i=1)
         zeros = g.op("Mul", scores, constant(0.0, torch.float32))
-        found = g.op("Slice", g.op("Shape", where), constant([0], torch.int64), constant([1], torch.int64))
+        found = g.op(
+            "Slice", g.op("Shape", where), constant([0], torch.int64), constant([1], torch.int64)
+        )
         ones = g.op("Expand", constant([1.0], torch.float32), found)
         return g.op("ScatterND", zeros, where, ones).setType(scores.type())

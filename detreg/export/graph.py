@@ -45,7 +45,11 @@ class Graph(nn.Module):
         maps, sides = self.detector.extract_feat(pixels), torch._shape_as_tensor(pixels)[2:]
         boxes, scores, labels = self.detect(self.detector, maps, sides, self.fixed)
         found = scores > 0
-        return boxes * found.unsqueeze(-1), scores, torch.where(found, labels, torch.full_like(labels, -1))
+        return (
+            boxes * found.unsqueeze(-1),
+            scores,
+            torch.where(found, labels, torch.full_like(labels, -1)),
+        )
 
 
 def export(detector: nn.Module, spec: InputSpec, card: Card, path: Path) -> Path:
@@ -69,7 +73,12 @@ def export(detector: nn.Module, spec: InputSpec, card: Card, path: Path) -> Path
             str(raw),
             input_names=["images"],
             output_names=["boxes", "scores", "labels"],
-            dynamic_axes={"images": axes, "boxes": {0: "batch"}, "scores": {0: "batch"}, "labels": {0: "batch"}},
+            dynamic_axes={
+                "images": axes,
+                "boxes": {0: "batch"},
+                "scores": {0: "batch"},
+                "labels": {0: "batch"},
+            },
             opset_version=OPSET,
             dynamo=False,
         )

@@ -52,18 +52,29 @@ class Card:
             raise DataError(
                 f"The card has format {written}, this detreg reads formats 1 to {FORMAT}: update detreg, or export the model again"
             )
-        missing = [field.name for field in fields(cls) if field.name != "format" and field.name not in values]
+        missing = [
+            field.name
+            for field in fields(cls)
+            if field.name != "format" and field.name not in values
+        ]
         if missing:
             raise DataError(f"The card lacks {', '.join(missing)}: export the model again")
         try:
             preprocessing = {**values["preprocessing"]}
             for name in ("image_size", "pad_value"):
                 preprocessing[name] = tuple(preprocessing[name])
-            known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-            known |= {"classes": tuple(values["classes"]), "preprocessing": Preprocessing(**preprocessing)}
+            known = {
+                field.name: values[field.name] for field in fields(cls) if field.name in values
+            }
+            known |= {
+                "classes": tuple(values["classes"]),
+                "preprocessing": Preprocessing(**preprocessing),
+            }
             return cls(**known)
         except (KeyError, TypeError, UsageError) as error:
-            raise DataError(f"The card's preprocessing or classes cannot be read ({error}): export the model again") from error
+            raise DataError(
+                f"The card's preprocessing or classes cannot be read ({error}): export the model again"
+            ) from error
 
 
 def _mapping(text: str) -> Mapping[str, Any]:
@@ -72,7 +83,9 @@ def _mapping(text: str) -> Mapping[str, Any]:
     except ValueError as error:
         raise DataError(f"The card is not JSON ({error}): export the model again") from error
     if not isinstance(values, dict):
-        raise DataError(f"The card is a JSON {type(values).__name__}, not an object: export the model again")
+        raise DataError(
+            f"The card is a JSON {type(values).__name__}, not an object: export the model again"
+        )
     return values
 
 

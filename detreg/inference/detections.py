@@ -52,7 +52,9 @@ class Detections:
         """The class name of each detection."""
         return [self.class_names[label] for label in self.labels]
 
-    def filter(self, score_threshold: float = 0.0, max_detections: int | None = None) -> "Detections":
+    def filter(
+        self, score_threshold: float = 0.0, max_detections: int | None = None
+    ) -> "Detections":
         """The detections with at least this score, at most so many of them."""
         keep = np.flatnonzero(self.scores >= score_threshold)[:max_detections]
         return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
@@ -61,15 +63,27 @@ class Detections:
         """Rows of a COCO result file (bbox is x, y, width, height; category_id is the label) with the class name added."""
         corners = self.boxes.astype(float)
         sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        rows = zip(sizes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True)
+        rows = zip(
+            sizes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True
+        )
         return [
-            {"image_id": image_id, "category_id": label, "category_name": name, "bbox": box, "score": score}
+            {
+                "image_id": image_id,
+                "category_id": label,
+                "category_name": name,
+                "bbox": box,
+                "score": score,
+            }
             for box, score, label, name in rows
         ]
 
     def _wrong_arrays(self) -> list[str]:
         count = len(self.scores)
-        wanted = {"boxes": (np.float32, (count, 4)), "scores": (np.float32, (count,)), "labels": (np.int64, (count,))}
+        wanted = {
+            "boxes": (np.float32, (count, 4)),
+            "scores": (np.float32, (count,)),
+            "labels": (np.int64, (count,)),
+        }
         arrays = {name: np.asarray(getattr(self, name)) for name in wanted}
         return [
             f"{name} must be {np.dtype(dtype)} {shape}, but got {arrays[name].dtype} {arrays[name].shape}"
@@ -84,5 +98,7 @@ class Detections:
         if (np.diff(self.scores) > 0).any():
             problems.append("scores must descend")
         if len(self) and (self.labels.min() < 0 or self.labels.max() >= len(self.class_names)):
-            problems.append(f"labels must lie in 0..{len(self.class_names) - 1}, but got {self.labels.min()}..{self.labels.max()}")
+            problems.append(
+                f"labels must lie in 0..{len(self.class_names) - 1}, but got {self.labels.min()}..{self.labels.max()}"
+            )
         return problems

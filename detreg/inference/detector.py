@@ -40,15 +40,24 @@ class Detector:
     card: Card
 
     def __post_init__(self) -> None:
-        inputs, outputs = ([node.name for node in nodes] for nodes in (self.session.get_inputs(), self.session.get_outputs()))
+        inputs, outputs = (
+            [node.name for node in nodes]
+            for nodes in (self.session.get_inputs(), self.session.get_outputs())
+        )
         if inputs != ["images"] or not set(_OUTPUTS) <= set(outputs):
-            raise DataError(f"The graph maps {inputs} to {outputs}, not ['images'] to {list(_OUTPUTS)}: export the model again")
+            raise DataError(
+                f"The graph maps {inputs} to {outputs}, not ['images'] to {list(_OUTPUTS)}: export the model again"
+            )
         fixed, canvas = self._fixed_sides(), self.card.preprocessing.fixed_canvas
         if fixed != (None, None) and fixed != canvas:
-            raise DataError(f"The graph takes pictures of {fixed}, the card prepares {canvas} (width, height): export the model again")
+            raise DataError(
+                f"The graph takes pictures of {fixed}, the card prepares {canvas} (width, height): export the model again"
+            )
 
     @classmethod
-    def load(cls, model: str | os.PathLike[str], *, require_gpu: bool = False, threads: int | None = None) -> "Detector":
+    def load(
+        cls, model: str | os.PathLike[str], *, require_gpu: bool = False, threads: int | None = None
+    ) -> "Detector":
         """Loads an .onnx file, a run id, `runs:/<run id>/model`, `models:/name@alias` or `models:/name/3`.
 
         It runs on CUDA where that works, else on the CPU with `threads` threads (all cores by default). Raises NotFoundError,
@@ -60,7 +69,9 @@ class Detector:
             session = open_session(data, require_gpu=require_gpu, threads=threads)
             text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
             if text is None:
-                raise DataError("it is an ONNX file without detreg's card: give one that detreg exported")
+                raise DataError(
+                    "it is an ONNX file without detreg's card: give one that detreg exported"
+                )
             return cls(session, Card.from_json(text))
         except DataError as error:
             raise DataError([f"{model}: {problem}" for problem in error.problems]) from error
@@ -75,7 +86,9 @@ class Detector:
         """Where the network runs: "cuda" or "cpu"."""
         return "cuda" if self.session.get_providers()[0] == CUDA else "cpu"
 
-    def __call__(self, image: Image, score_threshold: float | None = None, max_detections: int = 100) -> Detections:
+    def __call__(
+        self, image: Image, score_threshold: float | None = None, max_detections: int = 100
+    ) -> Detections:
         """Detects in one picture, uint8 (height, width, 3) in RGB.
 
         Boxes are in the picture's own pixels, clipped to it. `score_threshold` is the card's unless given. Raises TypeError for what
@@ -84,7 +97,11 @@ class Detector:
         return self.batch([image], score_threshold, max_detections)[0]
 
     def batch(
-        self, images: Sequence[Image], score_threshold: float | None = None, max_detections: int = 100, batch_size: int = 8
+        self,
+        images: Sequence[Image],
+        score_threshold: float | None = None,
+        max_detections: int = 100,
+        batch_size: int = 8,
     ) -> list[Detections]:
         """Detects in many pictures, at most `batch_size` at once; the result has their order.
 
@@ -97,8 +114,12 @@ class Detector:
         found: dict[int, Detections] = {}
         for positions in self._groups(images, batch_size):
             prepared = [self.card.preprocessing.prepare(images[position]) for position in positions]
-            for position, picture, rows in zip(positions, prepared, self._run(prepared), strict=True):
-                found[position] = _detections(rows, picture, self.classes).filter(threshold, max_detections)
+            for position, picture, rows in zip(
+                positions, prepared, self._run(prepared), strict=True
+            ):
+                found[position] = _detections(rows, picture, self.classes).filter(
+                    threshold, max_detections
+                )
         return [found[position] for position in range(len(images))]
 
     def _groups(self, images: Sequence[Image], batch_size: int) -> Iterator[list[int]]:
@@ -106,7 +127,9 @@ class Detector:
         same_size: dict[Size, list[int]] = defaultdict(list)
         for position, image in enumerate(images):
             height, width = image.shape[:2]
-            same_size[self.card.preprocessing.canvas(*self.card.preprocessing.resized(width, height))].append(position)
+            same_size[
+                self.card.preprocessing.canvas(*self.card.preprocessing.resized(width, height))
+            ].append(position)
         size = self._fixed_batch() or max(batch_size, 1)
         for positions in same_size.values():
             yield from (positions[start : start + size] for start in range(0, len(positions), size))
@@ -124,7 +147,10 @@ class Detector:
         return size if isinstance(size, int) else None
 
     def _fixed_sides(self) -> tuple[int | None, int | None]:
-        height, width = (side if isinstance(side, int) else None for side in self.session.get_inputs()[0].shape[1:3])
+        height, width = (
+            side if isinstance(side, int) else None
+            for side in self.session.get_inputs()[0].shape[1:3]
+        )
         return width, height
 
 
@@ -137,10 +163,12 @@ def _detections(rows: _Rows, picture: Prepared, classes: tuple[str, ...]) -> Det
 def _check_image(image: Image) -> None:
     if not isinstance(image, np.ndarray):
         raise TypeError(
-            f"A picture is a uint8 array (height, width, 3) in RGB, not {type(image).__name__}: read files with detreg.inference.pictures"
+            f"A picture is a uint8 array (height, width, 3) in RGB, not {type(image).__name__}: read files with detreg.inference.images"
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise TypeError(f"A picture is a uint8 array (height, width, 3) in RGB, but got {image.dtype} {image.shape}")
+        raise TypeError(
+            f"A picture is a uint8 array (height, width, 3) in RGB, but got {image.dtype} {image.shape}"
+        )
 
 
 def _check_limits(threshold: float, max_detections: int) -> None:

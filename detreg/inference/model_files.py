@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detreg.environment import set_defaults
 from detreg.errors import DataError, NotFoundError, UsageError
-from detreg.inference.mlflow_errors import mlflow_errors
+from detreg.mlflow_errors import mlflow_errors
 
 MODEL_NAME = "model"
 """The name that a run's model is logged with: runs:/<run id>/model."""
@@ -24,11 +24,17 @@ def read_model(model: str | os.PathLike[str]) -> bytes:
     """
     name = os.fspath(model)
     if _RUN_ID.fullmatch(name):
-        return _download(f"runs:/{name}/{MODEL_NAME}", f"Run {name} is not there or has logged no model: see its page, or train again")
+        return _download(
+            f"runs:/{name}/{MODEL_NAME}",
+            f"Run {name} is not there or has logged no model: see its page, or train again",
+        )
     if name.startswith("runs:/"):
         return _download(name, f"{name} is not there: a run's model is runs:/<run id>/{MODEL_NAME}")
     if name.startswith("models:/"):
-        return _download(name, f"{name} is not registered: look for the name, and the version or alias, in MLflow's model registry")
+        return _download(
+            name,
+            f"{name} is not registered: look for the name, and the version or alias, in MLflow's model registry",
+        )
     if Path(name).suffix.lower() != ".onnx":
         raise UsageError(
             f"{name!r} is no model: give an .onnx file, a run id (32 hexadecimal digits), models:/name@alias or models:/name/3"
@@ -47,8 +53,12 @@ def _download(uri: str, missing: str) -> bytes:
         try:
             downloaded = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
         except OSError as error:  # the entry is there, its files are gone
-            raise NotFoundError(f"{uri}: its files are gone from the artifact store ({error})") from error
+            raise NotFoundError(
+                f"{uri}: its files are gone from the artifact store ({error})"
+            ) from error
         files = sorted(downloaded.glob("artifacts/*.onnx"))
         if len(files) != 1:
-            raise DataError(f"{uri} holds {len(files)} ONNX files instead of one: it was not logged by detreg")
+            raise DataError(
+                f"{uri} holds {len(files)} ONNX files instead of one: it was not logged by detreg"
+            )
         return files[0].read_bytes()

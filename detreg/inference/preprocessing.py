@@ -52,13 +52,17 @@ class Preprocessing:
         if len(self.image_size) not in (1, 2) or min(self.image_size, default=0) < 1:
             problems.append(f"image_size is one or two positive integers, not {self.image_size}")
         if self.keep_aspect_ratio and len(self.image_size) == 2:
-            problems.append(f"image_size={self.image_size} is an exact size: set keep_aspect_ratio=false, or give one number")
+            problems.append(
+                f"image_size={self.image_size} is an exact size: set keep_aspect_ratio=false, or give one number"
+            )
         if self.max_aspect_ratio < 1:
             problems.append(f"max_aspect_ratio is at least 1, not {self.max_aspect_ratio}")
         if len(self.pad_value) != 3 or not all(0 <= level <= 255 for level in self.pad_value):
             problems.append(f"pad_value must be three levels from 0 to 255, got {self.pad_value}")
         if self.pad_divisor < 1 or self.smallest_input < 1:
-            problems.append(f"pad_divisor and smallest_input must be at least 1, got {self.pad_divisor} and {self.smallest_input}")
+            problems.append(
+                f"pad_divisor and smallest_input must be at least 1, got {self.pad_divisor} and {self.smallest_input}"
+            )
         if problems:
             raise UsageError(problems)
 
@@ -98,7 +102,9 @@ class Preprocessing:
     def padded(self, width: int, height: int) -> Size:
         """The smallest canvas that holds `width` x `height` pixels and that the network can take."""
         sides = (max(side, self.smallest_input) for side in (width, height))
-        canvas_width, canvas_height = (-(-side // self.pad_divisor) * self.pad_divisor for side in sides)
+        canvas_width, canvas_height = (
+            -(-side // self.pad_divisor) * self.pad_divisor for side in sides
+        )
         return canvas_width, canvas_height
 
     @staticmethod

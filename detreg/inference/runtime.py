@@ -17,7 +17,9 @@ _ERRORS_ONLY = 3
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
 
 
-def open_session(model: bytes, *, require_gpu: bool = False, threads: int | None = None) -> ort.InferenceSession:
+def open_session(
+    model: bytes, *, require_gpu: bool = False, threads: int | None = None
+) -> ort.InferenceSession:
     """Opens an ONNX file's bytes on CUDA, else on the CPU; `threads` (CPU) is all cores unless given.
 
     Raises RefusedError where `require_gpu` and the session does not run on CUDA, DataError for bytes that are no ONNX model. Where
@@ -36,7 +38,9 @@ def open_session(model: bytes, *, require_gpu: bool = False, threads: int | None
         with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
             ort.preload_dlls()
     try:
-        session = ort.InferenceSession(model, options, providers=[(CUDA, _CUDA_OPTIONS), CPU] if use_cuda else [CPU])
+        session = ort.InferenceSession(
+            model, options, providers=[(CUDA, _CUDA_OPTIONS), CPU] if use_cuda else [CPU]
+        )
     except Exception as error:  # onnxruntime's exceptions have no common base class
         raise DataError(f"onnxruntime cannot open it ({str(error).splitlines()[0]})") from error
     _check_device(session, gpus, require_gpu)
@@ -66,6 +70,8 @@ def _check_device(session: ort.InferenceSession, gpus: int, require_gpu: bool) -
     else:
         reason = f"onnxruntime {ort.__version__} could not load its CUDA and cuDNN libraries"
     if require_gpu:
-        raise RefusedError(f"A GPU is required, but {reason}; leave require_gpu out to run on the CPU")
+        raise RefusedError(
+            f"A GPU is required, but {reason}; leave require_gpu out to run on the CPU"
+        )
     if gpus:
         warnings.warn(f"Running on the CPU: {reason}", RuntimeWarning, stacklevel=2)

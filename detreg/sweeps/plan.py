@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from detreg import templates
+from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, declared, plain
 from detreg.sweeps.space import Space, Suggests
-from detreg.templates.template import CommonParams, RunOptions, SweepOptions, Template
+from detreg.templates.template import CommonParams, Template
 
 # Told to a run, but not part of what it learns.
 _NOT_LEARNED = ("data", "registered_model_name", "num_workers", "score_threshold", "run_name")
@@ -35,8 +36,16 @@ class Plan:
         """The study's: the same for the same arguments, another where anything changes what a trial is."""
         if self.sweep.study:
             return self.sweep.study
-        learned = {name: value for name, value in plain(self.options).items() if name not in _NOT_LEARNED}
-        facts = [self.space.digest, self.dataset_digest, learned, self.sweep.sampler, self.sweep.pruner]
+        learned = {
+            name: value for name, value in plain(self.options).items() if name not in _NOT_LEARNED
+        }
+        facts = [
+            self.space.digest,
+            self.dataset_digest,
+            learned,
+            self.sweep.sampler,
+            self.sweep.pruner,
+        ]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
         return f"{'+'.join(self.space.dimensions)}-{self.dataset_digest[:8]}-{digest}"
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from detreg.evaluation.colours import GRID, INK, MUTED, RIGHT, WRONG
+from detreg.evaluation.colors import GRID, INK, MUTED, RIGHT, WRONG
 from detreg.evaluation.plots import WIDTH, save, short, tidy, title
 
 
@@ -21,14 +21,38 @@ def history(trials: Sequence[FrozenTrial], defaults: float | None, path: Path) -
     """Draw each trial's best val mAP by number, the best so far, and the defaults' as a line."""
     figure = Figure(figsize=(WIDTH, 4), layout="constrained")
     axes = figure.subplots()
-    complete = [(trial.number, trial.value) for trial in trials if trial.state is TrialState.COMPLETE and trial.value is not None]
-    pruned = [(trial.number, reached(trial)) for trial in trials if trial.state is TrialState.PRUNED and trial.intermediate_values]
+    complete = [
+        (trial.number, trial.value)
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and trial.value is not None
+    ]
+    pruned = [
+        (trial.number, reached(trial))
+        for trial in trials
+        if trial.state is TrialState.PRUNED and trial.intermediate_values
+    ]
     if pruned:
-        axes.plot(*zip(*pruned, strict=True), "o", color=MUTED, markerfacecolor="white", label=f"pruned ({len(pruned)})", clip_on=False)
+        axes.plot(
+            *zip(*pruned, strict=True),
+            "o",
+            color=MUTED,
+            markerfacecolor="white",
+            label=f"pruned ({len(pruned)})",
+            clip_on=False,
+        )
     if complete:
         numbers, values = zip(*complete, strict=True)
-        axes.plot(numbers, values, "o", color=RIGHT, label=f"complete ({len(complete)})", clip_on=False)
-        axes.step(numbers, np.maximum.accumulate(values), where="post", color=RIGHT, linewidth=1.5, label="best so far")
+        axes.plot(
+            numbers, values, "o", color=RIGHT, label=f"complete ({len(complete)})", clip_on=False
+        )
+        axes.step(
+            numbers,
+            np.maximum.accumulate(values),
+            where="post",
+            color=RIGHT,
+            linewidth=1.5,
+            label="best so far",
+        )
     if defaults is not None:
         axes.axhline(defaults, color=WRONG, linewidth=1.2, linestyle="--", label="defaults")
     tidy(axes, "Best val mAP of a trial", "Trial")
@@ -44,7 +68,7 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], best: int, path: Path) -
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
     scores = [reached(trial) for trial in trials]
     scale = Normalize(min(scores), max(scores) if max(scores) > min(scores) else min(scores) + 1e-9)
-    colours = colormaps["viridis_r"]
+    colors = colormaps["viridis_r"]
     figure = Figure(figsize=(max(WIDTH, 1.6 * len(names) + 3), 4.6), layout="constrained")
     axes = figure.subplots()
     columns = [*names, "val mAP"]
@@ -53,7 +77,14 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], best: int, path: Path) -
         trial = trials[row]
         line = [column[row] for column in places]
         chosen = trial.number == best
-        (drawn,) = axes.plot(range(len(columns)), line, color=colours(scale(scores[row])), marker="o", markersize=4, clip_on=False)
+        (drawn,) = axes.plot(
+            range(len(columns)),
+            line,
+            color=colors(scale(scores[row])),
+            marker="o",
+            markersize=4,
+            clip_on=False,
+        )
         drawn.set(linewidth=3.0 if chosen else 1.2, alpha=1.0 if chosen else 0.7)
     tidy(axes, "")
     axes.grid(visible=False)
@@ -62,10 +93,14 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], best: int, path: Path) -
     for place, name in enumerate(names):
         _ticks(axes, place, trials, name)
     axes.axvline(len(names), color=GRID, linewidth=1)
-    bar = figure.colorbar(ScalarMappable(scale, colours), ax=axes, pad=0.02)
+    bar = figure.colorbar(ScalarMappable(scale, colors), ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.set_label("val mAP", color=MUTED)
-    title(axes, "Values of the trials", f"Trial {best}, the best, is the thick line; darker lines scored higher")
+    title(
+        axes,
+        "Values of the trials",
+        f"Trial {best}, the best, is the thick line; darker lines scored higher",
+    )
     return save(figure, path)
 
 
@@ -74,13 +109,19 @@ def importances(shares: Mapping[str, float], path: Path) -> Path:
     names = sorted(shares, key=lambda name: shares[name])
     figure = Figure(figsize=(WIDTH, 1.4 + 0.4 * len(names)), layout="constrained")
     axes = figure.subplots()
-    axes.barh([short(name) for name in names], [shares[name] for name in names], height=0.62, color=RIGHT)
+    axes.barh(
+        [short(name) for name in names], [shares[name] for name in names], height=0.62, color=RIGHT
+    )
     for row, name in enumerate(names):
         axes.text(shares[name], row, f" {shares[name]:.0%}", va="center", color=INK)
     tidy(axes, "", "Share in what makes good trials good (PED-ANOVA)")
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.08)
-    title(axes, "What mattered", "From all trials, the pruned ones by what they had reached; with few of them a hint, not a measurement")
+    title(
+        axes,
+        "What mattered",
+        "From all trials, the pruned ones by what they had reached; with few of them a hint, not a measurement",
+    )
     return save(figure, path)
 
 
@@ -91,11 +132,16 @@ def reached(trial: FrozenTrial) -> float:
 
 def _places(trials: Sequence[FrozenTrial], name: str) -> list[float]:
     """Where each trial's value lies on its axis, from 0 to 1; NaN where the trial has none."""
-    distribution = next(trial.distributions[name] for trial in trials if name in trial.distributions)
+    distribution = next(
+        trial.distributions[name] for trial in trials if name in trial.distributions
+    )
     if isinstance(distribution, CategoricalDistribution):
         choices = list(distribution.choices)
         span = max(1, len(choices) - 1)
-        return [choices.index(trial.params[name]) / span if name in trial.params else np.nan for trial in trials]
+        return [
+            choices.index(trial.params[name]) / span if name in trial.params else np.nan
+            for trial in trials
+        ]
     low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
     ends = np.array([low, high], dtype=float)
     values = np.array([trial.params.get(name, np.nan) for trial in trials], dtype=float)
@@ -107,10 +153,19 @@ def _places(trials: Sequence[FrozenTrial], name: str) -> list[float]:
 def _ticks(axes: Axes, place: int, trials: Sequence[FrozenTrial], name: str) -> None:
     """An axis of the picture, with its ends or its choices written beside it."""
     axes.axvline(place, color=GRID, linewidth=1)
-    distribution = next(trial.distributions[name] for trial in trials if name in trial.distributions)
+    distribution = next(
+        trial.distributions[name] for trial in trials if name in trial.distributions
+    )
     if isinstance(distribution, CategoricalDistribution):
         labels = [str(choice) for choice in distribution.choices]
     else:
         labels = [f"{distribution.low:g}", f"{distribution.high:g}"]  # type: ignore[attr-defined]
     for row, label in enumerate(labels):
-        axes.text(place + 0.03, row / max(1, len(labels) - 1), short(label, 16), color=MUTED, fontsize=9, va="center")
+        axes.text(
+            place + 0.03,
+            row / max(1, len(labels) - 1),
+            short(label, 16),
+            color=MUTED,
+            fontsize=9,
+            va="center",
+        )

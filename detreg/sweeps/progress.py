@@ -23,7 +23,12 @@ class Progress:
     def __call__(self) -> None:
         """Tells what has ended since."""
         groups = studies.lineages(self.study)[: self.wanted]
-        fresh = [(group, trial) for group in groups for trial in group if trial.state.is_finished() and trial.number not in self.told]
+        fresh = [
+            (group, trial)
+            for group in groups
+            for trial in group
+            if trial.state.is_finished() and trial.number not in self.told
+        ]
         for group, trial in fresh:
             self.told.add(trial.number)
             print(f"{self._what(group, trial)}  |  {self._so_far(groups)}", flush=True)
@@ -35,9 +40,7 @@ class Progress:
         if trial.state is TrialState.COMPLETE:
             return f"{name}  mAP {trial.value:.4f}  {described(trial)}  {epochs} epochs{took}"
         if trial.state is TrialState.PRUNED:
-            return (
-                f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {described(trial)}  {epochs} epochs{took}"
-            )
+            return f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {described(trial)}  {epochs} epochs{took}"
         if trial is group[-1] and studies.settled(group):
             return f"{name}  failed: {studies.failure(group)}  {described(trial)}"
         return f"{name}  lost its worker after {epochs} epochs and goes on under another number"
@@ -48,7 +51,10 @@ class Progress:
         counts = {
             "done": len(complete),
             "pruned": sum(trial.state is TrialState.PRUNED for trial in last),
-            "failed": sum(trial.state is TrialState.FAIL and studies.settled(group) for group, trial in zip(groups, last, strict=True)),
+            "failed": sum(
+                trial.state is TrialState.FAIL and studies.settled(group)
+                for group, trial in zip(groups, last, strict=True)
+            ),
         }
         texts = [f"{count} {word}" for word, count in counts.items() if count or word == "done"]
         if complete:
@@ -61,7 +67,11 @@ class Progress:
         running = max(1, self.plan.sweep.workers)
         typical = studies.seconds(self.study, TrialState.COMPLETE, TrialState.PRUNED)
         left = (self.wanted - ended) * typical / running
-        return left if self.plan.deadline is None else max(0.0, min(left, self.plan.deadline - time.time()))
+        return (
+            left
+            if self.plan.deadline is None
+            else max(0.0, min(left, self.plan.deadline - time.time()))
+        )
 
 
 def named(trial: FrozenTrial) -> str:
@@ -69,12 +79,19 @@ def named(trial: FrozenTrial) -> str:
     job = trial.user_attrs.get(studies.JOB)
     if job is None:
         return f"trial {trial.number}"
-    return f"{job['who']} with seed {job['seed']}" if job["does"] == "train" else "registering the best"
+    return (
+        f"{job['who']} with seed {job['seed']}"
+        if job["does"] == "train"
+        else "registering the best"
+    )
 
 
 def described(trial: FrozenTrial) -> str:
     """The values of a trial in a few words."""
-    return " ".join(f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}" for name, value in trial.params.items())
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in trial.params.items()
+    )
 
 
 def minutes(seconds: float) -> str:

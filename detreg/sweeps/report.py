@@ -18,28 +18,39 @@ from detreg.sweeps.plan import Plan
 from detreg.sweeps.progress import described, minutes
 
 if TYPE_CHECKING:
-    from detreg.sweeps.conclusion import Swept
+    from detreg.sweeps.finish import SweepResult
 
 FEW = 6
 """Trials under which importances would be made up."""
 
 
-def write_report(folder: Path, plan: Plan, study: Study, swept: Swept) -> None:
+def write_report(folder: Path, plan: Plan, study: Study, swept: SweepResult) -> None:
     """Writes the pictures and index.html, which shows them, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     groups = studies.lineages(study)[: plan.sweep.trials]
     trials = [group[-1] for group in groups]
     drawn = [plots.history(trials, swept.defaults_mAP, folder / "history.png")]
-    scored = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values]
+    scored = [
+        trial
+        for trial in trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
+    ]
     if len(scored) > 1:
-        drawn.append(plots.parallel_coordinates(scored, swept.best_trial, folder / "parallel_coordinates.png"))
+        drawn.append(
+            plots.parallel_coordinates(
+                scored, swept.best_trial, folder / "parallel_coordinates.png"
+            )
+        )
     if importances := _importances(scored):
         drawn.append(plots.importances(importances, folder / "importances.png"))
     numbers = {"best val mAP": swept.mAP, "val mAP of the defaults": swept.defaults_mAP}
     facts = {
         "best against defaults": swept.comparison,
         "best trial": f"{swept.best_trial}, run (eid) {swept.best_run_id}",
-        "its hyperparameters": " ".join(f"{name}={value}" for name, value in swept.hyperparameters.items()) or "the defaults",
+        "its hyperparameters": " ".join(
+            f"{name}={value}" for name, value in swept.hyperparameters.items()
+        )
+        or "the defaults",
         "registered": f"{swept.model_name} version {swept.model_version} as {swept.alias}: {swept.reason}"
         if swept.model_version
         else f"nothing: {swept.reason}",
@@ -49,7 +60,9 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: Swept) -> None:
         "epochs": _epochs(plan, trials),
     }
     title = f"Sweep of {', '.join(plan.space.dimensions)}"
-    page = render(title, plan.name, numbers, facts, drawn, [], {}, [_row(group) for group in groups])
+    page = render(
+        title, plan.name, numbers, facts, drawn, [], {}, [_row(group) for group in groups]
+    )
     (folder / "index.html").write_text(page, encoding="utf-8")
 
 
@@ -62,26 +75,47 @@ def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
         return {}
     scored = create_study(direction="maximize")
     for trial in trials:
-        scored.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=plots.reached(trial)))
+        scored.add_trial(
+            create_trial(
+                params=trial.params, distributions=trial.distributions, value=plots.reached(trial)
+            )
+        )
     found = get_param_importances(scored)
-    return {name: share for name, share in found.items() if math.isfinite(share)} if len(found) > 1 else {}
+    return (
+        {name: share for name, share in found.items() if math.isfinite(share)}
+        if len(found) > 1
+        else {}
+    )
 
 
 def _epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
     """What pruning saved."""
-    done = sum(len(trial.intermediate_values) for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
-    planned = sum(plan.chosen(trial)[1].num_epochs for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED))
+    done = sum(
+        len(trial.intermediate_values)
+        for trial in trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    )
+    planned = sum(
+        plan.chosen(trial)[1].num_epochs
+        for trial in trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    )
     return f"{done} of {planned} that the same trials take without pruning"
 
 
 def _row(group: Sequence[FrozenTrial]) -> dict[str, str]:
     trial = group[-1]
     best = max(trial.intermediate_values.values(), default=None)
-    state = trial.state.name.lower() if trial.state is not TrialState.FAIL else f"failed: {studies.failure(group)}"
+    state = (
+        trial.state.name.lower()
+        if trial.state is not TrialState.FAIL
+        else f"failed: {studies.failure(group)}"
+    )
     return {
         "trial": str(trial.number),
         "val mAP": "" if best is None else f"{best:.4f}",
-        "how it ended": state + (f", after {len(group) - 1} lost workers" if len(group) > 1 else ""),
+        "how it ended": state
+        + (f", after {len(group) - 1} lost workers" if len(group) > 1 else ""),
         "epochs": str(len(trial.intermediate_values)),
         "time": minutes(trial.duration.total_seconds()) if trial.duration else "",
         "values": described(trial),

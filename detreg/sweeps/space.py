@@ -34,7 +34,9 @@ class Suggests(Protocol):
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
         """An integer."""
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
         """A number."""
 
     def suggest_categorical(self, name: str, choices: list[str]) -> str:
@@ -57,8 +59,14 @@ class Dimension:
         if self.choices:
             return self.param.parse(trial.suggest_categorical(key, list(self.choices)))
         if self.param.type == "float":
-            return self.param.parse(trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log))
-        return self.param.parse(trial.suggest_int(key, int(self.low), int(self.high), step=int(self.step or 1), log=self.log))
+            return self.param.parse(
+                trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
+            )
+        return self.param.parse(
+            trial.suggest_int(
+                key, int(self.low), int(self.high), step=int(self.step or 1), log=self.log
+            )
+        )
 
     def nearest(self, value: Any) -> Any:
         """Find the value of this dimension, as Optuna stores it, nearest to a typed value.
@@ -104,7 +112,9 @@ class Dimension:
     def __str__(self) -> str:
         if self.choices:
             return "|".join(self.choices)
-        return f"{self.low:g}:{self.high:g}" + (":log" if self.log else f":{self.step:g}" if self.step else "")
+        return f"{self.low:g}:{self.high:g}" + (
+            ":log" if self.log else f":{self.step:g}" if self.step else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +130,10 @@ class Space:
         names = list(self.dimensions)
         name = trial.suggest_categorical("template", names) if len(names) > 1 else names[0]
         searched = self.dimensions[name].items()
-        return templates.TEMPLATES[name], {**self.fixed[name], **{key: dim.suggest(trial, self._key(name, key)) for key, dim in searched}}
+        return templates.TEMPLATES[name], {
+            **self.fixed[name],
+            **{key: dim.suggest(trial, self._key(name, key)) for key, dim in searched},
+        }
 
     def defaults(self, template: str) -> dict[str, Any]:
         """The template's defaults as the parameters of an Optuna trial; what lies outside the space is moved to its edge."""
@@ -156,12 +169,23 @@ class Space:
     @property
     def digest(self) -> str:
         """Changes with anything that changes what a trial of this space can be."""
-        searched = {template: {name: str(dim) for name, dim in dims.items()} for template, dims in self.dimensions.items()}
-        fixed = {template: {name: repr(value) for name, value in values.items()} for template, values in self.fixed.items()}
-        return hashlib.sha256(json.dumps([searched, fixed], sort_keys=True).encode()).hexdigest()[:12]
+        searched = {
+            template: {name: str(dim) for name, dim in dims.items()}
+            for template, dims in self.dimensions.items()
+        }
+        fixed = {
+            template: {name: repr(value) for name, value in values.items()}
+            for template, values in self.fixed.items()
+        }
+        return hashlib.sha256(json.dumps([searched, fixed], sort_keys=True).encode()).hexdigest()[
+            :12
+        ]
 
     def __str__(self) -> str:
-        lines = {template: " ".join(f"{name}={dim}" for name, dim in dims.items()) for template, dims in self.dimensions.items()}
+        lines = {
+            template: " ".join(f"{name}={dim}" for name, dim in dims.items())
+            for template, dims in self.dimensions.items()
+        }
         return "; ".join(f"{template}: {line}" for template, line in lines.items())
 
     def _key(self, template: str, name: str) -> str:
@@ -218,7 +242,11 @@ def space(chosen: tuple[Template, ...], text: str | None, fixed: Mapping[str, An
         both = [name for name in wanted if name in held[template.name]]
         problems += [f"{name} is both fixed and in the space: leave one out" for name in both]
         if text is None:
-            wanted = {name: None for name, param in params.items() if param.search and name not in held[template.name]}
+            wanted = {
+                name: None
+                for name, param in params.items()
+                if param.search and name not in held[template.name]
+            }
         dims, found = _dimensions(template, wanted)
         held[template.name], wrong = _typed(template, held[template.name])
         found += wrong
@@ -228,7 +256,9 @@ def space(chosen: tuple[Template, ...], text: str | None, fixed: Mapping[str, An
             found = _check_combinations(template, dims, held[template.name])
         problems += found
         if not found and not dims:
-            problems.append(f"nothing of {template.name} is searched: name something in space, or leave space out")
+            problems.append(
+                f"nothing of {template.name} is searched: name something in space, or leave space out"
+            )
         dimensions[template.name] = dims
     if problems:
         raise UsageError(list(dict.fromkeys(problems)))
@@ -258,25 +288,42 @@ def _from_yaml(path: Path) -> dict[str, str | None]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{path} must have a line `name: minimum:maximum:step` for each hyperparameter")
-    listed = {name: "|".join(map(str, value)) if isinstance(value, list) else value for name, value in content.items()}
+        raise UsageError(
+            f"{path} must have a line `name: minimum:maximum:step` for each hyperparameter"
+        )
+    listed = {
+        name: "|".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in content.items()
+    }
     return {str(name): None if value is None else str(value) for name, value in listed.items()}
 
 
 def _unknown(chosen: tuple[Template, ...], names: list[str]) -> list[str]:
     known = {name for template in chosen for name in declared(template.params)}
-    known |= {f"{template.name}.{name}" for template in chosen for name in declared(template.params)}
-    return [f"unknown parameter {name}{near(name, tuple(known))}" for name in names if name not in known]
+    known |= {
+        f"{template.name}.{name}" for template in chosen for name in declared(template.params)
+    }
+    return [
+        f"unknown parameter {name}{near(name, tuple(known))}" for name in names if name not in known
+    ]
 
 
 def _for(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that are the template's, by plain name; `TEMPLATE.name` is stronger than the name alone."""
     params = declared(template.params)
-    own = {name.removeprefix(f"{template.name}."): value for name, value in values.items() if name.startswith(f"{template.name}.")}
-    return {name: value for name, value in values.items() if name in params} | {k: v for k, v in own.items() if k in params}
+    own = {
+        name.removeprefix(f"{template.name}."): value
+        for name, value in values.items()
+        if name.startswith(f"{template.name}.")
+    }
+    return {name: value for name, value in values.items() if name in params} | {
+        k: v for k, v in own.items() if k in params
+    }
 
 
-def _dimensions(template: Template, wanted: Mapping[str, str | None]) -> tuple[dict[str, Dimension], list[str]]:
+def _dimensions(
+    template: Template, wanted: Mapping[str, str | None]
+) -> tuple[dict[str, Dimension], list[str]]:
     dimensions, problems = {}, []
     for name, text in wanted.items():
         try:
@@ -297,15 +344,25 @@ def dimension(param: Param, text: str | None = None) -> Dimension:
         values = [_parsed(param, choice) for choice in text.split("|")]
         choices = tuple(dict.fromkeys(param.text(value) for value in values))
         if len(choices) < 2:
-            raise ValueError(f"={text} has one value only: fix it instead, --{param.name} {choices[0]}")
+            raise ValueError(
+                f"={text} has one value only: fix it instead, --{param.name} {choices[0]}"
+            )
         return Dimension(param, choices=choices)
     parts = text.split(":")
     if param.type not in ("int", "float", "size") or len(parts) == 1:
-        values_text = "|".join(param.choices or ("true", "false")) if param.type in ("choice", "bool") else "VALUE|VALUE"
+        values_text = (
+            "|".join(param.choices or ("true", "false"))
+            if param.type in ("choice", "bool")
+            else "VALUE|VALUE"
+        )
         numeric = ", or minimum:maximum:step" if param.type in ("int", "float", "size") else ""
-        raise ValueError(f"={text} is no range: write {param.name}={values_text}{numeric}; a single value is fixed by --{param.name}")
+        raise ValueError(
+            f"={text} is no range: write {param.name}={values_text}{numeric}; a single value is fixed by --{param.name}"
+        )
     if len(parts) > 3:
-        raise ValueError(f"={text} has too many parts: write minimum:maximum, minimum:maximum:step or minimum:maximum:log")
+        raise ValueError(
+            f"={text} has too many parts: write minimum:maximum, minimum:maximum:step or minimum:maximum:log"
+        )
     return _range(param, text, *parts)
 
 
@@ -316,10 +373,14 @@ def _whole(param: Param) -> str:
         return "|".join(param.choices or ("true", "false"))
     if param.type in ("int", "size") or (param.type == "float" and param.step):
         return f"{param.minimum:g}:{param.maximum:g}:{param.step:g}"
-    raise ValueError(" has no range of its own that could be searched: give one, as minimum:maximum:step or value|value")
+    raise ValueError(
+        " has no range of its own that could be searched: give one, as minimum:maximum:step or value|value"
+    )
 
 
-def _range(param: Param, text: str, low_text: str, high_text: str, third: str | None = None) -> Dimension:
+def _range(
+    param: Param, text: str, low_text: str, high_text: str, third: str | None = None
+) -> Dimension:
     low, high = (_single(param, end) for end in (low_text, high_text))
     if low >= high:
         raise ValueError(f"={text}: the minimum {low_text} must be below the maximum {high_text}")
@@ -328,7 +389,9 @@ def _range(param: Param, text: str, low_text: str, high_text: str, third: str | 
         # On a log scale Optuna takes no step but that of whole numbers.
         is_stepped = bool(param.step) and (param.type, param.step) != ("int", 1)
         if low <= 0 or is_stepped:
-            raise ValueError(f"={text}: a log scale wants a minimum above 0 and a hyperparameter without steps")
+            raise ValueError(
+                f"={text}: a log scale wants a minimum above 0 and a hyperparameter without steps"
+            )
         return Dimension(param, low, high, log=True)
     try:
         step = float(third) if third is not None else param.step
@@ -350,7 +413,9 @@ def _check_step(param: Param, text: str, low: float, high: float, step: float) -
         raise ValueError(f"={text}: the step must be a multiple of {param.step:g}")
     if not _divides(step, high - low):
         below = low + int((high - low) / step + _TOLERANCE) * step
-        raise ValueError(f"={text}: the step {step:g} does not divide the range; the maximum would be {below:g} or {below + step:g}")
+        raise ValueError(
+            f"={text}: the step {step:g} does not divide the range; the maximum would be {below:g} or {below + step:g}"
+        )
 
 
 def _divides(step: float, span: float) -> bool:

@@ -18,7 +18,13 @@ import optuna
 import sqlalchemy
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    SuccessiveHalvingPruner,
+)
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
@@ -72,10 +78,20 @@ def storage(url: str, heartbeat: int) -> Storage:
     try:
         sqlite = sqlalchemy.make_url(url).drivername.startswith("sqlite")
         # A connection that the server has closed is noticed and opened anew; SQLite's writers wait for one another.
-        engine: dict[str, Any] = {"connect_args": {"timeout": 120}} if sqlite else {"pool_pre_ping": True}
-        return Storage(url, engine, heartbeat_interval=heartbeat, grace_period=GRACE * heartbeat, heartbeat_stale_trial_callback=_retry)
+        engine: dict[str, Any] = (
+            {"connect_args": {"timeout": 120}} if sqlite else {"pool_pre_ping": True}
+        )
+        return Storage(
+            url,
+            engine,
+            heartbeat_interval=heartbeat,
+            grace_period=GRACE * heartbeat,
+            heartbeat_stale_trial_callback=_retry,
+        )
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise UsageError(f"storage={url!r} is no database: write sqlite:///FILE or postgresql://USER@HOST/DATABASE ({error})") from error
+        raise UsageError(
+            f"storage={url!r} is no database: write sqlite:///FILE or postgresql://USER@HOST/DATABASE ({error})"
+        ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise UnreachableError(f"storage {hidden(url)} does not answer: {reason}") from error
@@ -96,22 +112,36 @@ class SeededSampler(BaseSampler):
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Makes the trial's own sampler."""
-        self._inner = self._make(int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0]))
+        self._inner = self._make(
+            int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
+        )
         self._inner.before_trial(study, trial)
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         """As the inner sampler."""
         return self._inner.infer_relative_search_space(study, trial)
 
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         """As the inner sampler."""
         return self._inner.sample_relative(study, trial, search_space)
 
-    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
         """As the inner sampler."""
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
         """As the inner sampler."""
         self._inner.after_trial(study, trial, state, values)
 
@@ -122,7 +152,14 @@ def sampler(kind: str, seed: int, wanted: int, conditional: bool) -> BaseSampler
         return SeededSampler(lambda number: RandomSampler(seed=number), seed)
     startup = min(10, max(4, wanted // 4))
     return SeededSampler(
-        lambda number: TPESampler(seed=number, n_startup_trials=startup, multivariate=True, group=conditional, constant_liar=True), seed
+        lambda number: TPESampler(
+            seed=number,
+            n_startup_trials=startup,
+            multivariate=True,
+            group=conditional,
+            constant_liar=True,
+        ),
+        seed,
     )
 
 
@@ -140,7 +177,12 @@ def pruner(kind: str, num_epochs: int) -> BasePruner:
 
 def tools(plan: Plan) -> tuple[BaseSampler, BasePruner]:
     """The plan's sampler and pruner."""
-    chosen = sampler(plan.sweep.sampler, plan.options.seed, plan.sweep.trials, conditional=len(plan.templates) > 1)
+    chosen = sampler(
+        plan.sweep.sampler,
+        plan.options.seed,
+        plan.sweep.trials,
+        conditional=len(plan.templates) > 1,
+    )
     return chosen, pruner(plan.sweep.pruner, plan.num_epochs)
 
 
@@ -148,11 +190,15 @@ First = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 """Parameters and user attributes of trials that wait from the start."""
 
 
-def opened(name: str, store: Storage, sampler: BaseSampler, pruner: BasePruner, first: First) -> tuple[Study, bool]:
+def opened(
+    name: str, store: Storage, sampler: BaseSampler, pruner: BasePruner, first: First
+) -> tuple[Study, bool]:
     """The study `name`, made with the trials `first` where it is not there, and whether this call made it; of several at once, one does."""
     made = True
     try:
-        study = optuna.create_study(storage=store, study_name=name, sampler=sampler, pruner=pruner, direction="maximize")
+        study = optuna.create_study(
+            storage=store, study_name=name, sampler=sampler, pruner=pruner, direction="maximize"
+        )
     except DuplicatedStudyError:
         made = False
         study = optuna.load_study(study_name=name, storage=store, sampler=sampler, pruner=pruner)
@@ -188,7 +234,11 @@ def lineages(study: Study) -> list[list[FrozenTrial]]:
 def lost(lineage: Sequence[FrozenTrial]) -> bool:
     """Whether the last worker of a lineage died or gave it back, and it waits to be queued again."""
     last = lineage[-1]
-    return last.state is TrialState.FAIL and FAILURE not in last.user_attrs and len(lineage) < MAX_TRIES
+    return (
+        last.state is TrialState.FAIL
+        and FAILURE not in last.user_attrs
+        and len(lineage) < MAX_TRIES
+    )
 
 
 def settled(lineage: Sequence[FrozenTrial]) -> bool:
@@ -212,7 +262,11 @@ def step(study: Study, wanted: int) -> str:
 def one_too_many(study: Study, number: int, wanted: int) -> bool:
     """Whether the trial is beyond the wanted ones, or the second retry of one failure."""
     everything = lineages(study)
-    place, lineage = next((place, group) for place, group in enumerate(everything) if any(trial.number == number for trial in group))
+    place, lineage = next(
+        (place, group)
+        for place, group in enumerate(everything)
+        if any(trial.number == number for trial in group)
+    )
     twin = any(trial.number < number and trial.state is not TrialState.FAIL for trial in lineage)
     return place >= wanted or twin
 
@@ -223,7 +277,10 @@ def repair(study: Study, heartbeat: int) -> None:
     now = datetime.datetime.now()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         # A worker that was killed between taking a trial and its first heartbeat is never stale to Optuna.
-        silent = trial.datetime_start is not None and (now - trial.datetime_start).total_seconds() > GRACE * heartbeat
+        silent = (
+            trial.datetime_start is not None
+            and (now - trial.datetime_start).total_seconds() > GRACE * heartbeat
+        )
         if silent and trial.user_attrs.get(BEGUN) != trial.number:
             with contextlib.suppress(ValueError):  # another process was faster
                 study.tell(trial.number, state=TrialState.FAIL)
@@ -243,7 +300,9 @@ def overdue(study: Study, plan: Plan, ahead: float = 0.0) -> bool:
     """Whether the budget, less the time for the sweep's end, is over, or will be `ahead` seconds from now."""
     if plan.deadline is None:
         return False
-    confirming = 2 * plan.sweep.confirm * seconds(study, TrialState.COMPLETE) / max(1, plan.sweep.workers)
+    confirming = (
+        2 * plan.sweep.confirm * seconds(study, TrialState.COMPLETE) / max(1, plan.sweep.workers)
+    )
     return time.time() + ahead > plan.deadline - confirming - REGISTERING
 
 
@@ -269,7 +328,9 @@ def patiently(call: Callable[[], T], pause: float = 1.0) -> T:
         try:
             return call()
         except UpdateFinishedTrialError as error:
-            raise TakenOverError("its worker was silent for four heartbeats; the sweep goes on from this trial's checkpoint") from error
+            raise TakenOverError(
+                "its worker was silent for four heartbeats; the sweep goes on from this trial's checkpoint"
+            ) from error
         except (SQLAlchemyError, StorageInternalError, UnreachableError):
             if time.monotonic() > until:
                 raise

@@ -13,18 +13,19 @@ import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from detreg import processes, templates
+from detreg import templates, torchrun
 from detreg.data.dataset import load
 from detreg.environment import set_defaults
 from detreg.errors import NotFoundError, UsageError
+from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, declared, texts
 from detreg.pipeline import describe
-from detreg.sweeps import crew, space
+from detreg.sweeps import pool, space
 from detreg.sweeps import study as studies
-from detreg.sweeps.conclusion import Swept, concluded
+from detreg.sweeps.finish import SweepResult, concluded
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.progress import Progress, minutes
-from detreg.templates.template import RunOptions, SweepOptions, Template
+from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 
@@ -41,21 +42,34 @@ def sweep(template: str, **values: Any) -> dict[str, Any]:
 
 def named(text: str) -> tuple[Template, ...]:
     """The templates of a text with commas. Raises UsageError."""
-    return tuple({template.name: template for template in map(templates.find, text.replace(" ", "").split(","))}.values())
+    return tuple(
+        {
+            template.name: template
+            for template in map(templates.find, text.replace(" ", "").split(","))
+        }.values()
+    )
 
 
 def planned(chosen: tuple[Template, ...], values: Mapping[str, Any]) -> Plan:
     """The plan of a sweep from texts or Python values, before its dataset is read. Raises UsageError with every problem at once."""
     problems: list[str] = []
-    if processes.count() > 1:
-        problems.append("a sweep has its own workers, one for each GPU: start it without torchrun, and give workers=")
+    if torchrun.count() > 1:
+        problems.append(
+            "a sweep has its own workers, one for each GPU: start it without torchrun, and give workers="
+        )
     built: list[Any] = []
     for cls in (RunOptions, SweepOptions):
         try:
-            built.append(build(cls, {name: value for name, value in values.items() if name in declared(cls)}))
+            built.append(
+                build(cls, {name: value for name, value in values.items() if name in declared(cls)})
+            )
         except UsageError as error:
             problems += error.problems
-    rest = {name: value for name, value in values.items() if name not in declared(RunOptions) | declared(SweepOptions)}
+    rest = {
+        name: value
+        for name, value in values.items()
+        if name not in declared(RunOptions) | declared(SweepOptions)
+    }
     try:
         text = None if problems else built[1].space
         searched = space.space(chosen, text, rest)
@@ -77,7 +91,7 @@ def in_seconds(text: str) -> float:
     return found
 
 
-def run(plan: Plan) -> Swept:
+def run(plan: Plan) -> SweepResult:
     """The story itself. Whatever can be refused is refused before the first trial; a restart with the same plan goes on."""
     begun = time.time()
     dataset = load(plan.options.data)
@@ -88,16 +102,21 @@ def run(plan: Plan) -> Swept:
     print(f"Searches {plan.space}", flush=True)
     _not_mlflows(plan.storage)
     store = studies.storage(plan.storage, plan.sweep.heartbeat)
-    crew.checked(crew.server(), plan)
+    pool.checked(pool.server(), plan)
     study, made = _opened(plan, store)
     with _run_of(study, made, plan) as active:
-        plan = plan.started(study.user_attrs["run"], begun + in_seconds(plan.sweep.budget) if plan.sweep.budget else None)
+        plan = plan.started(
+            study.user_attrs["run"],
+            begun + in_seconds(plan.sweep.budget) if plan.sweep.budget else None,
+        )
         _announce(active, study, plan)
         record(active, plan)
         logs = active.folder / "logs"
         logs.mkdir()
         try:
-            crew.Crew(plan, study, plan.sweep.trials, "search", logs).run(Progress(study, plan, plan.sweep.trials))
+            pool.WorkerPool(plan, study, plan.sweep.trials, "search", logs).run(
+                Progress(study, plan, plan.sweep.trials)
+            )
         except KeyboardInterrupt:
             print("Stops: registers the best so far; Ctrl-C again leaves that out", flush=True)
             concluded(active, replace(plan, sweep=replace(plan.sweep, confirm=0)), study, logs)
@@ -112,8 +131,12 @@ def run(plan: Plan) -> Swept:
 
 def _beside_mlflows() -> str:
     """A file where MLflow's database is a file, since `mlflow run` may work in a folder that is gone afterwards; else in this folder."""
-    tracking = sqlalchemy.make_url(runs.tracking_uri()) if "sqlite:" in runs.tracking_uri() else None
-    folder = Path(tracking.database).parent if tracking is not None and tracking.database else Path()
+    tracking = (
+        sqlalchemy.make_url(runs.tracking_uri()) if "sqlite:" in runs.tracking_uri() else None
+    )
+    folder = (
+        Path(tracking.database).parent if tracking is not None and tracking.database else Path()
+    )
     return f"sqlite:///{folder.absolute() / 'detreg-sweeps.db'}"
 
 
@@ -126,7 +149,10 @@ def _not_mlflows(url: str) -> None:
 
 def _opened(plan: Plan, store: studies.Storage) -> tuple[Study, bool]:
     """The plan's study, and whether it is new; the defaults of each template are its first trials."""
-    first = [(plan.space.defaults(template.name), {studies.DEFAULTS: template.name}) for template in plan.templates]
+    first = [
+        (plan.space.defaults(template.name), {studies.DEFAULTS: template.name})
+        for template in plan.templates
+    ]
     return studies.opened(plan.name, store, *studies.tools(plan), first)
 
 
@@ -141,9 +167,15 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
     except NotFoundError:  # deleted since
         first = None
     own = "MLFLOW_RUN_ID" in os.environ
-    tags = {runs.STUDY: plan.name, runs.TEMPLATE: ",".join(plan.space.dimensions), runs.DIGEST: plan.dataset_digest}
+    tags = {
+        runs.STUDY: plan.name,
+        runs.TEMPLATE: ",".join(plan.space.dimensions),
+        runs.DIGEST: plan.dataset_digest,
+    }
     tags |= {runs.PARENT: first} if first and own else {}
-    with runs.start(plan.options.run_name or plan.name, tags, run_id=None if own else first) as active:
+    with runs.start(
+        plan.options.run_name or plan.name, tags, run_id=None if own else first
+    ) as active:
         if not first:
             study.set_user_attr("run", active.id)
         yield active
@@ -151,7 +183,9 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
 
 def _announce(active: Run, study: Study, plan: Plan) -> None:
     ended = sum(map(studies.settled, studies.lineages(study)))
-    print(f"MLflow run {active.id} in {runs.tracking_uri()}; study {plan.name} in {studies.hidden(plan.storage)}")
+    print(
+        f"MLflow run {active.id} in {runs.tracking_uri()}; study {plan.name} in {studies.hidden(plan.storage)}"
+    )
     if plan.parent != active.id:
         print(f"The sweep is that of run {plan.parent}, under which its trials are")
     if ended:
@@ -163,14 +197,23 @@ def _announce(active: Run, study: Study, plan: Plan) -> None:
 def record(active: Run, plan: Plan) -> None:
     """Logs what the sweep is told, without the password of its database."""
     told = texts(plan.options) | texts(plan.sweep) | {"storage": studies.hidden(plan.storage)}
-    fixed = {f"{name}.{key}": str(value) for name, values in plan.space.fixed.items() for key, value in values.items()}
+    fixed = {
+        f"{name}.{key}": str(value)
+        for name, values in plan.space.fixed.items()
+        for key, value in values.items()
+    }
     active.log_params(told | fixed)
     active.log_text(str(plan.space), "space.txt")
 
 
 def _close_orphans(study: Study, parent: str) -> None:
     """Ends the MLflow runs of trials whose worker was killed, so that none stands as running for ever."""
-    running = {trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))}
+    running = {
+        trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    }
     for orphan in runs.nested(parent):
-        if orphan.data.tags.get(runs.STUDY) == study.study_name and int(orphan.data.tags.get(runs.TRIAL, -1)) not in running:
+        if (
+            orphan.data.tags.get(runs.STUDY) == study.study_name
+            and int(orphan.data.tags.get(runs.TRIAL, -1)) not in running
+        ):
             runs.close(orphan.info.run_id, "its worker died")

@@ -25,11 +25,22 @@ from detreg import pipeline, templates
 from detreg.data.dataset import Dataset, load
 from detreg.environment import set_defaults
 from detreg.errors import DetregError, DiskError, UnreachableError
+from detreg.options import RunOptions
 from detreg.params import build
 from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.study import BEGUN, DEFAULTS, EXCESS, FAILURE, JOB, PUBLISHED, RUNS, TakenOverError, patiently
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.sweeps.study import (
+    BEGUN,
+    DEFAULTS,
+    EXCESS,
+    FAILURE,
+    JOB,
+    PUBLISHED,
+    RUNS,
+    TakenOverError,
+    patiently,
+)
+from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
 from detreg.training import engine
 
@@ -51,16 +62,24 @@ def check(plan: Plan) -> None:
             defaults = plan.defaults(template)
             dim = plan.space.dimensions[template.name].get("base_model")
             for base_model in dim.ends if dim else (defaults.base_model,):
-                job = pipeline.prepare(template, replace(defaults, base_model=base_model), plan.options, dataset)
+                job = pipeline.prepare(
+                    template, replace(defaults, base_model=base_model), plan.options, dataset
+                )
                 engine.check_fit(job.config, template, job.params, dataset.classes, job.start)
 
 
-def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu: str | None, log: Path) -> None:
+def work(
+    plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu: str | None, log: Path
+) -> None:
     """Takes trials until none is left for this worker, one of `size`; what it prints goes to `log`."""
     _settle(size, gpu, log)
     store = patiently(lambda: studies.storage(plan.storage, plan.sweep.heartbeat))
     sampler, pruner = studies.tools(plan)
-    study = patiently(lambda: optuna.load_study(study_name=study_name, storage=store, sampler=sampler, pruner=pruner))
+    study = patiently(
+        lambda: optuna.load_study(
+            study_name=study_name, storage=store, sampler=sampler, pruner=pruner
+        )
+    )
     dataset = load(plan.options.data)
 
     def objective(trial: Trial) -> float:
@@ -70,7 +89,9 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu:
         patiently(lambda: trial.set_user_attr(BEGUN, trial.number))
         return _told(plan, dataset, trial, train)
 
-    while signal.getsignal(signal.SIGTERM) is _stop:  # which a stop sets aside, should a failure hide it
+    while (
+        signal.getsignal(signal.SIGTERM) is _stop
+    ):  # which a stop sets aside, should a failure hide it
         patiently(lambda: runs.find(plan.parent))
         following = studies.step(study, wanted)
         if following == "end" or studies.too_late(study, plan):
@@ -80,10 +101,17 @@ def work(plan: Plan, study_name: str, wanted: int, train: Train, size: int, gpu:
             continue
         try:
             study.optimize(objective, n_trials=1, catch=(Exception,))
-        except KeyboardInterrupt:  # optuna has failed the trial; whoever repairs the study queues it again
+        except (
+            KeyboardInterrupt
+        ):  # optuna has failed the trial; whoever repairs the study queues it again
             return
-        except (Exception, TakenOverError) as error:  # or the database went away: the trial's heartbeats say the rest
-            print(f"the study could not be told: {runs.one_line(error)}", file=sys.stderr, flush=True)
+        except (
+            Exception,
+            TakenOverError,
+        ) as error:  # or the database went away: the trial's heartbeats say the rest
+            print(
+                f"the study could not be told: {runs.one_line(error)}", file=sys.stderr, flush=True
+            )
             time.sleep(1)
 
 
@@ -108,7 +136,9 @@ def _stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
     """Ends a trial as Ctrl-C does, once: a second signal must not interrupt what it keeps."""
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, signal.SIG_IGN)
-    raise KeyboardInterrupt("the sweep was stopped; its next start goes on from this trial's checkpoint")
+    raise KeyboardInterrupt(
+        "the sweep was stopped; its next start goes on from this trial's checkpoint"
+    )
 
 
 def _follow_parent() -> None:
@@ -128,7 +158,11 @@ def _told(plan: Plan, dataset: Dataset, trial: Trial, train: Train) -> float:
     except Exception as error:
         print(f"trial {trial.number}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         if not isinstance(error, NOT_THE_TRIALS):
-            reason = "; ".join(error.problems) if isinstance(error, DetregError) else f"{type(error).__name__}: {error}"
+            reason = (
+                "; ".join(error.problems)
+                if isinstance(error, DetregError)
+                else f"{type(error).__name__}: {error}"
+            )
             patiently(lambda: trial.set_user_attr(FAILURE, reason[:1000]))
         raise
     finally:
@@ -151,14 +185,24 @@ def conclude(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     params = build(template.params, job["hyperparameters"])
     if job["does"] == "train":
         name = f"{job['who']}, seed {job['seed']}"
-        return trained(plan, dataset, trial, template, params, plan.with_seed(job["seed"]), name, prune=False)
+        return trained(
+            plan, dataset, trial, template, params, plan.with_seed(job["seed"]), name, prune=False
+        )
     result = pipeline.publish_run(job["run_id"], template, params, plan.options, dataset)
     patiently(lambda: trial.set_user_attr(PUBLISHED, asdict(result)))
     return result.mAP
 
 
 def trained(
-    plan: Plan, dataset: Dataset, trial: Trial, template: Template, params: CommonParams, options: RunOptions, name: str, *, prune: bool
+    plan: Plan,
+    dataset: Dataset,
+    trial: Trial,
+    template: Template,
+    params: CommonParams,
+    options: RunOptions,
+    name: str,
+    *,
+    prune: bool,
 ) -> float:
     """Trains in an MLflow run of the trial's own, going on from the run of the worker that died; the best val mAP of its epochs.
 
@@ -166,7 +210,9 @@ def trained(
     """
     earlier: list[str] = trial.user_attrs.get(RUNS, [])
     before, epochs = _checkpoint(earlier)
-    if before and epochs >= params.num_epochs:  # it died between its last epoch and its word to the study
+    if (
+        before and epochs >= params.num_epochs
+    ):  # it died between its last epoch and its word to the study
         ended = _fitted(before)
         _report(trial, ended.history)
         _log_best(runs.Run(before, Path()), ended)
@@ -187,7 +233,9 @@ def trained(
         # The pruner has to see the defaults too, because it compares others with them.
         pruned = patiently(trial.should_prune) and prune and epoch < params.num_epochs
         if studies.overdue(trial.study, plan):
-            raise KeyboardInterrupt("the sweep's budget is over; its next start goes on from this trial's checkpoint")
+            raise KeyboardInterrupt(
+                "the sweep's budget is over; its next start goes on from this trial's checkpoint"
+            )
         return pruned
 
     tags = job.tags | {runs.TRIAL: str(trial.number), runs.STUDY: trial.study.study_name}
@@ -196,7 +244,9 @@ def trained(
         fitted = pipeline.learn(active, job, after_epoch)
         _log_best(active, fitted)
         if pruned:
-            active.set_tags({runs.PRUNED: f"after epoch {len(fitted.history)} of {params.num_epochs}"})
+            active.set_tags(
+                {runs.PRUNED: f"after epoch {len(fitted.history)} of {params.num_epochs}"}
+            )
     if pruned:
         raise optuna.TrialPruned
     return fitted.best_mAP
@@ -210,12 +260,12 @@ def _checkpoint(eids: list[str]) -> tuple[str, int]:
     return "", 0
 
 
-def _fitted(eid: str) -> engine.Fitted:
+def _fitted(eid: str) -> engine.FitResult:
     with tempfile.TemporaryDirectory() as folder:
         return engine.fitted(eid, Path(folder))
 
 
-def _log_best(run: runs.Run, fitted: engine.Fitted) -> None:
+def _log_best(run: runs.Run, fitted: engine.FitResult) -> None:
     run.log_metrics({"val/mAP_best": fitted.best_mAP}, step=len(fitted.history))
 
 

@@ -12,13 +12,20 @@ from detreg.templates.yolof import YOLOF
 from detreg.templates.yolox import YOLOX
 
 TEMPLATES: dict[str, Template] = {
-    template.name: template for template in (YOLOX, YOLOF, SSD, FASTER_RCNN, INCEPTION_V4, INCEPTION_V2, MSC10)
+    template.name: template
+    for template in (YOLOX, YOLOF, SSD, FASTER_RCNN, INCEPTION_V4, INCEPTION_V2, MSC10)
 }
 
 
 def find(name: str) -> Template:
     """The template of a name or alias, in any case. Raises UsageError naming the near one."""
-    names = {word.lower(): template for template in TEMPLATES.values() for word in (template.name, *template.aliases)}
+    names = {
+        word.lower(): template
+        for template in TEMPLATES.values()
+        for word in (template.name, *template.aliases)
+    }
     if name.lower() not in names:
-        raise UsageError(f"unknown template {name}{near(name, tuple(names))}: there are {', '.join(TEMPLATES)}")
+        raise UsageError(
+            f"unknown template {name}{near(name, tuple(names))}: there are {', '.join(TEMPLATES)}"
+        )
     return names[name.lower()]

@@ -23,12 +23,17 @@ RECIPE = Recipe(
     learning_rate=0.01,
     batch_size=16,
     # Clipped gradients are not published.
-    optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}, "clip_grad": {"max_norm": 35}},
+    optimizer={
+        "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
+        "clip_grad": {"max_norm": 35},
+    },
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
 )
 
 
-def _base_model(imagenet: str, parameters: float, gflops: float, spec: InputSpec = IMAGENET) -> BaseModel:
+def _base_model(
+    imagenet: str, parameters: float, gflops: float, spec: InputSpec = IMAGENET
+) -> BaseModel:
     return BaseModel(
         config="retinanet/retinanet_r50_fpn_1x_coco.py",
         input=spec,
@@ -39,7 +44,9 @@ def _base_model(imagenet: str, parameters: float, gflops: float, spec: InputSpec
     )
 
 
-def _published(depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
+def _published(
+    depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float
+) -> BaseModel:
     name = f"retinanet_r{depth}_fpn_1x_coco"
     return BaseModel(
         config=f"retinanet/retinanet_r{depth}_fpn_1x_coco.py",
@@ -87,10 +94,17 @@ class RetinaNetParams(CommonParams):
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
     pretrained_weights: str = choice(
-        "imagenet", "none", "coco", help="Published weights to start from: imagenet fills the backbone, coco the whole network"
+        "imagenet",
+        "none",
+        "coco",
+        help="Published weights to start from: imagenet fills the backbone, coco the whole network",
     )
-    anchor_ratios: tuple[float, ...] = numbers((0.5, 1.0, 2.0), 0.1, 10.0, help="Width over height of the anchors, three sizes of each")
-    use_perclass_regression: bool = boolean(False, search="true|false", help="One box regressor per class; false is one for all classes")
+    anchor_ratios: tuple[float, ...] = numbers(
+        (0.5, 1.0, 2.0), 0.1, 10.0, help="Width over height of the anchors, three sizes of each"
+    )
+    use_perclass_regression: bool = boolean(
+        False, search="true|false", help="One box regressor per class; false is one for all classes"
+    )
     use_focal_loss: bool = boolean(
         True,
         search="true|false",
@@ -101,12 +115,21 @@ class RetinaNetParams(CommonParams):
 def model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
     """The published RetinaNet on the backbone `base_model`, for `num_classes` classes."""
     model = dict(published)
-    if params.base_model.startswith("resnet"):  # MMDetection's own, which the published COCO weights fit
-        model["backbone"] = published["backbone"] | {"frozen_stages": params.frozen_stages or -1, "init_cfg": None}
+    if params.base_model.startswith(
+        "resnet"
+    ):  # MMDetection's own, which the published COCO weights fit
+        model["backbone"] = published["backbone"] | {
+            "frozen_stages": params.frozen_stages or -1,
+            "init_cfg": None,
+        }
     else:
         channels = list(CHANNELS[params.base_model])
         source = BASE_MODELS[params.base_model].imagenet
-        model["backbone"] = {"type": "ImageNetBackbone", "source": source, "frozen_stages": params.frozen_stages}
+        model["backbone"] = {
+            "type": "ImageNetBackbone",
+            "source": source,
+            "frozen_stages": params.frozen_stages,
+        }
         model["neck"] = published["neck"] | {"in_channels": channels, "start_level": 0}
     head = published["bbox_head"]
     model["bbox_head"] = head | {
@@ -117,13 +140,18 @@ def model(published: Config, params: RetinaNetParams, num_classes: int) -> Confi
         "anchor_generator": head["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)},
     }
     if not params.use_focal_loss:
-        model["bbox_head"] |= {"loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True}, "negatives_per_positive": 3}
+        model["bbox_head"] |= {
+            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True},
+            "negatives_per_positive": 3,
+        }
     return model
 
 
 def augment(published: list[Config], params: RetinaNetParams) -> Augment:  # noqa: ARG001
     """Flip, as published."""
-    return Augment(after=[transform for transform in published if transform["type"] == "RandomFlip"])
+    return Augment(
+        after=[transform for transform in published if transform["type"] == "RandomFlip"]
+    )
 
 
 def class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:

@@ -33,7 +33,9 @@ RECIPE = Recipe(
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn"
 
 
-def _base_model(depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
+def _base_model(
+    depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float
+) -> BaseModel:
     name = f"faster_rcnn_r{depth}_fpn_1x_coco"
     return BaseModel(
         config=f"faster_rcnn/faster-rcnn_r{depth}_fpn_1x_coco.py",
@@ -57,18 +59,30 @@ BASE_MODELS = {
 class FasterRcnnParams(CommonParams):
     """Published: 12 epochs, 16 images a step at a rate of 0.02, sides of at most 800 and 1333 px."""
 
-    image_size: ImageSize = size(800, help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false")
+    image_size: ImageSize = size(
+        800,
+        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
+    )
     max_aspect_ratio: float = number(
-        1.7, 1.0, 5.0, 0.1, help="With keep_aspect_ratio: the longer side is at most this multiple of image_size after resizing"
+        1.7,
+        1.0,
+        5.0,
+        0.1,
+        help="With keep_aspect_ratio: the longer side is at most this multiple of image_size after resizing",
     )
     batch_size: int = integer(2, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(12, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
     frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers(
-        (0.5, 1.0, 2.0), 0.1, 10.0, help="Width over height of the anchors that proposals start from"
+        (0.5, 1.0, 2.0),
+        0.1,
+        10.0,
+        help="Width over height of the anchors that proposals start from",
     )
-    use_perclass_regression: bool = boolean(True, search="true|false", help="One box regressor per class; false is one for all classes")
+    use_perclass_regression: bool = boolean(
+        True, search="true|false", help="One box regressor per class; false is one for all classes"
+    )
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 
 
@@ -80,16 +94,23 @@ def model(published: Config, params: FasterRcnnParams, num_classes: int) -> Conf
         "init_cfg": None,
     }
     rpn = published["rpn_head"]
-    model["rpn_head"] = rpn | {"anchor_generator": rpn["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)}}
+    model["rpn_head"] = rpn | {
+        "anchor_generator": rpn["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)}
+    }
     roi = published["roi_head"]
-    head = roi["bbox_head"] | {"num_classes": num_classes, "reg_class_agnostic": not params.use_perclass_regression}
+    head = roi["bbox_head"] | {
+        "num_classes": num_classes,
+        "reg_class_agnostic": not params.use_perclass_regression,
+    }
     model["roi_head"] = roi | {"bbox_head": head}
     return model
 
 
 def augment(published: list[Config], params: FasterRcnnParams) -> Augment:  # noqa: ARG001
     """Flip, as published."""
-    return Augment(after=[transform for transform in published if transform["type"] == "RandomFlip"])
+    return Augment(
+        after=[transform for transform in published if transform["type"] == "RandomFlip"]
+    )
 
 
 def class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:

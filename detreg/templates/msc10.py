@@ -24,7 +24,10 @@ class Msc10Params(RetinaNetParams):
         help="Published weights to start from: coco fills the whole network, imagenet the backbone, none leaves it to pretrain_base_data",
     )
     pretrain_base_data: str = choice(
-        "imagenet", "none", "mscoco", help="What the base model was trained on before; its weights fill the backbone alone"
+        "imagenet",
+        "none",
+        "mscoco",
+        help="What the base model was trained on before; its weights fill the backbone alone",
     )
     base_model: str = choice("inception_v4", *BASE_MODELS, help="The architecture underneath")
 

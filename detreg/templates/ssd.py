@@ -88,9 +88,13 @@ class DefaultBoxes(NamedTuple):
 
 
 DEFAULT_BOXES = {
-    "ssdlite_mobilenetv2": DefaultBoxes(320, (16, 32, 64, 107, 160, 320), (48, 100, 150, 202, 253, 304, 320)),
+    "ssdlite_mobilenetv2": DefaultBoxes(
+        320, (16, 32, 64, 107, 160, 320), (48, 100, 150, 202, 253, 304, 320)
+    ),
     "ssd300_vgg16": DefaultBoxes(300, (8, 16, 32, 64, 100, 300), (21, 45, 99, 153, 207, 261, 315)),
-    "ssd512_vgg16": DefaultBoxes(512, (8, 16, 32, 64, 128, 256, 512), (20, 51, 133, 215, 296, 378, 460, 542)),
+    "ssd512_vgg16": DefaultBoxes(
+        512, (8, 16, 32, 64, 128, 256, 512), (20, 51, 133, 215, 296, 378, 460, 542)
+    ),
 }
 
 
@@ -100,14 +104,21 @@ class SsdParams(CommonParams):
 
     image_size: ImageSize = size(
         320,
-        also=tuple(base_model.image_size for base_model in BASE_MODELS.values() if base_model.image_size),
+        also=tuple(
+            base_model.image_size for base_model in BASE_MODELS.values() if base_model.image_size
+        ),
         help="Pixels: the side of the square that the image is stretched to, or width,height; the smaller side with keep_aspect_ratio",
     )
-    keep_aspect_ratio: bool = boolean(False, help="Resize both sides by one factor; false stretches to a square or to width,height")
+    keep_aspect_ratio: bool = boolean(
+        False,
+        help="Resize both sides by one factor; false stretches to a square or to width,height",
+    )
     batch_size: int = integer(24, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(120, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float | None = lrate_field("1e-5:1e-3:log")
-    base_model: str = choice("ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath")
+    base_model: str = choice(
+        "ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath"
+    )
 
     def problems(self) -> list[str]:
         """Adds the size that the last, smallest map needs, and the one size off the grid."""
@@ -116,7 +127,11 @@ class SsdParams(CommonParams):
         found = super().problems()
         for side in self.image_size:
             if side % 32 and side != base_model.image_size:
-                published = ", ".join(f"base_model={name}" for name, other in BASE_MODELS.items() if other.image_size == side)
+                published = ", ".join(
+                    f"base_model={name}"
+                    for name, other in BASE_MODELS.items()
+                    if other.image_size == side
+                )
                 found.append(
                     f"image_size={side} is the published size of {published} alone, got base_model={self.base_model}: "
                     f"choose {side // 32 * 32} or {(side // 32 + 1) * 32}"
@@ -133,7 +148,10 @@ def model(published: Config, params: SsdParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes, with a head that can predict and a backbone that can be frozen."""
     model = dict(published)
     backbone = published["backbone"]
-    model["backbone"] = backbone | {"type": f"Freezable{backbone['type']}", "frozen_stages": params.frozen_stages}
+    model["backbone"] = backbone | {
+        "type": f"Freezable{backbone['type']}",
+        "frozen_stages": params.frozen_stages,
+    }
     if backbone["type"] == "SSDVGG":
         model["backbone"]["init_cfg"] = None  # the published one downloads ImageNet weights
     model["bbox_head"] = published["bbox_head"] | {
@@ -152,9 +170,14 @@ def default_boxes(published: Config, params: SsdParams) -> Config:
     boxes = DEFAULT_BOXES[params.base_model]
     side = min(params.image_size)
     sizes = [round(value * side / boxes.image) for value in boxes.sizes]
-    widths, heights = (_cells(published, length, boxes.strides[0]) for length in (params.image_size[0], params.image_size[-1]))
+    widths, heights = (
+        _cells(published, length, boxes.strides[0])
+        for length in (params.image_size[0], params.image_size[-1])
+    )
     strides = [
-        (stride, stride) if stride <= 64 else (round(params.image_size[0] / columns), round(params.image_size[-1] / rows))
+        (stride, stride)
+        if stride <= 64
+        else (round(params.image_size[0] / columns), round(params.image_size[-1] / rows))
         for stride, columns, rows in zip(boxes.strides, widths, heights, strict=True)
     ]
     ratios = published["bbox_head"]["anchor_generator"]["ratios"]
@@ -181,8 +204,17 @@ def _cells(published: Config, length: int, stride: int) -> list[int]:
 
 def augment(published: list[Config], params: SsdParams) -> Augment:  # noqa: ARG001
     """Expand and crop before resizing, flip and colours after it, as published."""
-    before = [transform for transform in published if transform["type"] in ("Expand", "MinIoURandomCrop")]
-    return Augment(before, after=[transform for transform in published if transform["type"] in ("RandomFlip", "PhotoMetricDistortion")])
+    before = [
+        transform for transform in published if transform["type"] in ("Expand", "MinIoURandomCrop")
+    ]
+    return Augment(
+        before,
+        after=[
+            transform
+            for transform in published
+            if transform["type"] in ("RandomFlip", "PhotoMetricDistortion")
+        ],
+    )
 
 
 SSD = Template(
@@ -198,5 +230,7 @@ SSD = Template(
     base_models=BASE_MODELS,
     model=model,
     augment=augment,
-    class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_convs\.\d+\.\d+\.(weight|bias)", background=1),),
+    class_layers=lambda _: (
+        ClassLayer(r"bbox_head\.cls_convs\.\d+\.\d+\.(weight|bias)", background=1),
+    ),
 )

@@ -5,7 +5,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar
 
-from detreg.params import NONE, ImageSize, boolean, choice, declared, integer, number, number_or_auto, size, text
+from detreg.params import (
+    NONE,
+    ImageSize,
+    boolean,
+    choice,
+    declared,
+    integer,
+    number,
+    number_or_auto,
+    size,
+    text,
+)
 
 Config = dict[str, Any]
 """A part of an MMDetection configuration."""
@@ -117,7 +128,9 @@ def step_schedule(epochs: int, drops: tuple[int, ...], warmup: int) -> Schedule:
     """A tenth of the rate after each of the epochs `drops`."""
 
     def factor(progress: float, steps: int) -> float:
-        return _warm(progress, steps, warmup) * 0.1 ** sum(progress >= drop / epochs for drop in drops)
+        return _warm(progress, steps, warmup) * 0.1 ** sum(
+            progress >= drop / epochs for drop in drops
+        )
 
     return Schedule(epochs, factor)
 
@@ -177,26 +190,45 @@ def frozen_stages_field(default: int) -> Any:
 class CommonParams:
     """The hyperparameters that every template has."""
 
-    image_size: ImageSize = size(640, help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false")
-    keep_aspect_ratio: bool = boolean(True, help="Resize both sides by one factor; false stretches to a square or to width,height")
+    image_size: ImageSize = size(
+        640,
+        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
+    )
+    keep_aspect_ratio: bool = boolean(
+        True, help="Resize both sides by one factor; false stretches to a square or to width,height"
+    )
     max_aspect_ratio: float = number(
-        1.5, 1.0, 5.0, 0.1, help="With keep_aspect_ratio: the longer side is at most this multiple of image_size after resizing"
+        1.5,
+        1.0,
+        5.0,
+        0.1,
+        help="With keep_aspect_ratio: the longer side is at most this multiple of image_size after resizing",
     )
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
     min_samples_per_epoch: int = integer(
-        300, 1, 10000, 1, help="Images that an epoch has at least; a smaller training split is repeated within the epoch"
+        300,
+        1,
+        10000,
+        1,
+        help="Images that an epoch has at least; a smaller training split is repeated within the epoch",
     )
     per_item_lrate: float | None = lrate_field("5e-5:5e-3:log")
-    pretrained_weights: str = choice("coco", "none", help="Published weights that the whole network starts from")
+    pretrained_weights: str = choice(
+        "coco", "none", help="Published weights that the whole network starts from"
+    )
     frozen_stages: int = frozen_stages_field(0)
     random_resize_lower: ImageSize | None = size(
-        None, help="Pixels: smallest random size of training images, in the form of image_size; none is image_size"
+        None,
+        help="Pixels: smallest random size of training images, in the form of image_size; none is image_size",
     )
     random_resize_upper: ImageSize | None = size(
-        None, help="Pixels: largest random size of training images, in the form of image_size; none is image_size"
+        None,
+        help="Pixels: largest random size of training images, in the form of image_size; none is image_size",
     )
-    load_from: str | None = text(None, help="Checkpoint to start from: coco, a URL, a path, runs:/... or models:/...")
+    load_from: str | None = text(
+        None, help="Checkpoint to start from: coco, a URL, a path, runs:/... or models:/..."
+    )
     base_model: str = choice("none", help="The architecture underneath")
     continue_from_eid: str | None = text(None, help="Run id of an earlier training to go on from")
 
@@ -204,22 +236,41 @@ class CommonParams:
     def learning_rate(self) -> float:
         """Of one optimizer step, before the schedule. Raises ValueError while per_item_lrate is still `auto`."""
         if self.per_item_lrate is None:
-            raise ValueError("per_item_lrate=auto has no number yet: call Template.resolve(params) first")
+            raise ValueError(
+                "per_item_lrate=auto has no number yet: call Template.resolve(params) first"
+            )
         return self.batch_size * self.per_item_lrate
 
     @property
     def random_sizes(self) -> tuple[ImageSize, ImageSize]:
         """Smallest and largest size of training images."""
-        return self.random_resize_lower or self.image_size, self.random_resize_upper or self.image_size
+        return (
+            self.random_resize_lower or self.image_size,
+            self.random_resize_upper or self.image_size,
+        )
 
     @property
     def sources(self) -> dict[str, str]:
         """The parameters that name a source of weights, the strongest first."""
-        named = {name: getattr(self, name, None) for name in ("continue_from_eid", "load_from", "pretrained_weights", "pretrain_base_data")}
+        named = {
+            name: getattr(self, name, None)
+            for name in (
+                "continue_from_eid",
+                "load_from",
+                "pretrained_weights",
+                "pretrain_base_data",
+            )
+        }
         return {name: value for name, value in named.items() if value and value != NONE}
 
     COMBINED: ClassVar[tuple[tuple[str, ...], ...]] = (
-        ("base_model", "image_size", "keep_aspect_ratio", "random_resize_lower", "random_resize_upper"),
+        (
+            "base_model",
+            "image_size",
+            "keep_aspect_ratio",
+            "random_resize_lower",
+            "random_resize_upper",
+        ),
         (
             "frozen_stages",
             "pretrained_weights",
@@ -244,14 +295,18 @@ class CommonParams:
                 "give one number, the smaller side, or add keep_aspect_ratio=false"
             )
         elif not len(self.image_size) == len(lower) == len(upper):
-            found.append("random_resize_lower and random_resize_upper must have the form of image_size: one number, or width,height")
+            found.append(
+                "random_resize_lower and random_resize_upper must have the form of image_size: one number, or width,height"
+            )
         elif any(low > high for low, high in zip(lower, upper, strict=True)):
             found.append(
                 f"random_resize_lower={_size_text(lower)} must not be above random_resize_upper={_size_text(upper)}"
                 " (either is image_size where it is not given)"
             )
         if self.continue_from_eid and self.load_from:
-            found.append("continue_from_eid and load_from both say where to start: give one of them")
+            found.append(
+                "continue_from_eid and load_from both say where to start: give one of them"
+            )
         if self.frozen_stages and not self.sources:
             found.append(
                 f"frozen_stages={self.frozen_stages} with pretrained_weights=none would freeze random weights: "
@@ -262,41 +317,6 @@ class CommonParams:
 
 def _size_text(value: ImageSize) -> str:
     return ",".join(map(str, value))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """What a run is told beside its hyperparameters; the same for all templates."""
-
-    data: str = text("sample", help="Folder, zip or tar with a COCO, Roboflow, Pascal VOC or YOLO dataset; sample is a drawn one")
-    seed: int = integer(0, 0, 2**31 - 1, 1, help="Seed of everything random")
-    registered_model_name: str | None = text(None, help="Name in the MLflow model registry; none is the template's name")
-    patience: int = integer(0, 0, 200, 1, help="Epochs without a better val mAP before training stops; 0 never stops early")
-    amp: bool = boolean(False, help="Automatic mixed precision; needs a GPU")
-    num_workers: int = integer(2, 0, 64, 1, help="Processes that load pictures; 0 loads in the training process")
-    score_threshold: float = number(0.05, 0.0, 1.0, help="Score under which the served model leaves detections out, unless asked")
-    run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepOptions:
-    """What a sweep is told beside the run options."""
-
-    trials: int = integer(20, 1, 10_000, 1, help="Trials in all, over all machines that work on the sweep")
-    space: str | None = text(
-        None, help="What is searched: name=minimum:maximum:step, :log or value|value, with spaces between, or a YAML file; none is usual"
-    )
-    sampler: str = choice("tpe", "random", help="How the values of a trial are chosen")
-    pruner: str = choice("asha", "hyperband", "median", "none", help="How trials with a poor val mAP are stopped early")
-    budget: str | None = text(None, help="Time after which this command ends, such as 90m, 2h or 1h30m; none takes what the trials take")
-    confirm: int = integer(0, 0, 20, 1, help="Seeds, beside that of the sweep, with which the best and the defaults are trained again")
-    workers: int = integer(0, 0, 64, 1, help="Trials at a time on this machine; 0 is one for each GPU, or one")
-    storage: str | None = text(
-        None,
-        help="Optuna's database, such as postgresql://... for many machines; none is detreg-sweeps.db beside MLflow's, or in this folder",
-    )
-    study: str | None = text(None, help="Name of the study; another name starts a new sweep with the same arguments")
-    heartbeat: int = integer(30, 1, 3600, 1, help="Seconds between a trial's signs of life; after four without, another worker takes over")
 
 
 P = TypeVar("P", bound=CommonParams)

@@ -30,7 +30,9 @@ RECIPE = Recipe(
     optimizer={
         "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
         "paramwise_cfg": {"norm_decay_mult": 0.0, "custom_keys": {"backbone": {"lr_mult": 1 / 3}}},
-        "clip_grad": {"max_norm": 35},  # not published; a single wild step is what makes its loss NaN
+        "clip_grad": {
+            "max_norm": 35
+        },  # not published; a single wild step is what makes its loss NaN
     },
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=1500),
 )
@@ -54,12 +56,17 @@ BASE_MODELS = {
 class YolofParams(CommonParams):
     """Published: 12 epochs, 64 images a step at a rate of 0.12, sides of at most 800 and 1333 px."""
 
-    image_size: ImageSize = size(512, help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false")
+    image_size: ImageSize = size(
+        512,
+        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
+    )
     batch_size: int = integer(16, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(100, 1, 200, 1, help="Passes over the training split")
     per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
     frozen_stages: int = frozen_stages_field(1)
-    anchor_ratios: tuple[float, ...] = numbers((1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each")
+    anchor_ratios: tuple[float, ...] = numbers(
+        (1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each"
+    )
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 
 
@@ -82,7 +89,13 @@ def model(published: Config, params: YolofParams, num_classes: int) -> Config:
 
 def augment(published: list[Config], params: YolofParams) -> Augment:  # noqa: ARG001
     """Flip and shift, as published."""
-    return Augment(after=[transform for transform in published if transform["type"] in ("RandomFlip", "RandomShift")])
+    return Augment(
+        after=[
+            transform
+            for transform in published
+            if transform["type"] in ("RandomFlip", "RandomShift")
+        ]
+    )
 
 
 YOLOF = Template(

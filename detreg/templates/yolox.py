@@ -57,7 +57,9 @@ RECIPE = Recipe(
 )
 
 
-def _base_model(letter: str, stamp: str, coco_ap: float, parameters: float, gflops: float) -> BaseModel:
+def _base_model(
+    letter: str, stamp: str, coco_ap: float, parameters: float, gflops: float
+) -> BaseModel:
     name = f"yolox_{letter}_8x8_300e_coco"
     return BaseModel(
         config=f"yolox/yolox_{letter}_8xb8-300e_coco.py",
@@ -86,9 +88,16 @@ BASE_MODELS = {
 class YoloxParams(CommonParams):
     """Published: 300 epochs, 64 images a step at a rate of 0.01, 640 px letterboxed to a square."""
 
-    image_size: ImageSize = size(640, help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false")
+    image_size: ImageSize = size(
+        640,
+        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
+    )
     max_aspect_ratio: float = number(
-        1.0, 1.0, 5.0, 0.1, help="With keep_aspect_ratio: longer side over image_size, at most; 1.0 letterboxes into a square"
+        1.0,
+        1.0,
+        5.0,
+        0.1,
+        help="With keep_aspect_ratio: longer side over image_size, at most; 1.0 letterboxes into a square",
     )
     batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
     num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
@@ -119,7 +128,9 @@ def augment(published: list[Config], params: YoloxParams) -> Augment:
     ]
     if "MixUp" in by_type:
         mixing.append(by_type["MixUp"] | {"img_scale": canvas, "pad_val": float(GRAY)})
-    return Augment(mixing=mixing, after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}])
+    return Augment(
+        mixing=mixing, after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}]
+    )
 
 
 def _up(side: float) -> int:

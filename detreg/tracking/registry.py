@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from detreg.errors import UsageError
-from detreg.inference.mlflow_errors import mlflow_errors
+from detreg.mlflow_errors import mlflow_errors
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -32,7 +32,7 @@ _DIGEST = "dataset_digest"
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version in the registry, the alias it has got, and why."""
 
     name: str
@@ -42,8 +42,15 @@ class Registered:
 
 
 def register(
-    name: str, model_uri: str, run_id: str, *, score: float, dataset_digest: str, tags: Mapping[str, str], again: bool = False
-) -> Registered:
+    name: str,
+    model_uri: str,
+    run_id: str,
+    *,
+    score: float,
+    dataset_digest: str,
+    tags: Mapping[str, str],
+    again: bool = False,
+) -> RegisteredVersion:
     """Registers a logged model as a new version of `name`, as champion if it has earned that, else as challenger.
 
     `score` is the mAP (0 to 1) on the dataset with `dataset_digest`; `tags` (template and the like) are added to the version's own. A
@@ -56,22 +63,36 @@ def register(
     _check_name(name)
     own = {_SCORE: repr(float(score)), _DIGEST: dataset_digest, "eid": run_id}
     with mlflow_errors(f"{model_uri} is not there, so it cannot be registered"):
-        there = MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'") if again else []
-        with contextlib.redirect_stderr(io.StringIO()):  # it reports on stderr, which is the caller's to write
-            version = str((there[0] if there else register_model(model_uri, name, tags={**tags, **own})).version)
+        there = (
+            MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+            if again
+            else []
+        )
+        with contextlib.redirect_stderr(
+            io.StringIO()
+        ):  # it reports on stderr, which is the caller's to write
+            version = str(
+                (
+                    there[0] if there else register_model(model_uri, name, tags={**tags, **own})
+                ).version
+            )
         champion = _champion(name)
-        if champion is not None and str(champion.version) == version:  # crowned before the interruption
-            return Registered(name, version, CHAMPION, champion.tags.get("reason", "it is the champion already"))
+        if (
+            champion is not None and str(champion.version) == version
+        ):  # crowned before the interruption
+            return RegisteredVersion(
+                name, version, CHAMPION, champion.tags.get("reason", "it is the champion already")
+            )
         wins, reason = _judge(champion, name, version, score, dataset_digest)
         if wins:
             _crown(name, version, champion)
         else:
             MlflowClient().set_registered_model_alias(name, CHALLENGER, version)
         _note(name, version, reason)
-    return Registered(name, version, CHAMPION if wins else CHALLENGER, reason)
+    return RegisteredVersion(name, version, CHAMPION if wins else CHALLENGER, reason)
 
 
-def promote(name: str, version: str) -> Registered:
+def promote(name: str, version: str) -> RegisteredVersion:
     """Makes a version champion by hand, whatever its score.
 
     Raises NotFoundError for an unknown name or version, and UnreachableError.
@@ -80,14 +101,18 @@ def promote(name: str, version: str) -> Registered:
         found = MlflowClient().get_model_version(name, version)
         champion = _champion(name)
         if champion is not None and champion.version == found.version:
-            return Registered(name, str(version), CHAMPION, "it is the champion already")
-        reason = f"promoted by hand, in place of version {champion.version}" if champion else "promoted by hand"
+            return RegisteredVersion(name, str(version), CHAMPION, "it is the champion already")
+        reason = (
+            f"promoted by hand, in place of version {champion.version}"
+            if champion
+            else "promoted by hand"
+        )
         _crown(name, str(version), champion)
         _note(name, str(version), reason)
-    return Registered(name, str(version), CHAMPION, reason)
+    return RegisteredVersion(name, str(version), CHAMPION, reason)
 
 
-def rollback(name: str) -> Registered:
+def rollback(name: str) -> RegisteredVersion:
     """Makes the champion before the present one champion again; the next call goes back one further.
 
     Raises NotFoundError for an unknown name, UsageError where there is no champion before, and UnreachableError.
@@ -97,16 +122,20 @@ def rollback(name: str) -> Registered:
         champion = _champion(name)
         earlier = [version for version in _history(name, champion) if _exists(name, version)]
         if not earlier:
-            raise UsageError(f"{name} has no earlier champion to go back to: detreg promote {name} VERSION names one")
+            raise UsageError(
+                f"{name} has no earlier champion to go back to: detreg promote {name} VERSION names one"
+            )
         *rest, version = earlier
         reason = f"rolled back from version {champion.version}" if champion else "rolled back"
         client.set_registered_model_alias(name, CHAMPION, version)
         client.set_registered_model_tag(name, _HISTORY, json.dumps(rest))
         _note(name, version, reason)
-    return Registered(name, version, CHAMPION, reason)
+    return RegisteredVersion(name, version, CHAMPION, reason)
 
 
-def _judge(champion: ModelVersion | None, name: str, version: str, score: float, dataset_digest: str) -> tuple[bool, str]:
+def _judge(
+    champion: ModelVersion | None, name: str, version: str, score: float, dataset_digest: str
+) -> tuple[bool, str]:
     """Whether the new version becomes champion, and the reason."""
     by_hand = f"to promote it by hand: detreg promote {name} {version}"
     if not _finds_something(score):
@@ -116,11 +145,20 @@ def _judge(champion: ModelVersion | None, name: str, version: str, score: float,
     if champion is None:
         return True, "there was no champion"
     if champion.tags.get(_DIGEST) != dataset_digest:
-        return False, f"version {champion.version}, the champion, was scored on other data, so the two cannot be compared; {by_hand}"
+        return (
+            False,
+            f"version {champion.version}, the champion, was scored on other data, so the two cannot be compared; {by_hand}",
+        )
     best = _score(champion)
     if score > best:
-        return True, f"mAP {score:.4f} beats {best:.4f} of version {champion.version} on the same data"
-    return False, f"mAP {score:.4f} does not beat {best:.4f} of version {champion.version}, the champion; {by_hand}"
+        return (
+            True,
+            f"mAP {score:.4f} beats {best:.4f} of version {champion.version} on the same data",
+        )
+    return (
+        False,
+        f"mAP {score:.4f} does not beat {best:.4f} of version {champion.version}, the champion; {by_hand}",
+    )
 
 
 def _finds_something(score: float) -> bool:
@@ -160,7 +198,9 @@ def _champion(name: str) -> ModelVersion | None:
 
 def _history(name: str, champion: ModelVersion | None) -> list[str]:
     """The champions before the present one, oldest first."""
-    history: list[str] = json.loads(MlflowClient().get_registered_model(name).tags.get(_HISTORY, "[]"))
+    history: list[str] = json.loads(
+        MlflowClient().get_registered_model(name).tags.get(_HISTORY, "[]")
+    )
     while champion is not None and history and history[-1] == str(champion.version):
         history.pop()
     return history
@@ -178,4 +218,6 @@ def _exists(name: str, version: str) -> bool:
 
 def _check_name(name: str) -> None:
     if not name or any(mark in name for mark in "/:@"):
-        raise UsageError(f"registered_model_name={name!r} is no name for a model: it must not be empty nor contain '/', ':' or '@'")
+        raise UsageError(
+            f"registered_model_name={name!r} is no name for a model: it must not be empty nor contain '/', ':' or '@'"
+        )

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detreg import __version__
 from detreg.data.dataset import Dataset
 from detreg.errors import DetregError, NotFoundError
-from detreg.inference.mlflow_errors import mlflow_errors
+from detreg.mlflow_errors import mlflow_errors
+from detreg.version import __version__
 
 FAILURE = "detreg.failure"
 TEMPLATE = "detreg.template"
@@ -50,7 +50,10 @@ class Run:
         from mlflow.entities import Param
 
         there = _client().get_run(self.id).data.params
-        _client().log_batch(self.id, params=[Param(name, value) for name, value in texts.items() if name not in there])
+        _client().log_batch(
+            self.id,
+            params=[Param(name, value) for name, value in texts.items() if name not in there],
+        )
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Logs metrics in one request. What is not finite is left out: MLflow reads NaN back as 1.8e308.
@@ -61,19 +64,29 @@ class Run:
         from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
-        self._pending += [Metric(name, float(value), now, step) for name, value in values.items() if math.isfinite(value)]
+        self._pending += [
+            Metric(name, float(value), now, step)
+            for name, value in values.items()
+            if math.isfinite(value)
+        ]
         try:
             for first in range(0, len(self._pending), 1000):
                 _client().log_batch(self.id, metrics=self._pending[first : first + 1000])
             self._pending.clear()
         except MlflowException as error:
-            print(f"metrics wait for the tracking server: {one_line(error)}", file=sys.stderr, flush=True)
+            print(
+                f"metrics wait for the tracking server: {one_line(error)}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Sets tags; a value longer than MLflow takes is cut."""
         from mlflow.entities import RunTag
 
-        _client().log_batch(self.id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()])
+        _client().log_batch(
+            self.id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()]
+        )
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Uploads a file, or a folder's content, to the run's artifacts under `folder`."""
@@ -91,20 +104,33 @@ class Run:
         from mlflow.entities import Dataset as Entity
         from mlflow.entities import DatasetInput, InputTag
 
-        counts = {name: {"images": split.images, "boxes": split.boxes} for name, split in dataset.splits.items()}
+        counts = {
+            name: {"images": split.images, "boxes": split.boxes}
+            for name, split in dataset.splits.items()
+        }
         entity = Entity(
             name=dataset.name,
             digest=dataset.digest,
             source_type="local",
             source=json.dumps({"uri": str(dataset.folder)}),
             schema=json.dumps({"classes": dataset.classes}),
-            profile=json.dumps({"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}),
+            profile=json.dumps(
+                {"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}
+            ),
         )
-        _client().log_inputs(self.id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        _client().log_inputs(
+            self.id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        )
 
 
 @contextmanager
-def start(name: str | None, tags: Mapping[str, str], *, run_id: str | None = None, parent: str | None = None) -> Iterator[Run]:
+def start(
+    name: str | None,
+    tags: Mapping[str, str],
+    *,
+    run_id: str | None = None,
+    parent: str | None = None,
+) -> Iterator[Run]:
     """A new MLflow run, nested in the active one if there is one, or the run that `mlflow run` has made for this process.
 
     `run_id` takes up a run that is there; `parent` nests the new one in a run of another process. It ends as FINISHED, FAILED or KILLED,
@@ -113,7 +139,10 @@ def start(name: str | None, tags: Mapping[str, str], *, run_id: str | None = Non
     import mlflow
 
     try:
-        with mlflow_errors("MLflow does not find what it was asked for"), tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+        with (
+            mlflow_errors("MLflow does not find what it was asked for"),
+            tempfile.TemporaryDirectory(prefix="detreg-") as folder,
+        ):
             nested = mlflow.active_run() is not None
             experiment = _client().get_run(parent).info.experiment_id if parent else None
             started = mlflow.start_run(
@@ -139,13 +168,19 @@ def start(name: str | None, tags: Mapping[str, str], *, run_id: str | None = Non
 def _tag_failure(run_id: str, error: BaseException) -> None:
     """Writes why it failed into the run's tag, where the server still answers."""
     if isinstance(error, Exception):
-        reason = "; ".join(error.problems) if isinstance(error, DetregError) else f"{type(error).__name__}: {error}"
+        reason = (
+            "; ".join(error.problems)
+            if isinstance(error, DetregError)
+            else f"{type(error).__name__}: {error}"
+        )
     else:
         reason = str(error) or "interrupted"
     try:
         Run(run_id, Path()).set_tags({FAILURE: reason})
     except Exception as second:
-        warnings.warn(f"the reason could not be written to the run: {one_line(second)}", stacklevel=2)
+        warnings.warn(
+            f"the reason could not be written to the run: {one_line(second)}", stacklevel=2
+        )
 
 
 def fail_waiting(error: BaseException) -> None:
@@ -158,11 +193,15 @@ def fail_waiting(error: BaseException) -> None:
 def find(eid: str) -> Any:
     """The MLflow run of an eid. Raises NotFoundError for one that is unknown or deleted, UnreachableError without an answer."""
     if not re.fullmatch(r"[0-9a-f]{32}", eid):
-        raise NotFoundError(f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): copy it from the run's page or output")
+        raise NotFoundError(
+            f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): copy it from the run's page or output"
+        )
     with mlflow_errors(f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI"):
         run = _client().get_run(eid)
     if run.info.lifecycle_stage == "deleted":
-        raise NotFoundError(f"run {eid} is deleted: restore it (mlflow runs restore --run-id {eid}) or name another")
+        raise NotFoundError(
+            f"run {eid} is deleted: restore it (mlflow runs restore --run-id {eid}) or name another"
+        )
     return run
 
 
@@ -193,9 +232,15 @@ def download(eid: str, artifact: str, folder: Path) -> Path:
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=eid, artifact_path=artifact, dst_path=str(folder)))
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                run_id=eid, artifact_path=artifact, dst_path=str(folder)
+            )
+        )
     except (MlflowException, OSError) as error:
-        raise NotFoundError(f"run {eid} has no artifact {artifact} that can be read: {one_line(error)}") from error
+        raise NotFoundError(
+            f"run {eid} has no artifact {artifact} that can be read: {one_line(error)}"
+        ) from error
 
 
 def tracking_uri() -> str:

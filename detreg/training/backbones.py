@@ -36,7 +36,9 @@ class ImageNetBackbone(BaseModule):
         library, _, name = source.partition(":")
         layers, ends = _LIBRARIES[library](name, pretrained)
         first = [0, *(end + 1 for end in ends[:-1])]
-        self.stages = nn.ModuleList(nn.Sequential(*layers[start : end + 1]) for start, end in zip(first, ends, strict=True))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*layers[start : end + 1]) for start, end in zip(first, ends, strict=True)
+        )
         self.frozen_stages = frozen_stages
         self.train()
 
@@ -77,7 +79,11 @@ def _padded_inception_v4(network: Any) -> list[nn.Module]:
     Without it a picture of 512 px gives maps of 61, 30 and 14 cells, and anchors lie beside what their cells see.
     """
     for module in network.features.modules():
-        if isinstance(module, (nn.Conv2d, nn.MaxPool2d)) and module.kernel_size in (3, (3, 3)) and module.padding in (0, (0, 0)):
+        if (
+            isinstance(module, (nn.Conv2d, nn.MaxPool2d))
+            and module.kernel_size in (3, (3, 3))
+            and module.padding in (0, (0, 0))
+        ):
             module.padding = (1, 1)
     return list(network.features)
 
@@ -98,7 +104,11 @@ class FreezableSSDVGG(SSDVGG):
 
     def __init__(self, *args: Any, frozen_stages: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        poolings = [position for position, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d)]
+        poolings = [
+            position
+            for position, layer in enumerate(self.features)
+            if isinstance(layer, nn.MaxPool2d)
+        ]
         ends = [0, poolings[1] + 1, poolings[2] + 1, poolings[3] + 1, len(self.features)]
         for layer in self.features[: ends[frozen_stages]]:
             freeze(layer)
@@ -112,7 +122,12 @@ class FreezableMobileNetV2(MobileNetV2):
     batch-norm move.
     """
 
-    stages = (("conv1", "layer1", "layer2"), ("layer3",), ("layer4", "layer5"), ("layer6", "layer7", "conv2"))
+    stages = (
+        ("conv1", "layer1", "layer2"),
+        ("layer3",),
+        ("layer4", "layer5"),
+        ("layer6", "layer7", "conv2"),
+    )
 
     def __init__(self, *args: Any, frozen_stages: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -53,13 +53,22 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     temporary = path.with_suffix(".tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save({"state_dict": checkpoint.state_dict, "meta": meta, "training": checkpoint.training}, file)
+            torch.save(
+                {
+                    "state_dict": checkpoint.state_dict,
+                    "meta": meta,
+                    "training": checkpoint.training,
+                },
+                file,
+            )
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise DiskError(f"{path} could not be written: {error}. Free some space and continue from this run's id") from error
+        raise DiskError(
+            f"{path} could not be written: {error}. Free some space and continue from this run's id"
+        ) from error
 
 
 def load(path: Path) -> Checkpoint:
@@ -69,8 +78,12 @@ def load(path: Path) -> Checkpoint:
     """
     content = _read(path)
     state_dict = content.get("state_dict", content.get("model", content))
-    if not isinstance(state_dict, dict) or not any(isinstance(value, Tensor) for value in state_dict.values()):
-        raise DataError(f"{path} has no weights under state_dict: a checkpoint of MMDetection's layout is wanted")
+    if not isinstance(state_dict, dict) or not any(
+        isinstance(value, Tensor) for value in state_dict.values()
+    ):
+        raise DataError(
+            f"{path} has no weights under state_dict: a checkpoint of MMDetection's layout is wanted"
+        )
     meta = content.get("meta") or {}
     training = content.get("training") if meta.get("format") == FORMAT else None
     return Checkpoint(
@@ -122,10 +135,14 @@ def _read(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-        raise DataError(f"{path} is refused: it holds more than tensors and plain values, or is broken ({reason})") from error
+        raise DataError(
+            f"{path} is refused: it holds more than tensors and plain values, or is broken ({reason})"
+        ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or ["it is empty"])[0]
-        raise DataError(f"{path} cannot be read as a checkpoint, it is broken or cut off: {reason}") from error
+        raise DataError(
+            f"{path} cannot be read as a checkpoint, it is broken or cut off: {reason}"
+        ) from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}, not a checkpoint")
     return content

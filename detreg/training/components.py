@@ -40,12 +40,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-class Draw(int):
+class SeededIndex(int):
     """The number of an image that a sampler has drawn, with the seed of what is random about its picture."""
 
     seed: int
 
-    def __new__(cls, image: int, seed: int = 0) -> "Draw":
+    def __new__(cls, image: int, seed: int = 0) -> "SeededIndex":
         """`seed` is left out by pickle, which restores it afterwards."""
         draw = super().__new__(cls, image)
         draw.seed = seed
@@ -62,7 +62,7 @@ class SeedPicture:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """`results` as they are."""
-        if isinstance(drawn := results["sample_idx"], Draw):
+        if isinstance(drawn := results["sample_idx"], SeededIndex):
             seed_everything(drawn.seed)
         return results
 
@@ -92,8 +92,12 @@ class EpochSampler(torch.utils.data.Sampler[int]):
         first, *seeds = seeds_of(self.seed, self.epoch, count=self.total + 1)
         generator = torch.Generator().manual_seed(first)
         rounds = -(-self.total // self.images)
-        order = torch.cat([torch.randperm(self.images, generator=generator) for _ in range(rounds)])[: self.total]
-        drawn = [Draw(image, seed) for image, seed in zip(order.tolist(), seeds, strict=True)]
+        order = torch.cat(
+            [torch.randperm(self.images, generator=generator) for _ in range(rounds)]
+        )[: self.total]
+        drawn = [
+            SeededIndex(image, seed) for image, seed in zip(order.tolist(), seeds, strict=True)
+        ]
         return iter(drawn[self.rank :: self.world_size])
 
     def __len__(self) -> int:
@@ -115,7 +119,13 @@ class RandomSize(Resize):
     choice comes from python's random numbers, which every image seeds, so that a continued training is exact.
     """
 
-    def __init__(self, lower: Sequence[int], upper: Sequence[int], preprocessing: dict[str, Any], step: int = 32) -> None:
+    def __init__(
+        self,
+        lower: Sequence[int],
+        upper: Sequence[int],
+        preprocessing: dict[str, Any],
+        step: int = 32,
+    ) -> None:
         super().__init__(scale=(1, 1))
         self.lower, self.upper, self.step = tuple(lower), tuple(upper), step
         self.preprocessing = Preprocessing(**preprocessing)
@@ -130,7 +140,9 @@ class RandomSize(Resize):
         self.scale, self.keep_ratio = self._target(tuple(sides), results)
         return super().transform(results)
 
-    def _target(self, size: tuple[int, ...], results: dict[str, Any]) -> tuple[tuple[int, int], bool]:
+    def _target(
+        self, size: tuple[int, ...], results: dict[str, Any]
+    ) -> tuple[tuple[int, int], bool]:
         """Either (width, height) and False, or the most of the (longer, smaller) side and True.
 
         What SSD's Expand and crop have made of an image is resized like the image itself.
@@ -157,8 +169,14 @@ class PadToCanvas(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """The image on its canvas. As in MMDetection's Pad, `img_shape` becomes the canvas, to which boxes are clipped before NMS."""
         height, width = results["img"].shape[:2]
-        canvas = self.preprocessing.canvas(width, height) if self.fixed else self.preprocessing.padded(width, height)
-        results["img"] = self.preprocessing.pad(results["img"], canvas, self.preprocessing.pad_value[::-1])  # mmcv reads blue first
+        canvas = (
+            self.preprocessing.canvas(width, height)
+            if self.fixed
+            else self.preprocessing.padded(width, height)
+        )
+        results["img"] = self.preprocessing.pad(
+            results["img"], canvas, self.preprocessing.pad_value[::-1]
+        )  # mmcv reads blue first
         results["img_shape"] = results["pad_shape"] = results["img"].shape[:2]
         return results
 
@@ -167,7 +185,9 @@ class PadToCanvas(BaseTransform):
 class RandomMixedSize(RandomSize):
     """The same for the canvas of a mixed image, which is scaled as a whole. Plain epochs leave it out."""
 
-    def _target(self, size: tuple[int, ...], results: dict[str, Any]) -> tuple[tuple[int, int], bool]:
+    def _target(
+        self, size: tuple[int, ...], results: dict[str, Any]
+    ) -> tuple[tuple[int, int], bool]:
         height, width = results["img"].shape[:2]
         usual = self.preprocessing.image_size
         return (round(width * size[0] / usual[0]), round(height * size[-1] / usual[-1])), False
@@ -219,14 +239,22 @@ def keep_statistics(network: nn.Module) -> None:
             module.track_running_stats = False
 
 
-def detections(sample: dict[str, Any], classes: Sequence[str], limit: int | None = MAX_DETECTIONS) -> Detections:
+def detections(
+    sample: dict[str, Any], classes: Sequence[str], limit: int | None = MAX_DETECTIONS
+) -> Detections:
     """What MMDetection predicted for one image, best first and at most `limit`, in detreg's type."""
     predicted = sample["pred_instances"]
     scores, order = predicted["scores"].detach().float().cpu().sort(descending=True, stable=True)
     order = order[:limit]
     boxes, labels = (predicted[name].detach().cpu()[order] for name in ("bboxes", "labels"))
     height, width = sample["ori_shape"]
-    return Detections.within(boxes.float().numpy(), scores[:limit].numpy(), labels.long().numpy(), tuple(classes), (width, height))
+    return Detections.within(
+        boxes.float().numpy(),
+        scores[:limit].numpy(),
+        labels.long().numpy(),
+        tuple(classes),
+        (width, height),
+    )
 
 
 @METRICS.register_module()
@@ -236,12 +264,17 @@ class CocoScores(BaseMetric):
     default_prefix = "val"
 
     def __init__(self, annotations: str) -> None:
-        super().__init__(collect_device="gpu")  # by messages; "cpu" is by files in the working folder
+        super().__init__(
+            collect_device="gpu"
+        )  # by messages; "cpu" is by files in the working folder
         self.truth = GroundTruth.load(Path(annotations))
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:  # noqa: ARG002
         """Keeps a batch's detections."""
-        self.results.extend((sample["img_id"], detections(sample, self.dataset_meta["classes"])) for sample in data_samples)
+        self.results.extend(
+            (sample["img_id"], detections(sample, self.dataset_meta["classes"]))
+            for sample in data_samples
+        )
 
     def compute_metrics(self, results: list[tuple[int, Detections]]) -> dict[str, float]:
         """`mAP`, `mAP_50` ... as fractions; what COCO leaves undefined is absent."""

@@ -8,14 +8,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-from detreg import __version__, processes
+from detreg import torchrun
 from detreg.data.dataset import Dataset
 from detreg.errors import UsageError
 from detreg.inference.card import Card
 from detreg.inference.preprocessing import Preprocessing
+from detreg.options import RunOptions
 from detreg.params import plain
-from detreg.templates.template import Augment, CommonParams, RunOptions, Schedule, Template
+from detreg.templates.template import Augment, CommonParams, Schedule, Template
 from detreg.training.components import is_below
+from detreg.version import __version__
 
 
 def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
@@ -32,7 +34,12 @@ def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
 
 
 def card(
-    template: Template, params: CommonParams, classes: tuple[str, ...], score_threshold: float, digest: str | None, eid: str | None
+    template: Template,
+    params: CommonParams,
+    classes: tuple[str, ...],
+    score_threshold: float,
+    digest: str | None,
+    eid: str | None,
 ) -> Card:
     """The card of the model that these make."""
     spec = template.base_model(params).input
@@ -50,7 +57,11 @@ def card(
 
 
 def compose(
-    template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, backbone_is_filled: bool | None = None
+    template: Template,
+    params: CommonParams,
+    dataset: Dataset,
+    options: RunOptions,
+    backbone_is_filled: bool | None = None,
 ) -> Config:
     """The MMEngine configuration of a whole training, which is also the record of it.
 
@@ -63,29 +74,48 @@ def compose(
     plain_epochs = _plain_epochs(template.base_model(params).recipe.schedule, params.num_epochs)
     custom_hooks: list[dict[str, Any]] = []
     if template.ema_momentum is not None:
-        ema = {"type": "EMAHook", "ema_type": "ExpMomentumEMA", "momentum": template.ema_momentum, "update_buffers": True, "priority": 49}
+        ema = {
+            "type": "EMAHook",
+            "ema_type": "ExpMomentumEMA",
+            "momentum": template.ema_momentum,
+            "update_buffers": True,
+            "priority": 49,
+        }
         custom_hooks.append(ema)
     if mixing := _mixing(template, params, _augment(template, params, published)):
         skip = sorted({transform["type"] for transform in mixing})
-        custom_hooks.append({"type": "PlainEpochsHook", "epochs": plain_epochs, "skip": skip, "priority": 48})
+        custom_hooks.append(
+            {"type": "PlainEpochsHook", "epochs": plain_epochs, "skip": skip, "priority": 48}
+        )
     return Config(
         {
             "default_scope": "mmdet",
             "model": network(template, params, published, len(dataset.classes), backbone_is_filled),
             "train_dataloader": _train_loader(template, params, dataset, options, published),
-            "val_dataloader": loader(template, params, dataset.splits["val"].annotations, dataset.classes, options.num_workers),
-            "val_evaluator": {"type": "CocoScores", "annotations": str(dataset.splits["val"].annotations)},
+            "val_dataloader": loader(
+                template,
+                params,
+                dataset.splits["val"].annotations,
+                dataset.classes,
+                options.num_workers,
+            ),
+            "val_evaluator": {
+                "type": "CocoScores",
+                "annotations": str(dataset.splits["val"].annotations),
+            },
             "train_cfg": {"by_epoch": True, "max_epochs": params.num_epochs, "val_interval": 1},
             "val_cfg": {},
             "optim_wrapper": optimizer_config(template, params, options),
             # What these do by default, detreg does by hooks of its own: see hooks.py.
-            "default_hooks": dict.fromkeys(("runtime_info", "timer", "logger", "param_scheduler", "checkpoint"))
+            "default_hooks": dict.fromkeys(
+                ("runtime_info", "timer", "logger", "param_scheduler", "checkpoint")
+            )
             | {"sampler_seed": {"type": "DistSamplerSeedHook"}},
             "custom_hooks": custom_hooks,
             "randomness": {"seed": options.seed},
             "log_level": "ERROR",
             "launcher": _launcher(),
-            "model_wrapper_cfg": {"type": "OneBatch"},
+            "model_wrapper_cfg": {"type": "SyncedDDP"},
         },
         format_python_code=False,  # it takes seconds, and is asked for several times
     )
@@ -100,7 +130,11 @@ def published_config(template: Template, params: CommonParams) -> Config:
 
 
 def network(
-    template: Template, params: CommonParams, published: Config, num_classes: int, backbone_is_filled: bool = True
+    template: Template,
+    params: CommonParams,
+    published: Config,
+    num_classes: int,
+    backbone_is_filled: bool = True,
 ) -> dict[str, Any]:
     """The model's part of the configuration, with the pixels treated as the template's InputSpec says.
 
@@ -152,18 +186,29 @@ def _random(params: CommonParams) -> bool:
 
 def _random_size(name: str, template: Template, params: CommonParams) -> dict[str, Any]:
     lower, upper = params.random_sizes
-    return {"type": name, "lower": lower, "upper": upper, "preprocessing": asdict(preprocessing(template, params))}
+    return {
+        "type": name,
+        "lower": lower,
+        "upper": upper,
+        "preprocessing": asdict(preprocessing(template, params)),
+    }
 
 
 def _resize(prep: Preprocessing) -> dict[str, Any]:
-    return {"type": "Resize", "scale": prep.exact_size or prep.limits, "keep_ratio": prep.keep_aspect_ratio}
+    return {
+        "type": "Resize",
+        "scale": prep.exact_size or prep.limits,
+        "keep_ratio": prep.keep_aspect_ratio,
+    }
 
 
 def _pad(prep: Preprocessing, fixed: bool = True) -> dict[str, Any]:
     return {"type": "PadToCanvas", "preprocessing": asdict(prep), "fixed": fixed}
 
 
-def _images(annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str, Any]]) -> dict[str, Any]:
+def _images(
+    annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str, Any]]
+) -> dict[str, Any]:
     return {
         "type": "CocoDataset",
         "ann_file": str(annotations),
@@ -174,7 +219,13 @@ def _images(annotations: Path, classes: tuple[str, ...], pipeline: list[dict[str
     }
 
 
-def _train_loader(template: Template, params: CommonParams, dataset: Dataset, options: RunOptions, published: Config) -> dict[str, Any]:
+def _train_loader(
+    template: Template,
+    params: CommonParams,
+    dataset: Dataset,
+    options: RunOptions,
+    published: Config,
+) -> dict[str, Any]:
     prep = preprocessing(template, params)
     augment = _augment(template, params, published)
     mixing = _mixing(template, params, augment)
@@ -191,11 +242,19 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
         {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
         {"type": "PackDetInputs"},
     ]
-    images = _images(dataset.splits["train"].annotations, dataset.classes, load if mixing else [*load, *augment.after, *finish])
+    images = _images(
+        dataset.splits["train"].annotations,
+        dataset.classes,
+        load if mixing else [*load, *augment.after, *finish],
+    )
     if mixing:
-        images = {"type": "MultiImageMixDataset", "dataset": images, "pipeline": [*mixing, *augment.after, *finish]}
+        images = {
+            "type": "MultiImageMixDataset",
+            "dataset": images,
+            "pipeline": [*mixing, *augment.after, *finish],
+        }
     return {
-        "batch_size": params.batch_size // processes.count(),
+        "batch_size": params.batch_size // torchrun.count(),
         "num_workers": options.num_workers,
         # Workers that persist would keep on mixing pictures in the plain epochs.
         "persistent_workers": False,
@@ -209,18 +268,27 @@ def _train_loader(template: Template, params: CommonParams, dataset: Dataset, op
     }
 
 
-def loader(template: Template, params: CommonParams, annotations: Path, classes: tuple[str, ...], num_workers: int) -> dict[str, Any]:
+def loader(
+    template: Template,
+    params: CommonParams,
+    annotations: Path,
+    classes: tuple[str, ...],
+    num_workers: int,
+) -> dict[str, Any]:
     """The loader of a canonical COCO file for scoring: every image once, in order, resized and padded as it is served."""
     prep = preprocessing(template, params)
     pipeline = [
         {"type": "LoadImageFromFile"},
         _resize(prep),
         _pad(prep),
-        {"type": "PackDetInputs", "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")},
+        {
+            "type": "PackDetInputs",
+            "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+        },
     ]
     return {
         # Images of one size only share a batch: padding to a batch mate's size would change the result.
-        "batch_size": params.batch_size // processes.count() if prep.fixed_canvas else 1,
+        "batch_size": params.batch_size // torchrun.count() if prep.fixed_canvas else 1,
         "num_workers": num_workers,
         "drop_last": False,
         "sampler": {"type": "DefaultSampler", "shuffle": False},
@@ -250,12 +318,16 @@ def _launcher() -> str:
     import torch
 
     gpus = torch.cuda.device_count()
-    if 0 < gpus < processes.local_count():
-        raise UsageError(f"{processes.local_count()} processes want a GPU each, and torch sees {gpus}: start no more than that")
-    return "pytorch" if processes.count() > 1 else "none"
+    if 0 < gpus < torchrun.local_count():
+        raise UsageError(
+            f"{torchrun.local_count()} processes want a GPU each, and torch sees {gpus}: start no more than that"
+        )
+    return "pytorch" if torchrun.count() > 1 else "none"
 
 
-def optimizer_config(template: Template, params: CommonParams, options: RunOptions) -> dict[str, Any]:
+def optimizer_config(
+    template: Template, params: CommonParams, options: RunOptions
+) -> dict[str, Any]:
     wrapper = dict(template.base_model(params).recipe.optimizer)
     wrapper["optimizer"] = wrapper["optimizer"] | {"lr": params.learning_rate}
     if options.amp:

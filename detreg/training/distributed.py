@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detreg import processes
+from detreg import torchrun
 from detreg.errors import StoppedError
 
 
@@ -23,24 +23,26 @@ def joined() -> Iterator[None]:
 
     Where one of them fails, all end with its error: the others are told by the end of their connection to it, or by the launcher's signal.
     """
-    if processes.count() == 1:
+    if torchrun.count() == 1:
         yield
         return
     gpu = torch.cuda.is_available()
     if gpu:
-        torch.cuda.set_device(processes.local_rank())
-    rank, count, store = processes.rank(), processes.count(), processes.store()
-    processes.tell_pid()  # before the group stands, so that inside it everyone has
+        torch.cuda.set_device(torchrun.local_rank())
+    rank, count, store = torchrun.rank(), torchrun.count(), torchrun.store()
+    torchrun.tell_pid()  # before the group stands, so that inside it everyone has
     # MMEngine would ask for a GPU.
-    dist.init_process_group("nccl" if gpu else "gloo", rank=rank, world_size=count, store=store, timeout=processes.LONG)
+    dist.init_process_group(
+        "nccl" if gpu else "gloo", rank=rank, world_size=count, store=store, timeout=torchrun.LONG
+    )
     try:
         yield
         dist.barrier()  # so that none is gone while another is still at it
     except BaseException as error:
         cut = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
-        ended = not isinstance(error, Exception) and processes.one_has_died()
+        ended = not isinstance(error, Exception) and torchrun.one_has_died()
         own = _lost() if cut or ended else error
-        first = processes.first_failure(own)
+        first = torchrun.first_failure(own)
         if first is error:
             raise
         raise first from error
@@ -57,7 +59,7 @@ def _lost() -> StoppedError:
 
 
 @MODEL_WRAPPERS.register_module()
-class OneBatch(MMDistributedDataParallel):
+class SyncedDDP(MMDistributedDataParallel):
     """A network whose gradients and batch-norms are those of all processes' pictures together."""
 
     def __init__(self, module: nn.Module, device_ids: list[int]) -> None:
@@ -69,7 +71,7 @@ class OneBatch(MMDistributedDataParallel):
 
 def unwrapped(network: nn.Module) -> Any:
     """The network itself, whose names are those of one process."""
-    return network.module if isinstance(network, OneBatch) else network
+    return network.module if isinstance(network, SyncedDDP) else network
 
 
 def share_batch_norms(network: nn.Module) -> nn.Module:
@@ -78,21 +80,31 @@ def share_batch_norms(network: nn.Module) -> nn.Module:
     PyTorch's SyncBatchNorm is that for GPUs, and refuses CPUs.
     """
     for name, child in network.named_children():
-        setattr(network, name, _shared(child) if isinstance(child, _BatchNorm) else share_batch_norms(child))
+        setattr(
+            network,
+            name,
+            _shared(child) if isinstance(child, _BatchNorm) else share_batch_norms(child),
+        )
     return network
 
 
 def _shared(norm: Any) -> nn.Module:
     with_activation = isinstance(norm, BatchNormAct2d)
-    shared: Any = (SharedBatchNormAct if with_activation else SharedBatchNorm)(norm.num_features, norm.eps, norm.momentum)
+    shared: Any = (SyncedBatchNormAct if with_activation else SyncedBatchNorm)(
+        norm.num_features, norm.eps, norm.momentum
+    )
     shared.weight, shared.bias = norm.weight, norm.bias
-    shared.running_mean, shared.running_var, shared.num_batches_tracked = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    shared.running_mean, shared.running_var, shared.num_batches_tracked = (
+        norm.running_mean,
+        norm.running_var,
+        norm.num_batches_tracked,
+    )
     if with_activation:
         shared.drop, shared.act = norm.drop, norm.act
     return shared.train(norm.training)
 
 
-class SharedBatchNorm(nn.BatchNorm2d):
+class SyncedBatchNorm(nn.BatchNorm2d):
     """A batch-norm over the pictures of all processes."""
 
     momentum: float
@@ -109,10 +121,12 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        return _Normed.apply(input, self.weight, self.bias, mean, variance, self.eps, count)
+        return _SyncedNormalization.apply(
+            input, self.weight, self.bias, mean, variance, self.eps, count
+        )
 
 
-class SharedBatchNormAct(SharedBatchNorm):
+class SyncedBatchNormAct(SyncedBatchNorm):
     """The same for timm's batch-norm that ends in an activation."""
 
     drop: nn.Module
@@ -130,7 +144,13 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, float]:
     channels whose mean is large.
     """
     variance, mean = torch.var_mean(values, dim=(0, 2, 3), correction=0)
-    own = torch.stack([mean.double(), variance.double(), torch.full_like(mean, values.numel() / len(mean), dtype=torch.double)])
+    own = torch.stack(
+        [
+            mean.double(),
+            variance.double(),
+            torch.full_like(mean, values.numel() / len(mean), dtype=torch.double),
+        ]
+    )
     gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(gathered, own)
     means, variances, counts = torch.stack(gathered, dim=1)
@@ -140,11 +160,20 @@ def _statistics(values: Tensor) -> tuple[Tensor, Tensor, float]:
     return mean.to(values.dtype), variance.to(values.dtype), float(total[0])
 
 
-class _Normed(torch.autograd.Function):
+class _SyncedNormalization(torch.autograd.Function):
     """Normalises by statistics of all processes, through which the gradients go from each process's values to all others."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float, count: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        count: float,
+    ) -> Tensor:
         ctx.save_for_backward(values, weight, mean, (variance + eps).rsqrt())
         ctx.count = count
         return functional.batch_norm(values, mean, variance, weight, bias, eps=eps)

@@ -17,15 +17,16 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
-from detreg import processes
+from detreg import torchrun
 from detreg.errors import MemoryExhaustedError, NotFoundError
 from detreg.inference.detections import MAX_DETECTIONS, Detections
-from detreg.templates.template import CommonParams, RunOptions, Template
+from detreg.options import RunOptions
+from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 from detreg.training import backbones, checkpoints, components, distributed, heads  # noqa: F401  MMEngine builds from them by name
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
-from detreg.training.weights import Start, fill
+from detreg.training.weights import InitialWeights, fill
 
 # What was imported is no garbage. MMEngine collects garbage before each training, and would look through all of it for seconds.
 gc.freeze()
@@ -42,7 +43,7 @@ class _Runner(Runner):
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """The end of a training. `checkpoint` is the best one; `history` has one dict of metrics for each epoch."""
 
     checkpoint: Path
@@ -58,11 +59,11 @@ def fit(
     params: CommonParams,
     options: RunOptions,
     classes: tuple[str, ...],
-    start: Start,
+    start: InitialWeights,
     folder: Path,
     run: Run | None,
     after_epoch: Callable[[int, float], bool] | None = None,
-) -> Fitted:
+) -> FitResult:
     """Trains as `config` says, from `start`, with its files in `folder`, and logs to `run`; without one, helps the process that has it.
 
     `after_epoch` is told the number of each epoch and its val mAP; when it returns True, training ends.
@@ -75,14 +76,23 @@ def fit(
     config.work_dir = str(folder / "work")
     with _quiet():
         runner = _Runner.from_cfg(config)
-        _ = runner.train_loop, runner.val_loop  # reads the annotations, which pycocotools tells the world
+        _ = (
+            runner.train_loop,
+            runner.val_loop,
+        )  # reads the annotations, which pycocotools tells the world
     _prepare_batch_norms(runner.model, params)
 
     def fill_from_start(model: torch.nn.Module) -> None:
-        for sentence in fill(model, start.weights, classes, template.class_layers(params)) if start.weights else ():
+        for sentence in (
+            fill(model, start.weights, classes, template.class_layers(params))
+            if start.weights
+            else ()
+        ):
             print(f"  {sentence}", flush=True)
 
-    epochs = EpochHook(run, folder, classes, options.patience, start.resume, start.weights, after_epoch)
+    epochs = EpochHook(
+        run, folder, classes, options.patience, start.resume, start.weights, after_epoch
+    )
     runner.register_hook(ReseedHook(options.seed))
     factor = template.base_model(params).recipe.schedule.factor
     runner.register_hook(LearningRateHook(params.learning_rate, factor))
@@ -106,40 +116,55 @@ def fit(
     finally:
         if epochs.bar is not None:
             epochs.bar.close()
-        if sys.exception() and processes.count() > 1:
-            processes.listen_to_no_signal()  # the launcher's would cut the upload short
+        if sys.exception() and torchrun.count() > 1:
+            torchrun.listen_to_no_signal()  # the launcher's would cut the upload short
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()
-    return Fitted(folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
+    return FitResult(folder / "best.pth", epochs.best_epoch, epochs.best_mAP, epochs.history)
 
 
 def _prepare_batch_norms(model: torch.nn.Module, params: CommonParams) -> None:
     """Let the model's batch-norms take what this training gives them."""
-    if not isinstance(model, distributed.OneBatch):  # which has the values of several processes
+    if not isinstance(model, distributed.SyncedDDP):  # which has the values of several processes
         components.norm_single_values(model)
     if params.learning_rate == 0:
         components.keep_statistics(model)
 
 
-def fitted(eid: str, folder: Path) -> Fitted:
+def fitted(eid: str, folder: Path) -> FitResult:
     """The end of a training that an earlier run has kept, with its files in `folder`. Raises NotFoundError where it has none."""
     stored = runs.kept(eid)
     if stored is None:
-        raise NotFoundError(f"run {eid} has no checkpoint: it is no training of detreg's, or ended before its first epoch")
-    best, last = (checkpoints.load(runs.download(eid, stored[name], folder / name)) for name in ("best", "last"))
+        raise NotFoundError(
+            f"run {eid} has no checkpoint: it is no training of detreg's, or ended before its first epoch"
+        )
+    best, last = (
+        checkpoints.load(runs.download(eid, stored[name], folder / name))
+        for name in ("best", "last")
+    )
     path = folder / "best.pth"
     checkpoints.save(path, best)
-    return Fitted(path, last.best_epoch, last.best_mAP, last.history)
+    return FitResult(path, last.best_epoch, last.best_mAP, last.history)
 
 
-def check_fit(config: Config, template: Template, params: CommonParams, classes: tuple[str, ...], start: Start) -> None:
+def check_fit(
+    config: Config,
+    template: Template,
+    params: CommonParams,
+    classes: tuple[str, ...],
+    start: InitialWeights,
+) -> None:
     """Raises DataError where the start's weights do not fit, before a run begins."""
     if start.weights is not None:
-        fill(build_network(config.model, None), start.weights, classes, template.class_layers(params))
+        fill(
+            build_network(config.model, None), start.weights, classes, template.class_layers(params)
+        )
 
 
-def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor] | None) -> torch.nn.Module:
+def build_network(
+    model: dict[str, Any], state_dict: dict[str, torch.Tensor] | None
+) -> torch.nn.Module:
     """The network of a model configuration with these weights, or random ones, ready to predict, on the GPU where there is one."""
     register_all_modules(init_default_scope=False)
     init_default_scope("mmdet")
@@ -153,7 +178,10 @@ def build_network(model: dict[str, Any], state_dict: dict[str, torch.Tensor] | N
 
 
 def predict(
-    network: Any, loader: dict[str, Any], classes: tuple[str, ...], limit: int | None = MAX_DETECTIONS
+    network: Any,
+    loader: dict[str, Any],
+    classes: tuple[str, ...],
+    limit: int | None = MAX_DETECTIONS,
 ) -> Iterator[tuple[int, Detections]]:
     """MMDetection's own predictions for every image of a loader's configuration: image id and detections in the image's pixels.
 

@@ -111,14 +111,19 @@ class _Losses:
 
     def add(self, outputs: dict[str, Tensor]) -> None:
         for name, value in outputs.items():
-            self.sums[name] = self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
+            self.sums[name] = (
+                self.sums[name] + value.detach() if name in self.sums else value.detach().clone()
+            )
         self.steps += 1
 
     def means(self) -> dict[str, float]:
         """Over the steps so far and all processes, which call this at the same step."""
         sums = torch.stack(list(self.sums.values()))
         all_reduce(sums, op="mean")
-        return {f"train/{name}": value / self.steps for name, value in zip(self.sums, sums.tolist(), strict=True)}
+        return {
+            f"train/{name}": value / self.steps
+            for name, value in zip(self.sums, sums.tolist(), strict=True)
+        }
 
 
 class EpochHook(Hook):
@@ -165,18 +170,28 @@ class EpochHook(Hook):
         """A bar per epoch on a terminal."""
         self.losses = _Losses()
         if sys.stderr.isatty():
-            self.bar = tqdm(total=len(runner.train_dataloader), desc=f"epoch {runner.epoch + 1}/{runner.max_epochs}", leave=False)
+            self.bar = tqdm(
+                total=len(runner.train_dataloader),
+                desc=f"epoch {runner.epoch + 1}/{runner.max_epochs}",
+                leave=False,
+            )
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:  # noqa: ARG002
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:  # noqa: ARG002
         """Adds up the losses; now and then, and at the last step, makes sure that they are numbers."""
         self.losses.add(outputs)
         if self.bar is not None:
             self.bar.update()
-        if (batch_idx + 1) % FINITE_CHECK_INTERVAL == 0 or batch_idx + 1 == len(runner.train_dataloader):
+        if (batch_idx + 1) % FINITE_CHECK_INTERVAL == 0 or batch_idx + 1 == len(
+            runner.train_dataloader
+        ):
             means = self.losses.means()
             if self.bar is not None:
                 left = self._left(runner, runner.iter + 1)
-                self.bar.set_postfix_str(f"loss {means['train/loss']:.3f}, best mAP {max(self.best_mAP, 0):.3f}, {left} left")
+                self.bar.set_postfix_str(
+                    f"loss {means['train/loss']:.3f}, best mAP {max(self.best_mAP, 0):.3f}, {left} left"
+                )
             if not all(np.isfinite(value) for value in means.values()):
                 raise self.diverged(runner)
 
@@ -213,7 +228,11 @@ class EpochHook(Hook):
             line = f"epoch {runner.epoch}/{runner.max_epochs}  loss {loss:.3f}  mAP {score:.3f}{' (best)' if better else ''}"
             print(f"{line}  {self._left(runner, runner.iter)} left", file=sys.stderr, flush=True)
         if self.patience and runner.epoch - self.best_epoch >= self.patience:
-            print(f"Stops: no better mAP for {self.patience} epochs (patience)", file=sys.stderr, flush=True)
+            print(
+                f"Stops: no better mAP for {self.patience} epochs (patience)",
+                file=sys.stderr,
+                flush=True,
+            )
             runner.train_loop.stop_training = True
         if self.after_epoch is not None and self.after_epoch(runner.epoch, score):
             runner.train_loop.stop_training = True
@@ -237,7 +256,14 @@ class EpochHook(Hook):
         if average is not None:
             scored = average.module.state_dict()
             training |= {"state_dict": dict(network), "ema_steps": int(average.steps)}
-        state = (dict(scored), self.classes, runner.epoch, self.best_epoch, self.best_mAP, self.history)
+        state = (
+            dict(scored),
+            self.classes,
+            runner.epoch,
+            self.best_epoch,
+            self.best_mAP,
+            self.history,
+        )
         save(self.folder / "last.pth", Checkpoint(*state, training=training))
         if better:
             save(self.folder / "best.pth", Checkpoint(*state))
@@ -246,7 +272,11 @@ class EpochHook(Hook):
             try:
                 self._upload(run)
             except Exception as error:  # the next epoch, or the end, tries again
-                print(f"the checkpoints wait for the artifact store: {one_line(error)}", file=sys.stderr, flush=True)
+                print(
+                    f"the checkpoints wait for the artifact store: {one_line(error)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
 
     def _upload(self, run: Run) -> None:
         """Uploads both checkpoints beside the previous ones, then says in a tag which are whole: a kill in between loses nothing."""

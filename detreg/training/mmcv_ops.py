@@ -19,7 +19,9 @@ def install() -> None:
     if "mmcv._ext" in sys.modules or importlib.util.find_spec("mmcv._ext") is not None:
         return
     extension = _Extension("mmcv._ext")
-    extension.__spec__ = ModuleSpec("mmcv._ext", loader=None)  # mmengine looks for it with pkgutil.find_loader
+    extension.__spec__ = ModuleSpec(
+        "mmcv._ext", loader=None
+    )  # mmengine looks for it with pkgutil.find_loader
     sys.modules["mmcv._ext"] = extension
 
 
@@ -31,7 +33,9 @@ class _Extension(ModuleType):
             raise AttributeError(name)
 
         def missing(*args: Any, **kwargs: Any) -> NoReturn:
-            raise NotImplementedError(f"mmcv's operator {name} needs the compiled mmcv: pip uninstall mmcv-lite; pip install mmcv==2.1.0")
+            raise NotImplementedError(
+                f"mmcv's operator {name} needs the compiled mmcv: pip uninstall mmcv-lite; pip install mmcv==2.1.0"
+            )
 
         return missing
 
@@ -53,7 +57,17 @@ class _Extension(ModuleType):
         import torch
 
         _only_average(pool_mode, argmax_y, argmax_x)
-        output.copy_(torch.ops.torchvision.roi_align(features, rois, spatial_scale, aligned_height, aligned_width, sampling_ratio, aligned))
+        output.copy_(
+            torch.ops.torchvision.roi_align(
+                features,
+                rois,
+                spatial_scale,
+                aligned_height,
+                aligned_width,
+                sampling_ratio,
+                aligned,
+            )
+        )
 
     @staticmethod
     def roi_align_backward(
@@ -65,10 +79,29 @@ class _Extension(ModuleType):
 
         _only_average(pool_mode, argmax_y, argmax_x)
         backward = torch.ops.torchvision._roi_align_backward
-        grad_input.copy_(backward(grad, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned))
+        grad_input.copy_(
+            backward(
+                grad,
+                rois,
+                spatial_scale,
+                aligned_height,
+                aligned_width,
+                *grad_input.shape,
+                sampling_ratio,
+                aligned,
+            )
+        )
 
     @staticmethod
-    def sigmoid_focal_loss_forward(logits: Tensor, target: Tensor, weight: Tensor, output: Tensor, *, gamma: float, alpha: float) -> None:
+    def sigmoid_focal_loss_forward(
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor,
+        output: Tensor,
+        *,
+        gamma: float,
+        alpha: float,
+    ) -> None:
         """Focal loss of `logits` (n, c) for `target` (n,), c being the background, into `output` (n, c); `weight` (c,) or empty.
 
         MMDetection asks for it on GPUs only; on CPUs it has Python of its own.
@@ -76,21 +109,29 @@ class _Extension(ModuleType):
         output.copy_(_focal_loss(logits, target, weight, gamma, alpha))
 
     @staticmethod
-    def sigmoid_focal_loss_backward(logits: Tensor, target: Tensor, weight: Tensor, grad: Tensor, *, gamma: float, alpha: float) -> None:
+    def sigmoid_focal_loss_backward(
+        logits: Tensor, target: Tensor, weight: Tensor, grad: Tensor, *, gamma: float, alpha: float
+    ) -> None:
         """The derivative of each element's loss by its own logit into `grad` (n, c)."""
         import torch
 
         with torch.enable_grad():
             own = logits.detach().requires_grad_()
-            grad.copy_(torch.autograd.grad(_focal_loss(own, target, weight, gamma, alpha).sum(), own)[0])
+            grad.copy_(
+                torch.autograd.grad(_focal_loss(own, target, weight, gamma, alpha).sum(), own)[0]
+            )
 
 
-def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:
+def _focal_loss(
+    logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float
+) -> Tensor:
     from torch.nn.functional import one_hot
     from torchvision.ops import sigmoid_focal_loss
 
     classes = logits.shape[1]
-    loss = sigmoid_focal_loss(logits, one_hot(target, classes + 1)[:, :classes].to(logits.dtype), alpha, gamma)
+    loss = sigmoid_focal_loss(
+        logits, one_hot(target, classes + 1)[:, :classes].to(logits.dtype), alpha, gamma
+    )
     return loss * weight[target.clamp(max=classes - 1)].unsqueeze(1) if weight.numel() else loss
 
 

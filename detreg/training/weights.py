@@ -25,11 +25,17 @@ from detreg.training.checkpoints import Checkpoint, load, save
 
 PARAMS_FILE = "params.json"
 # What another start replaces, or what asks for it, is no difference between a run and the one that goes on from it.
-_NOT_COMPARED = ("num_epochs", "continue_from_eid", "load_from", "pretrained_weights", "pretrain_base_data")
+_NOT_COMPARED = (
+    "num_epochs",
+    "continue_from_eid",
+    "load_from",
+    "pretrained_weights",
+    "pretrain_base_data",
+)
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialWeights:
     """What a training starts from, in a sentence that is printed and logged."""
 
     sentence: str
@@ -42,22 +48,27 @@ class Start:
     """Whether the backbone had weights when the training began: for one that is resumed, when it first began."""
 
 
-def resolve(template: Template, params: CommonParams, dataset: Dataset) -> Start:
+def resolve(template: Template, params: CommonParams, dataset: Dataset) -> InitialWeights:
     """The start that the hyperparameters ask for, read into memory.
 
     Raises NotFoundError, UnreachableError, UsageError or DataError, each naming what to do instead.
     """
     if not params.sources:
-        return Start("Starts from random weights", backbone_is_filled=False)
+        return InitialWeights("Starts from random weights", backbone_is_filled=False)
     (name, value), *weaker = params.sources.items()
     if name == "continue_from_eid":
         start = _from_eid(value, template, params, dataset)
     elif name == "load_from" and value != "coco":
-        start = Start(f"Starts from the weights of {value}", checkpoint_of(template, params))
+        start = InitialWeights(
+            f"Starts from the weights of {value}", checkpoint_of(template, params)
+        )
     else:
         part = "" if value == "coco" else "the backbone of "
         data = {"coco": "COCO", "mscoco": "COCO", "imagenet": "ImageNet"}[value]
-        start = Start(f"Starts from the weights published for {part}{params.base_model} on {data}", checkpoint_of(template, params))
+        start = InitialWeights(
+            f"Starts from the weights published for {part}{params.base_model} on {data}",
+            checkpoint_of(template, params),
+        )
     if not weaker:
         return start
     overridden = ", ".join(f"{other}={text}" for other, text in weaker)
@@ -76,43 +87,70 @@ def checkpoint_of(template: Template, params: CommonParams) -> Checkpoint:
         return load(imagenet(template, params.base_model, asked_by=name))
     checkpoint = load(published(template, params.base_model, asked_by=name))
     if value == "mscoco":
-        state = {key: tensor for key, tensor in checkpoint.state_dict.items() if key.startswith("backbone.")}
+        state = {
+            key: tensor
+            for key, tensor in checkpoint.state_dict.items()
+            if key.startswith("backbone.")
+        }
         return replace(checkpoint, state_dict=state)
     return checkpoint
 
 
-def _from_eid(eid: str, template: Template, params: CommonParams, dataset: Dataset) -> Start:
+def _from_eid(
+    eid: str, template: Template, params: CommonParams, dataset: Dataset
+) -> InitialWeights:
     stored = runs.kept(eid)
     if stored is None:
-        raise NotFoundError(f"run {eid} has no checkpoint to continue from: it is no training of detreg's, or ended before its first epoch")
+        raise NotFoundError(
+            f"run {eid} has no checkpoint to continue from: it is no training of detreg's, or ended before its first epoch"
+        )
     with tempfile.TemporaryDirectory() as folder:
         before = json.loads(runs.download(eid, PARAMS_FILE, Path(folder)).read_text())
         best = load(runs.download(eid, stored["best"], Path(folder)))
         different = _differences(before, template, params, dataset, stored["epoch"])
         if different:
-            return Start(f"Starts a new training from the best weights of run {eid}, because {different}", best, parent=eid)
+            return InitialWeights(
+                f"Starts a new training from the best weights of run {eid}, because {different}",
+                best,
+                parent=eid,
+            )
         last = load(runs.download(eid, stored["last"], Path(folder)))
     sentence = f"Resumes run {eid} after epoch {last.epoch} of {params.num_epochs}: same template, dataset and hyperparameters"
     # Runs from before this was written down trained the batch-norms of a backbone without frozen stages.
-    return Start(sentence, best, last, eid, before.get("backbone_is_filled", False))
+    return InitialWeights(sentence, best, last, eid, before.get("backbone_is_filled", False))
 
 
-def _differences(before: Mapping[str, Any], template: Template, params: CommonParams, dataset: Dataset, epochs: int) -> str:
+def _differences(
+    before: Mapping[str, Any],
+    template: Template,
+    params: CommonParams,
+    dataset: Dataset,
+    epochs: int,
+) -> str:
     """Why a run does not simply go on, or nothing."""
     if before["template"] != template.name:
         return f"its template is {before['template']}, not {template.name}"
     if before["dataset_digest"] != dataset.digest:
-        return f"its dataset is another one (digest {before['dataset_digest']}, now {dataset.digest})"
+        return (
+            f"its dataset is another one (digest {before['dataset_digest']}, now {dataset.digest})"
+        )
     old, new = before["hyperparameters"], plain(params)
     changed = [name for name in new if name not in _NOT_COMPARED and old.get(name) != new[name]]
     if changed:
-        return "hyperparameters differ: " + ", ".join(f"{name} was {old.get(name)}, now {new[name]}" for name in changed)
+        return "hyperparameters differ: " + ", ".join(
+            f"{name} was {old.get(name)}, now {new[name]}" for name in changed
+        )
     if epochs >= params.num_epochs:
         return f"it has done {epochs} epochs already and num_epochs={params.num_epochs}"
     return ""
 
 
-def published(template: Template, base_model: str, into: Path | None = None, asked_by: str = "pretrained_weights") -> Path:
+def published(
+    template: Template,
+    base_model: str,
+    into: Path | None = None,
+    asked_by: str = "pretrained_weights",
+) -> Path:
     """The published COCO checkpoint of a base model: from the folder DETREG_WEIGHTS, or downloaded into the cache (or `into`).
 
     `asked_by` is the parameter that asks for it, which the advice is about.
@@ -150,18 +188,29 @@ def _alternatives(template: Template, base_model: str, asked_by: str) -> str:
 def _not_of_another(path: Path, template: Template, base_model: str) -> Path:
     """Raises DataError for the file that was published for another template's base model of the same name."""
     own = template.base_models[base_model].sha256
-    namesakes = {other.name: other.base_models[base_model].sha256 for other in TEMPLATES.values() if base_model in other.base_models}
+    namesakes = {
+        other.name: other.base_models[base_model].sha256
+        for other in TEMPLATES.values()
+        if base_model in other.base_models
+    }
     others = {name: sha256 for name, sha256 in namesakes.items() if sha256 not in ("", own)}
     if others:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         for name, sha256 in others.items():
             if digest.startswith(sha256):
-                raise DataError(f"{path} holds the weights of {name}, not of {template.name}: name it {name}_{base_model}_coco.pth")
+                raise DataError(
+                    f"{path} holds the weights of {name}, not of {template.name}: name it {name}_{base_model}_coco.pth"
+                )
     return path
 
 
-def imagenet(template: Template, base_model: str, into: Path | None = None, asked_by: str = "pretrained_weights") -> Path:
+def imagenet(
+    template: Template,
+    base_model: str,
+    into: Path | None = None,
+    asked_by: str = "pretrained_weights",
+) -> Path:
     """ImageNet weights of a base model's backbone: from the folder DETREG_WEIGHTS, or by the library that has them, kept in the cache.
 
     Raises UsageError where there are none, UnreachableError where they cannot be downloaded.
@@ -174,7 +223,9 @@ def imagenet(template: Template, base_model: str, into: Path | None = None, aske
         return Path(folder) / name
     source = template.base_models[base_model].imagenet
     if not source:
-        raise UsageError(f"{asked_by}: there are no ImageNet weights for the backbone of {template.name}'s {base_model}: take coco")
+        raise UsageError(
+            f"{asked_by}: there are no ImageNet weights for the backbone of {template.name}'s {base_model}: take coco"
+        )
     path = (into or cache()) / name
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,12 +266,16 @@ def download(url: str, path: Path, sha256: str = "") -> Path:
         if expected not in (-1, got):
             raise UnreachableError(f"{url} was cut off after {got} of {expected} bytes: {advice}")
         if not digest.hexdigest().startswith(sha256):
-            raise DataError(f"{url} has sha256 {digest.hexdigest()[:16]}..., not {sha256}: it is not the published file, nothing was kept")
+            raise DataError(
+                f"{url} has sha256 {digest.hexdigest()[:16]}..., not {sha256}: it is not the published file, nothing was kept"
+            )
         temporary.replace(path)
     except urllib.error.HTTPError as error:
         raise UnreachableError(f"{url} answers {error.code} {error.reason}: {advice}") from error
     except (urllib.error.URLError, OSError) as error:
-        raise UnreachableError(f"{url} cannot be downloaded ({getattr(error, 'reason', error)}): {advice}") from error
+        raise UnreachableError(
+            f"{url} cannot be downloaded ({getattr(error, 'reason', error)}): {advice}"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -236,7 +291,9 @@ def _fetch_any(source: str) -> Path:
         return _from_mlflow(source)
     path = Path(source).expanduser()
     if not path.is_file():
-        raise NotFoundError(f"load_from={source} is not a file; it takes coco, a URL, a path, runs:/..., or models:/...")
+        raise NotFoundError(
+            f"load_from={source} is not a file; it takes coco, a URL, a path, runs:/..., or models:/..."
+        )
     return path
 
 
@@ -250,7 +307,11 @@ def _from_mlflow(uri: str) -> Path:
         if uri.endswith(".pth"):
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
         registered = uri.startswith("models:/")
-        eid = mlflow.models.get_model_info(uri).run_id if registered else uri.removeprefix("runs:/").split("/")[0]
+        eid = (
+            mlflow.models.get_model_info(uri).run_id
+            if registered
+            else uri.removeprefix("runs:/").split("/")[0]
+        )
     except (MlflowException, OSError) as error:
         raise NotFoundError(f"load_from={uri} cannot be read: {runs.one_line(error)}") from error
     stored = runs.kept(eid)
@@ -259,7 +320,9 @@ def _from_mlflow(uri: str) -> Path:
     return runs.download(eid, stored["best"], folder)
 
 
-def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: tuple[ClassLayer, ...]) -> list[str]:
+def fill(
+    model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: tuple[ClassLayer, ...]
+) -> list[str]:
     """Puts a checkpoint's weights into `model`; outputs of classes go by name. Returns sentences on what was kept and what was not.
 
     Raises DataError where nothing of the backbone fits.
@@ -286,19 +349,30 @@ def fill(model: nn.Module, start: Checkpoint, classes: tuple[str, ...], layers: 
         elif own[name].shape == value.shape:
             fitting[name] = value
         else:
-            misfits.append(f"{name} is {tuple(value.shape)} there and {tuple(own[name].shape)} here")
+            misfits.append(
+                f"{name} is {tuple(value.shape)} there and {tuple(own[name].shape)} here"
+            )
     # Counters of batches are in every network and fit everywhere.
     if not any(name.startswith("backbone.") and value.ndim for name, value in fitting.items()):
-        raise DataError("nothing of the checkpoint's backbone fits this base model: " + ("; ".join(misfits[:3]) or "no name in common"))
+        raise DataError(
+            "nothing of the checkpoint's backbone fits this base model: "
+            + ("; ".join(misfits[:3]) or "no name in common")
+        )
     model.load_state_dict(fitting, strict=False)
-    absent = [name for name in own if name not in start.state_dict and not name.endswith("num_batches_tracked")]
+    absent = [
+        name
+        for name in own
+        if name not in start.state_dict and not name.endswith("num_batches_tracked")
+    ]
     told = [f"{len(fitting)} of {len(own)} tensors taken"]
     if by_class:
         told[0] += f"; classes kept by name: {', '.join(shared) or 'none'}"
     if misfits:
         told.append(f"{len(misfits)} tensors do not fit and start afresh: {_some(misfits)}")
     if absent:
-        told.append(f"{len(absent)} tensors are not in the checkpoint and start afresh: {_some(absent)}")
+        told.append(
+            f"{len(absent)} tensors are not in the checkpoint and start afresh: {_some(absent)}"
+        )
     return told
 
 
@@ -311,7 +385,13 @@ def _blocks(layer: ClassLayer, value: Tensor, classes: tuple[str, ...]) -> float
     return len(value) / (layer.rows * (len(classes) + layer.background))
 
 
-def _by_class(own: Tensor, other: Tensor, classes: tuple[str, ...], other_classes: tuple[str, ...], layer: ClassLayer) -> Tensor:
+def _by_class(
+    own: Tensor,
+    other: Tensor,
+    classes: tuple[str, ...],
+    other_classes: tuple[str, ...],
+    layer: ClassLayer,
+) -> Tensor:
     """`own` with the rows of the classes that both know, and of the background, in each block."""
     target = own.view(-1, len(classes) + layer.background, layer.rows, *own.shape[1:])
     source = other.view(-1, len(other_classes) + layer.background, layer.rows, *other.shape[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from detreg.data.formats import coco, voc, yolo
-from detreg.data.raw import Labelled, RawDataset
+from detreg.data.raw import AnnotatedImage, RawDataset
 from detreg.errors import DataError
 
 
@@ -20,7 +20,9 @@ class Format(Protocol):
     def read(self, folder: Path) -> RawDataset:
         """The dataset in `folder`, with problems instead of exceptions."""
 
-    def write(self, folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Labelled]]) -> None:
+    def write(
+        self, folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[AnnotatedImage]]
+    ) -> None:
         """Writes a dataset into `folder`."""
 
 
@@ -37,9 +39,15 @@ def read(folder: Path) -> RawDataset:
         if module.detect(folder):
             return module.read(folder)
     names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") if names else "nothing"
+    found = (
+        ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        if names
+        else "nothing"
+    )
     looked_for = "; ".join(module.LOOKED_FOR for module in FORMATS.values())
-    raise DataError(f"{folder}: no dataset is recognised here; looked for {looked_for}; found {found}")
+    raise DataError(
+        f"{folder}: no dataset is recognised here; looked for {looked_for}; found {found}"
+    )
 
 
 def recognised(folder: Path) -> bool:
@@ -47,6 +55,11 @@ def recognised(folder: Path) -> bool:
     return any(module.detect(folder) for module in FORMATS.values())
 
 
-def write(format: str, folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Labelled]]) -> None:
+def write(
+    format: str,
+    folder: Path,
+    classes: Sequence[str],
+    splits: Mapping[str, Sequence[AnnotatedImage]],
+) -> None:
     """Writes a dataset in `format` ("coco", "voc" or "yolo") into `folder`, which is made where it is missing."""
     FORMATS[format].write(folder, classes, splits)

@@ -11,7 +11,18 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detreg.data.raw import MISSING_SIZE, POOL, BadEntry, Box, Labelled, Notes, RawDataset, Record, locate, pictures_in
+from detreg.data.raw import (
+    MISSING_SIZE,
+    POOL,
+    AnnotatedImage,
+    BadEntry,
+    Box,
+    ProblemCollector,
+    RawDataset,
+    Record,
+    locate,
+    pictures_in,
+)
 from detreg.data.splits import SPLITS, split_of
 
 LOOKED_FOR = "Pascal VOC (Annotations/*.xml, or train/*.xml)"
@@ -26,26 +37,34 @@ def detect(folder: Path) -> bool:
 
 def read(folder: Path) -> RawDataset:
     """Reads every listed picture's XML file; classes are the sorted names of all objects, difficult objects become crowd regions."""
-    notes = Notes()
+    notes = ProblemCollector()
     splits: dict[str, list[Record]] = {}
     annotations = _annotation_folder(folder)
     if annotations:
         roots = [folder / "JPEGImages", folder / "images", annotations, folder]
         for split, names in _lists(folder, annotations, notes).items():
-            splits[split] = _records([annotations / f"{name}.xml" for name in names], roots, folder, notes)
+            splits[split] = _records(
+                [annotations / f"{name}.xml" for name in names], roots, folder, notes
+            )
     for split, child in _split_folders(folder).items() if not annotations else ():
         splits[split] = _records(sorted(child.glob("*.xml")), [child], folder, notes)
-    classes = sorted({box.label for records in splits.values() for record in records for box in record.boxes})
+    classes = sorted(
+        {box.label for records in splits.values() for record in records for box in record.boxes}
+    )
     return RawDataset("voc", folder, tuple(classes), splits, tuple(notes.problems), notes.repairs)
 
 
-def write(folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Labelled]]) -> None:  # noqa: ARG001 (VOC lists no classes)
+def write(
+    folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[AnnotatedImage]]
+) -> None:  # noqa: ARG001 (VOC lists no classes)
     """Writes `Annotations/`, `JPEGImages/` and `ImageSets/Main/<split>.txt`."""
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     for split, pictures in splits.items():
         names = [Path(picture.file_name).stem for picture in pictures]
-        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        (folder / "ImageSets" / "Main" / f"{split}.txt").write_text(
+            "".join(f"{name}\n" for name in names), encoding="utf-8"
+        )
         for name, picture in zip(names, pictures, strict=True):
             (folder / "JPEGImages" / picture.file_name).write_bytes(picture.content)
             tree = ET.ElementTree(_element(picture))
@@ -53,7 +72,7 @@ def write(folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[La
             tree.write(folder / "Annotations" / f"{name}.xml", encoding="utf-8")
 
 
-def _element(picture: Labelled) -> ET.Element:
+def _element(picture: AnnotatedImage) -> ET.Element:
     root = ET.Element("annotation")
     ET.SubElement(root, "filename").text = picture.file_name
     size = ET.SubElement(root, "size")
@@ -70,7 +89,14 @@ def _element(picture: Labelled) -> ET.Element:
 
 
 def _annotation_folder(folder: Path) -> Path | None:
-    return next((file.parent for name in ("Annotations", "annotations") for file in folder.glob(f"{name}/*.xml")), None)
+    return next(
+        (
+            file.parent
+            for name in ("Annotations", "annotations")
+            for file in folder.glob(f"{name}/*.xml")
+        ),
+        None,
+    )
 
 
 def _split_folders(folder: Path) -> dict[str, Path]:
@@ -79,13 +105,17 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     return {split: child for child in children if (split := split_of(child.name))}
 
 
-def _lists(folder: Path, annotations: Path, notes: Notes) -> dict[str, list[str]]:
+def _lists(folder: Path, annotations: Path, notes: ProblemCollector) -> dict[str, list[str]]:
     """The picture names of each split: those of ImageSets/Main, or all as one pool where there are no lists.
 
     trainval is looked at only where train or val is missing: it stands for train, or for what the other list leaves of it.
     """
     lists = folder / "ImageSets" / "Main"
-    found = {split: _names(lists / f"{split}.txt") for split in (*SPLITS, "trainval") if (lists / f"{split}.txt").is_file()}
+    found = {
+        split: _names(lists / f"{split}.txt")
+        for split in (*SPLITS, "trainval")
+        if (lists / f"{split}.txt").is_file()
+    }
     both = found.pop("trainval", [])
     if both and not ("train" in found and "val" in found):
         missing = "val" if "train" in found else "train"
@@ -99,14 +129,25 @@ def _lists(folder: Path, annotations: Path, notes: Notes) -> dict[str, list[str]
                 f"ImageSets/Main/{split}.txt: {name} has no {annotations.name}/{name}.xml; "
                 "add the file (one without objects where the picture shows none) or remove the name"
             )
-    return {split: [name for name in names if (annotations / f"{name}.xml").is_file()] for split, names in found.items()}
+    return {
+        split: [name for name in names if (annotations / f"{name}.xml").is_file()]
+        for split, names in found.items()
+    }
 
 
 def _names(file: Path) -> list[str]:
-    return sorted({line.split()[0] for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines() if line.strip()})
+    return sorted(
+        {
+            line.split()[0]
+            for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+            if line.strip()
+        }
+    )
 
 
-def _records(files: Sequence[Path], roots: Sequence[Path], folder: Path, notes: Notes) -> list[Record]:
+def _records(
+    files: Sequence[Path], roots: Sequence[Path], folder: Path, notes: ProblemCollector
+) -> list[Record]:
     pictures = {picture.stem: picture for root in reversed(roots) for picture in pictures_in(root)}
     records = []
     for file in files:
@@ -116,7 +157,14 @@ def _records(files: Sequence[Path], roots: Sequence[Path], folder: Path, notes: 
     return records
 
 
-def _record(file: Path, source: str, picture: Path | None, roots: Sequence[Path], folder: Path, notes: Notes) -> Record:
+def _record(
+    file: Path,
+    source: str,
+    picture: Path | None,
+    roots: Sequence[Path],
+    folder: Path,
+    notes: ProblemCollector,
+) -> Record:
     try:
         root = ET.fromstring(file.read_bytes())
     # An encoding that Python does not know is a LookupError or a ValueError.
@@ -149,6 +197,8 @@ def _box(thing: ET.Element, number: int) -> Box:
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
     except ValueError as error:
-        raise BadEntry(f"(class {label}) bndbox {texts} is not four numbers; write xmin, ymin, xmax and ymax in pixels") from error
+        raise BadEntry(
+            f"(class {label}) bndbox {texts} is not four numbers; write xmin, ymin, xmax and ymax in pixels"
+        ) from error
     difficult = (thing.findtext("difficult") or "0").strip() not in ("0", "false", "False")
     return Box((x1, y1, x2, y2), label, difficult, f"object {number} (class {label})")

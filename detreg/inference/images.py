@@ -17,7 +17,7 @@ _TOO_LARGE = f"the picture has more than {MAX_PIXELS // 1_000_000} megapixels: m
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
+def decode_image(data: bytes) -> NDArray[np.uint8]:
     """Decodes a picture file's bytes to uint8 (height, width, 3) RGB, upright (EXIF orientation applied).
 
     Raises DataError for bytes that are no picture and for pictures of more than 100 megapixels.
@@ -31,7 +31,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Reads a picture file as `decode` does.
 
     Raises NotFoundError where there is no such file, DataError where it is no picture; both name the file.
@@ -41,7 +41,7 @@ def read(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFoundError(f"{path}: there is no such picture") from error
     try:
-        return decode(data)
+        return decode_image(data)
     except DataError as error:
         raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
 
@@ -56,4 +56,6 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
     except Image.DecompressionBombError as error:
         raise DataError(_TOO_LARGE) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"the bytes ({len(data)} of them) are not a picture: send a JPEG or PNG file") from error
+        raise DataError(
+            f"the bytes ({len(data)} of them) are not a picture: send a JPEG or PNG file"
+        ) from error

@@ -30,7 +30,10 @@ def mlflow_errors(missing: str) -> Iterator[None]:
 
 
 def _is_missing(code: str, message: str) -> bool:
-    return code in _MISSING or (code == "INVALID_PARAMETER_VALUE" and any(text in message.lower() for text in _MISSING_TEXTS))
+    return code in _MISSING or (
+        code == "INVALID_PARAMETER_VALUE"
+        and any(text in message.lower() for text in _MISSING_TEXTS)
+    )
 
 
 def _is_unreachable(error: BaseException) -> bool:
@@ -40,7 +43,10 @@ def _is_unreachable(error: BaseException) -> bool:
     # MLflow raises its own exception in place of the one that tells, which stays in the chain.
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, RequestException | OperationalError) or getattr(link, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
+        if (
+            isinstance(link, RequestException | OperationalError)
+            or getattr(link, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
+        ):
             return True
         link = link.__cause__ or link.__context__
     return False

@@ -24,7 +24,9 @@ LONG = timedelta(days=7)
 GRACE = timedelta(seconds=10)
 """How long a process that has failed lets the first one notice; one that waits for its share of a step may not."""
 # Keys of the store.
-_PREPARED, _FAILED, _ENDING, _ENDED, _PID = (f"detreg/{key}" for key in ("prepared", "failed", "ending", "ended", "pid"))
+_PREPARED, _FAILED, _ENDING, _ENDED, _PID = (
+    f"detreg/{key}" for key in ("prepared", "failed", "ending", "ended", "pid")
+)
 
 
 def rank() -> int:
@@ -106,7 +108,9 @@ def first_failure(error: BaseException) -> BaseException:
     except Exception:  # a library's error with more than a text
         text = pickle.dumps(RuntimeError(f"{type(error).__name__}: {error}"))
     first: BaseException = pickle.loads(store().compare_set(_FAILED, "", text))
-    same = type(first) is type(error) and (isinstance(error, DetregError) or str(first) == str(error))
+    same = type(first) is type(error) and (
+        isinstance(error, DetregError) or str(first) == str(error)
+    )
     return error if same else first
 
 

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
-from conftest import torchrun
+from conftest import run_under_torchrun
 
-from detreg import processes
+from detreg import torchrun
 from detreg.errors import UsageError
 from detreg.tracking import runs
 
 
 def test_what_is_refused_is_told_once_and_ends_all_processes_alike(store: str, tiny: Path) -> None:
-    process = torchrun(store, tiny, batch_size=3)
+    process = run_under_torchrun(store, tiny, batch_size=3)
     told, errors = process.communicate()
     assert process.returncode and told == ""
     assert errors.count("detreg: batch_size=3 must be a multiple of the 2 processes") == 1
@@ -25,38 +25,50 @@ def test_what_is_refused_is_told_once_and_ends_all_processes_alike(store: str, t
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_training_as_failed(store: str, tiny: Path) -> None:
-    process = torchrun(store, tiny, num_epochs=50)
+    process = run_under_torchrun(store, tiny, num_epochs=50)
     assert process.stdout and process.stderr
     eid = next(line for line in process.stdout if line.startswith("MLflow run (eid)")).split()[3]
     assert any(line.startswith("epoch 1/50") for line in process.stderr)
-    second = next(child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "1")
+    second = next(
+        child
+        for child in psutil.Process(process.pid).children()
+        if child.environ().get("RANK") == "1"
+    )
     second.send_signal(signal.SIGKILL)
     _, errors = process.communicate()
-    assert process.returncode and errors.count("detreg: another process of the training has died") == 1
+    assert (
+        process.returncode and errors.count("detreg: another process of the training has died") == 1
+    )
     run = runs.find(eid)
     assert run.info.status == "FAILED" and "has died" in run.data.tags["detreg.failure"]
     assert "detreg.checkpoint" in run.data.tags
 
 
-def test_a_signal_of_the_launcher_is_told_from_a_users_by_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_of_the_launcher_is_told_from_a_users_by_who_is_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     kept: dict[str, str] = {}
-    monkeypatch.setattr(processes, "store", lambda: SimpleNamespace(set=kept.__setitem__, get=kept.__getitem__))
+    monkeypatch.setattr(
+        torchrun, "store", lambda: SimpleNamespace(set=kept.__setitem__, get=kept.__getitem__)
+    )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     other = subprocess.Popen(["sleep", "60"])
     for rank, pid in ((4, os.getpid()), (5, other.pid)):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("LOCAL_RANK", str(rank - 4))
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
-        processes.tell_pid()
-    assert not processes.one_has_died()
+        torchrun.tell_pid()
+    assert not torchrun.one_has_died()
     other.kill()
     other.wait()
-    assert processes.one_has_died()
+    assert torchrun.one_has_died()
 
 
 def test_a_batch_size_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    processes.check(3)
+    torchrun.check(3)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    processes.check(8)
-    with pytest.raises(UsageError, match=r"batch_size=6 must be a multiple of the 4 processes.*: take 8, or"):
-        processes.check(6)
+    torchrun.check(8)
+    with pytest.raises(
+        UsageError, match=r"batch_size=6 must be a multiple of the 4 processes.*: take 8, or"
+    ):
+        torchrun.check(6)

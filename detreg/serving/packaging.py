@@ -34,7 +34,10 @@ def signature(score_threshold: float) -> ModelSignature:
             ]
         ),
         params=ParamSchema(
-            [ParamSpec("score_threshold", number, score_threshold), ParamSpec("max_detections", DataType.long, 100)],
+            [
+                ParamSpec("score_threshold", number, score_threshold),
+                ParamSpec("max_detections", DataType.long, 100),
+            ],
         ),
     )
 
@@ -50,7 +53,7 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
         warnings.filterwarnings("ignore", message=".*input example was not provided.*")
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(_HERE / "serving.py"),
+            python_model=str(_HERE / "model.py"),
             artifacts={"onnx": str(onnx_path)},
             code_paths=[str(_HERE.parent)],
             signature=signature(card.score_threshold),

@@ -18,9 +18,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import NDArray
 
 from detreg.errors import DataError, UsageError
-from detreg.inference import pictures
 from detreg.inference.detector import Detector
-from detreg.inference.serving_errors import BadRequest, answer_in_one_line
+from detreg.inference.images import decode_image
+from detreg.serving.errors import BadRequest, answer_in_one_line
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]+=*\s*")
 
@@ -38,7 +38,12 @@ class ServedDetector(PythonModel):
         self.detector = Detector.load(context.artifacts["onnx"], require_gpu=asked or configured)
         answer_in_one_line()
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:  # noqa: ARG002
+    def predict(
+        self,
+        context: PythonModelContext,
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:  # noqa: ARG002
         """Detects in the pictures of the column `image`: a dict for each row, in the rows' order.
 
         Dicts, because building a table and taking it apart again costs a third of a small network's time.
@@ -61,10 +66,11 @@ class ServedDetector(PythonModel):
 
 
 def _decode_all(values: list[Any]) -> list[NDArray[np.uint8]]:
-    images, problems = [], []
+    images: list[NDArray[np.uint8]] = []
+    problems: list[str] = []
     for row, value in enumerate(values):
         try:
-            images.append(pictures.decode(_file_bytes(value)))
+            images.append(decode_image(_file_bytes(value)))
         except DataError as error:
             problems += [f"row {row}: {problem}" for problem in error.problems]
     if problems:
@@ -83,7 +89,9 @@ def _file_bytes(value: Any) -> bytes:
     data = value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
     data = data.encode() if isinstance(data, str) else data
     if not isinstance(data, bytes):
-        raise DataError(f"a picture is the bytes of a file or their base64 text, not {type(data).__name__}")
+        raise DataError(
+            f"a picture is the bytes of a file or their base64 text, not {type(data).__name__}"
+        )
     if not _BASE64.fullmatch(data):
         return data
     try:

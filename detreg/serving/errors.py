@@ -47,14 +47,22 @@ def one_line(error: Exception) -> MlflowException:
         # MLflow has put the input before the reason in `message`; the argument is as it was raised.
         return BadRequest(str(error))
     if not isinstance(error, MlflowException) or _is_fault_of_the_server(error):
-        _LOG.error("The request failed: %s", getattr(error, "json_kwargs", {}).get("stack_trace", error), exc_info=error)
-        return MlflowException("The server failed on this request; its log says why", error_code=INTERNAL_ERROR)
+        _LOG.error(
+            "The request failed: %s",
+            getattr(error, "json_kwargs", {}).get("stack_trace", error),
+            exc_info=error,
+        )
+        return MlflowException(
+            "The server failed on this request; its log says why", error_code=INTERNAL_ERROR
+        )
     return BadRequest(f"{_reason(error)}: {_EXAMPLE}")
 
 
 def _is_fault_of_the_server(error: MlflowException) -> bool:
     # MLflow answers 400 where the model itself fails.
-    return error.error_code == "INTERNAL_ERROR" or str(error).startswith("Encountered an unexpected error while evaluating the model")
+    return error.error_code == "INTERNAL_ERROR" or str(error).startswith(
+        "Encountered an unexpected error while evaluating the model"
+    )
 
 
 def _reason(error: MlflowException) -> str:

@@ -18,7 +18,7 @@ from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.study import patiently
 
-DEATHS = 10
+MAX_WORKER_FAILURES = 10
 """Deaths of each worker, with no epoch finished between them, after which the crew gives up."""
 
 
@@ -45,7 +45,7 @@ def gpus() -> list[str]:
 
 
 @dataclass
-class Crew:
+class WorkerPool:
     """Worker processes on one study, and their logs in `folder`."""
 
     plan: Plan
@@ -76,7 +76,9 @@ class Crew:
                 if not (over or late):
                     for index in range(size):
                         if index not in self._workers:
-                            self._workers[index] = self._hire(index, size, devices[index % len(devices)] if devices else None)
+                            self._workers[index] = self._hire(
+                                index, size, devices[index % len(devices)] if devices else None
+                            )
                 time.sleep(1)
 
     def _hire(self, index: int, size: int, gpu: str | None) -> BaseProcess:
@@ -96,8 +98,10 @@ class Crew:
             if not process.is_alive():
                 self._deaths += process.exitcode != 0
                 del self._workers[index]
-                if self._deaths > DEATHS * (self.plan.sweep.workers or 1):
-                    raise StoppedError(f"the workers die again and again: {self._last_words(index)}")
+                if self._deaths > MAX_WORKER_FAILURES * (self.plan.sweep.workers or 1):
+                    raise StoppedError(
+                        f"the workers die again and again: {self._last_words(index)}"
+                    )
         return bool(self._workers)
 
     def _last_words(self, index: int) -> str:
@@ -128,7 +132,9 @@ def checked(context: ForkServerContext, plan: Plan) -> None:
 # What runs in another process, which alone imports the worker and with it torch.
 
 
-def _work(plan: Plan, study_name: str, wanted: int, train: str, size: int, gpu: str | None, log: Path) -> None:
+def _work(
+    plan: Plan, study_name: str, wanted: int, train: str, size: int, gpu: str | None, log: Path
+) -> None:
     from detreg.sweeps import worker
 
     worker.work(plan, study_name, wanted, getattr(worker, train), size, gpu, log)

@@ -42,7 +42,9 @@ def probe(path: Path) -> Probe:
         return Probe(problem="the picture is missing; add it or remove it from the annotations")
     # A name with a null byte is a ValueError.
     except (OSError, ValueError) as error:
-        return Probe(problem=f"the picture cannot be opened ({_reason(error)}); mend its name, its permissions or its disk")
+        return Probe(
+            problem=f"the picture cannot be opened ({_reason(error)}); mend its name, its permissions or its disk"
+        )
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
@@ -50,7 +52,9 @@ def probe(path: Path) -> Probe:
             _verify(image, content)
     # Pillow's decoders raise SyntaxError and ValueError, too, on files that are not what they seem.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Probe(problem=f"the picture cannot be read ({_reason(error)}); replace the file by a whole one")
+        return Probe(
+            problem=f"the picture cannot be read ({_reason(error)}); replace the file by a whole one"
+        )
     # Pillow has already turned the size of a TIFF.
     if turned and image.format != "TIFF":
         width, height = height, width
@@ -77,4 +81,8 @@ def _verify(image: Image.Image, content: bytes) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return "neither JPEG, PNG, BMP, TIFF nor WebP" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+    return (
+        "neither JPEG, PNG, BMP, TIFF nor WebP"
+        if isinstance(error, UnidentifiedImageError)
+        else str(error) or type(error).__name__
+    )

@@ -47,22 +47,52 @@ def disconnect(uri: str) -> None:
     engine = sqlalchemy.create_engine(uri)
     with engine.connect() as connection:
         ours = "datname = current_database() AND pid <> pg_backend_pid()"
-        connection.execute(sqlalchemy.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}"))
+        connection.execute(
+            sqlalchemy.text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
+        )
     engine.dispose()
 
 
 @contextmanager
-def command(folder: Path, tiny: Path, databases: tuple[str, str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+def command(
+    folder: Path, tiny: Path, databases: tuple[str, str], **options: Any
+) -> Iterator[subprocess.Popen[str]]:
     """`detreg sweep` in a process group of its own, of which nothing is left afterwards."""
-    values = TINY | {"data": tiny, "num_epochs": 3, "storage": databases[0], "heartbeat": 1, "pruner": "median"} | options
+    values = (
+        TINY
+        | {
+            "data": tiny,
+            "num_epochs": 3,
+            "storage": databases[0],
+            "heartbeat": 1,
+            "pruner": "median",
+        }
+        | options
+    )
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
     # Two threads that wait for one another on one core, beside another program, take thirty times as long.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": databases[1], "PYTHONPATH": str(Path(__file__).parents[1])}
-    environment = {name: value for name, value in environment.items() if not name.startswith("MLFLOW_EXPERIMENT")}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_TRACKING_URI": databases[1],
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    environment = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith("MLFLOW_EXPERIMENT")
+    }
     words = [sys.executable, "-m", "detreg", "sweep", "yolox", *words, "--json"]
     with (folder / "sweep.log").open("a") as log:
         process = subprocess.Popen(
-            words, cwd=folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True, preexec_fn=_hears_ctrl_c
+            words,
+            cwd=folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_hears_ctrl_c,
         )
     try:
         yield process
@@ -80,7 +110,11 @@ def _hears_ctrl_c() -> None:
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The forked workers of a sweep's command."""
     try:
-        servers = [child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())]
+        servers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "forkserver" in " ".join(child.cmdline())
+        ]
         return [worker for server in servers for worker in server.children()]
     except psutil.NoSuchProcess:
         return []
@@ -93,15 +127,23 @@ def at_the_brink(databases: tuple[str, str], name: str) -> bool:
     except KeyError:  # the process that is there is no worker yet, but the check of the weights
         return True
     groups = studies.lineages(study)
-    return any(len(group) >= studies.MAX_TRIES - 1 and not studies.settled(group) for group in groups)
+    return any(
+        len(group) >= studies.MAX_TRIES - 1 and not studies.settled(group) for group in groups
+    )
 
 
 @pytest.mark.timeout(900)
-def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tuple[str, str]) -> None:
+def test_thirty_trials_under_a_killer(
+    tmp_path: Path, tiny: Path, databases: tuple[str, str]
+) -> None:
     """Every six seconds a worker is killed, or stands still until it is taken for dead; now and then all connections are cut."""
     chance, killed, until = random.Random(0), 0, time.monotonic() + KILLING
     with command(tmp_path, tiny, databases, trials=30, workers=3, study="night") as process:
-        while process.poll() is None and time.monotonic() < until and "Best: trial" not in (tmp_path / "sweep.log").read_text():
+        while (
+            process.poll() is None
+            and time.monotonic() < until
+            and "Best: trial" not in (tmp_path / "sweep.log").read_text()
+        ):
             time.sleep(6)
             if (victims := workers(process)) and not at_the_brink(databases, "night"):
                 victim = victims[chance.randrange(len(victims))]
@@ -125,9 +167,14 @@ def test_thirty_trials_under_a_killer(tmp_path: Path, tiny: Path, databases: tup
     for group in groups:
         assert group[-1].state in (TrialState.COMPLETE, TrialState.PRUNED), studies.failure(group)
         for trial in group[:-1]:  # one that was killed at its very start had no parameters yet
-            assert trial.state is TrialState.FAIL and trial.params in ({}, group[-1].params), (trial, group[-1])
+            assert trial.state is TrialState.FAIL and trial.params in ({}, group[-1].params), (
+                trial,
+                group[-1],
+            )
     everything = study.get_trials()
-    assert not [trial for trial in everything if trial.state in (TrialState.RUNNING, TrialState.WAITING)]
+    assert not [
+        trial for trial in everything if trial.state in (TrialState.RUNNING, TrialState.WAITING)
+    ]
     assert any(len(group) > 1 for group in groups)
     result = json.loads(told.splitlines()[-1])
     assert result["complete"] + result["pruned"] == 30 and result["model_version"] == "1"
@@ -138,11 +185,17 @@ def check_mlflow(uri: str, parent: str, groups: list[list[optuna.trial.FrozenTri
     """Each trial that ended well has its one FINISHED run, each that lost its worker a KILLED one or none, and none runs."""
     client = MlflowClient(uri)
     experiment = client.get_run(parent).info.experiment_id
-    found = client.search_runs([experiment], f"tags.`{runs.STUDY}` = 'night' and attributes.run_id != '{parent}'", max_results=1000)
+    found = client.search_runs(
+        [experiment],
+        f"tags.`{runs.STUDY}` = 'night' and attributes.run_id != '{parent}'",
+        max_results=1000,
+    )
     by_trial: dict[int, list[str]] = {}
     for run in found:
         by_trial.setdefault(int(run.data.tags[runs.TRIAL]), []).append(run.info.status)
-    assert not [status for statuses in by_trial.values() for status in statuses if status == "RUNNING"]
+    assert not [
+        status for statuses in by_trial.values() for status in statuses if status == "RUNNING"
+    ]
     assert all(len(statuses) == 1 for statuses in by_trial.values())
     for group in groups:
         ended = client.get_run(group[-1].user_attrs[studies.RUNS][-1])
@@ -152,7 +205,9 @@ def check_mlflow(uri: str, parent: str, groups: list[list[optuna.trial.FrozenTri
     assert client.get_run(parent).info.status == "FINISHED"
 
 
-def until(condition: Callable[[], bool], process: subprocess.Popen[str], log: Path, seconds: float = 240) -> None:
+def until(
+    condition: Callable[[], bool], process: subprocess.Popen[str], log: Path, seconds: float = 240
+) -> None:
     """Waits while the command runs."""
     end = time.monotonic() + seconds
     while not condition():
@@ -167,14 +222,18 @@ def in_the_middle(databases: tuple[str, str], name: str) -> bool:
     except KeyError:
         return False
     return trials[0].state is TrialState.COMPLETE and any(
-        trial.state is TrialState.RUNNING and len(trial.intermediate_values) >= 3 for trial in trials
+        trial.state is TrialState.RUNNING and len(trial.intermediate_values) >= 3
+        for trial in trials
     )
 
 
 def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
     tmp_path: Path, tiny: Path, databases: tuple[str, str]
 ) -> None:
-    log, options = tmp_path / "sweep.log", {"trials": 4, "study": "stopped", "num_epochs": 10, "pruner": "none"}
+    log, options = (
+        tmp_path / "sweep.log",
+        {"trials": 4, "study": "stopped", "num_epochs": 10, "pruner": "none"},
+    )
     client = MlflowClient(databases[1])
     with command(tmp_path, tiny, databases, **options) as process:
         until(lambda: in_the_middle(databases, "stopped"), process, log)
@@ -182,10 +241,17 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
         assert process.wait(120) == 130, log.read_text()
     study = optuna.load_study(study_name="stopped", storage=studies.storage(databases[0], 1))
     parent = study.user_attrs["run"]
-    assert "registers the best so far" in log.read_text() and client.get_run(parent).info.status == "KILLED"
-    assert not runs_of(client, parent, "RUNNING") and not study.get_trials(states=(TrialState.RUNNING,))
+    assert (
+        "registers the best so far" in log.read_text()
+        and client.get_run(parent).info.status == "KILLED"
+    )
+    assert not runs_of(client, parent, "RUNNING") and not study.get_trials(
+        states=(TrialState.RUNNING,)
+    )
     (version,) = [
-        found for found in client.search_model_versions("name = 'yolox'") if found.run_id in study.trials[0].user_attrs[studies.RUNS]
+        found
+        for found in client.search_model_versions("name = 'yolox'")
+        if found.run_id in study.trials[0].user_attrs[studies.RUNS]
     ]
     assert version.tags["mAP"]
     with command(tmp_path, tiny, databases, **options) as process:
@@ -196,14 +262,20 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
     told = log.read_text()
     assert "Goes on with the study" in told
     result = json.loads(told.splitlines()[-1])
-    assert result["run_id"] == parent and result["complete"] == 4 and client.get_run(parent).info.status == "FINISHED"
+    assert (
+        result["run_id"] == parent
+        and result["complete"] == 4
+        and client.get_run(parent).info.status == "FINISHED"
+    )
     groups = studies.lineages(study)
     again = [group for group in groups if len(group) > 1]
     assert len(groups) == 4 and again and not runs_of(client, parent, "RUNNING")
     for group in again:
         dead = group[-1].user_attrs[studies.RUNS][:-1]
         ended = [client.get_run(eid) for eid in dead]
-        assert all(run.info.status == "KILLED" for run in ended), [(run.info.status, run.data.tags) for run in ended]
+        assert all(run.info.status == "KILLED" for run in ended), [
+            (run.info.status, run.data.tags) for run in ended
+        ]
         assert len(group[-1].intermediate_values) == 10
     continued = [client.get_run(group[-1].user_attrs[studies.RUNS][-1]) for group in again]
     assert any(run.data.tags[runs.START].startswith("Resumes run") for run in continued)
@@ -211,4 +283,9 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
 
 def runs_of(client: MlflowClient, parent: str, status: str) -> list[Any]:
     experiment = client.get_run(parent).info.experiment_id
-    return list(client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{status}'"))
+    return list(
+        client.search_runs(
+            [experiment],
+            f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = '{status}'",
+        )
+    )
