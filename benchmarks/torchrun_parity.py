@@ -101,7 +101,7 @@ def one(move: float, words: list[str]) -> int:
     from mmengine.dist import all_reduce
 
     from detreg.cli import run
-    from detreg.torchrun import rank, together
+    from detreg.torchrun import get_rank, run_in_step
     from detreg.training.hooks import EpochHook
 
     shown: dict[str, float] = {}
@@ -137,8 +137,8 @@ def one(move: float, words: list[str]) -> int:
         ("after_val_epoch", epoch),
     ):
         setattr(EpochHook, name, function)
-    code = together(lambda: run(words))
-    if rank() == 0:
+    code = run_in_step(lambda: run(words))
+    if get_rank() == 0:
         Path(os.environ["SHOWN"]).write_text(json.dumps(shown))
     return code
 

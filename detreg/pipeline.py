@@ -126,18 +126,18 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traini
 
     Of several processes the first tells it; the others help to train, and end with SystemExit.
     """
-    torchrun.check(params.batch_size)
+    torchrun.check_batch_size(params.batch_size)
     dataset = load(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
     from detreg.training.engine import check_fit
 
     job = prepare(template, params, options, dataset)
-    if torchrun.rank():
+    if torchrun.get_rank():
         help_first(job)
         raise SystemExit(0)
     check_fit(job.config, template, params, dataset.classes, job.start)
-    torchrun.prepared()
+    torchrun.signal_ready()
     with runs.start(options.run_name, job.tags) as active:
         print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
         return publish(active, job, learn(active, job))

@@ -49,7 +49,7 @@ def test_a_signal_of_the_launcher_is_told_from_a_users_by_who_is_gone(
 ) -> None:
     kept: dict[str, str] = {}
     monkeypatch.setattr(
-        torchrun, "store", lambda: SimpleNamespace(set=kept.__setitem__, get=kept.__getitem__)
+        torchrun, "get_store", lambda: SimpleNamespace(set=kept.__setitem__, get=kept.__getitem__)
     )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     other = subprocess.Popen(["sleep", "60"])
@@ -57,18 +57,18 @@ def test_a_signal_of_the_launcher_is_told_from_a_users_by_who_is_gone(
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("LOCAL_RANK", str(rank - 4))
         monkeypatch.setattr(os, "getpid", lambda pid=pid: pid)
-        torchrun.tell_pid()
-    assert not torchrun.one_has_died()
+        torchrun.publish_pid()
+    assert not torchrun.has_lost_process()
     other.kill()
     other.wait()
-    assert torchrun.one_has_died()
+    assert torchrun.has_lost_process()
 
 
 def test_a_batch_size_that_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    torchrun.check(3)
+    torchrun.check_batch_size(3)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    torchrun.check(8)
+    torchrun.check_batch_size(8)
     with pytest.raises(
         UsageError, match=r"batch_size=6 must be a multiple of the 4 processes.*: take 8, or"
     ):
-        torchrun.check(6)
+        torchrun.check_batch_size(6)

@@ -53,7 +53,7 @@ def named(text: str) -> tuple[Template, ...]:
 def planned(chosen: tuple[Template, ...], values: Mapping[str, Any]) -> Plan:
     """The plan of a sweep from texts or Python values, before its dataset is read. Raises UsageError with every problem at once."""
     problems: list[str] = []
-    if torchrun.count() > 1:
+    if torchrun.get_world_size() > 1:
         problems.append(
             "a sweep has its own workers, one for each GPU: start it without torchrun, and give workers="
         )

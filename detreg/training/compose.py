@@ -254,7 +254,7 @@ def _train_loader(
             "pipeline": [*mixing, *augment.after, *finish],
         }
     return {
-        "batch_size": params.batch_size // torchrun.count(),
+        "batch_size": params.batch_size // torchrun.get_world_size(),
         "num_workers": options.num_workers,
         # Workers that persist would keep on mixing pictures in the plain epochs.
         "persistent_workers": False,
@@ -288,7 +288,7 @@ def loader(
     ]
     return {
         # Images of one size only share a batch: padding to a batch mate's size would change the result.
-        "batch_size": params.batch_size // torchrun.count() if prep.fixed_canvas else 1,
+        "batch_size": params.batch_size // torchrun.get_world_size() if prep.fixed_canvas else 1,
         "num_workers": num_workers,
         "drop_last": False,
         "sampler": {"type": "DefaultSampler", "shuffle": False},
@@ -318,11 +318,11 @@ def _launcher() -> str:
     import torch
 
     gpus = torch.cuda.device_count()
-    if 0 < gpus < torchrun.local_count():
+    if 0 < gpus < torchrun.get_local_world_size():
         raise UsageError(
-            f"{torchrun.local_count()} processes want a GPU each, and torch sees {gpus}: start no more than that"
+            f"{torchrun.get_local_world_size()} processes want a GPU each, and torch sees {gpus}: start no more than that"
         )
-    return "pytorch" if torchrun.count() > 1 else "none"
+    return "pytorch" if torchrun.get_world_size() > 1 else "none"
 
 
 def optimizer_config(

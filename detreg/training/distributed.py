@@ -23,26 +23,26 @@ def joined() -> Iterator[None]:
 
     Where one of them fails, all end with its error: the others are told by the end of their connection to it, or by the launcher's signal.
     """
-    if torchrun.count() == 1:
+    if torchrun.get_world_size() == 1:
         yield
         return
     gpu = torch.cuda.is_available()
     if gpu:
-        torch.cuda.set_device(torchrun.local_rank())
-    rank, count, store = torchrun.rank(), torchrun.count(), torchrun.store()
-    torchrun.tell_pid()  # before the group stands, so that inside it everyone has
+        torch.cuda.set_device(torchrun.get_local_rank())
+    rank, count, store = torchrun.get_rank(), torchrun.get_world_size(), torchrun.get_store()
+    torchrun.publish_pid()  # before the group stands, so that inside it everyone has
     # MMEngine would ask for a GPU.
     dist.init_process_group(
-        "nccl" if gpu else "gloo", rank=rank, world_size=count, store=store, timeout=torchrun.LONG
+        "nccl" if gpu else "gloo", rank=rank, world_size=count, store=store, timeout=torchrun.NO_LIMIT
     )
     try:
         yield
         dist.barrier()  # so that none is gone while another is still at it
     except BaseException as error:
         cut = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
-        ended = not isinstance(error, Exception) and torchrun.one_has_died()
+        ended = not isinstance(error, Exception) and torchrun.has_lost_process()
         own = _lost() if cut or ended else error
-        first = torchrun.first_failure(own)
+        first = torchrun.agree_on_failure(own)
         if first is error:
             raise
         raise first from error

@@ -116,8 +116,8 @@ def fit(
     finally:
         if epochs.bar is not None:
             epochs.bar.close()
-        if sys.exception() and torchrun.count() > 1:
-            torchrun.listen_to_no_signal()  # the launcher's would cut the upload short
+        if sys.exception() and torchrun.get_world_size() > 1:
+            torchrun.ignore_signals()  # the launcher's would cut the upload short
         # After a failure or an interruption too, so that it can be continued; that one is what is told, not a second failure here.
         with contextlib.suppress(Exception):
             epochs.upload_kept()
