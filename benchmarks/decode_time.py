@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from detreg.params import build, declared
+from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 
@@ -31,7 +31,7 @@ def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     from detreg.training.compose import card, network, preprocessing, published_config
     from detreg.training.engine import build_network
 
-    none = {name: "none" for name in SOURCES if name in declared(template.params)}
+    none = {name: "none" for name in SOURCES if name in get_params(template.params)}
     params = build(template.params, {**LIGHT.get(template.name, {}), **none, "frozen_stages": 0})
     classes = ("a", "b", "c")
     model = build_network(
@@ -40,7 +40,7 @@ def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     about = card(template, params, classes, 0.05, None, None)
     prep = preprocessing(template, params)
     return graph.export(
-        model, template.base_model(params).input, about, folder / "model.onnx"
+        model, template.get_base_model(params).input, about, folder / "model.onnx"
     ), prep.canvas(*prep.resized(640, 480))
 
 

@@ -93,7 +93,7 @@ def before(template_name: str, values: dict[str, Any]) -> Any:
     from detreg.training.engine import build_network, predict
     from detreg.training.weights import fill, resolve
 
-    template = templates.find(template_name)
+    template = templates.find_template(template_name)
     params, options = settings(template, values)
     dataset = load(options.data)
     config = compose(template, template.resolve(params), dataset, options)
@@ -101,7 +101,7 @@ def before(template_name: str, values: dict[str, Any]) -> Any:
     network = build_network(config.model, None)
     start = resolve(template, params, dataset)
     if start.weights is not None:
-        fill(network, start.weights, dataset.classes, template.class_layers(params))
+        fill(network, start.weights, dataset.classes, template.get_class_layers(params))
     return score(
         GroundTruth.load(dataset.splits["val"].annotations),
         dict(predict(network, config.val_dataloader, dataset.classes)),

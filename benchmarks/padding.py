@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     photos: Path = parser.parse_args().photos
 
-    template = templates.find("msc10")
+    template = templates.find_template("msc10")
     params = build(template.params, VALUES)
     published = published_config(template, params)
     torch.manual_seed(0)

@@ -115,10 +115,10 @@ def stock(dataset: Any, weights: str) -> tuple[float, float]:
     from mmengine.runner import Runner
 
     from detreg.pipeline import settings
-    from detreg.templates import find
+    from detreg.templates import find_template
     from detreg.training.compose import published_config
 
-    template = find("yolox")
+    template = find_template("yolox")
     params, _ = settings(template, VALUES)
     config = published_config(template, params)
     text = config.pretty_text.replace("640", "416")

@@ -34,7 +34,7 @@ VALUES = {
 
 def diverges(seed: int, rate: float) -> bool:
     """Whether the training with this seed stops because its loss is NaN or infinite."""
-    template = templates.find("yolof")
+    template = templates.find_template("yolof")
     params, options = settings(template, {**VALUES, "per_item_lrate": rate, "seed": seed})
     dataset = load("sample")
     config = compose(template, params, dataset, options)

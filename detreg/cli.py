@@ -10,10 +10,10 @@ from types import FrameType
 from typing import Any
 
 from detreg import commands, templates
-from detreg.environment import set_defaults
+from detreg.environment import set_mlflow_defaults
 from detreg.errors import DetregError, DiskError, MemoryExhaustedError, NotFoundError, UsageError
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import Param, declared, near
+from detreg.params import Param, get_params, suggest_spelling
 from detreg.templates.template import Template
 from detreg.version import __version__
 
@@ -37,7 +37,7 @@ class _Parser(argparse.ArgumentParser):
 def run(argv: Sequence[str]) -> int:
     """Runs one command and returns the exit code: 0, or that of the error, which is told in one line each problem."""
     debug = "--debug" in argv
-    set_defaults()
+    set_mlflow_defaults()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         arguments = _parse([word for word in argv if word != "--debug"])
@@ -117,7 +117,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
             if option.startswith("--")
         ]
         raise UsageError(
-            [f"unknown argument --{name}{near(name, flags)}" for name in arguments.unknown]
+            [
+                f"unknown argument --{name}{suggest_spelling(name, flags)}"
+                for name in arguments.unknown
+            ]
         )
     return arguments
 
@@ -150,7 +153,7 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
 def _flags(parser: argparse.ArgumentParser, params: dict[str, Param], title: str) -> None:
     group = parser.add_argument_group(title)
     for param in params.values():
-        help = f"{param.help} ({param.domain}; default {param.text(param.default)})"
+        help = f"{param.help} ({param.domain}; default {param.format(param.default)})"
         group.add_argument(
             f"--{param.name}", metavar="V", default=argparse.SUPPRESS, help=help.replace("%", "%%")
         )
@@ -162,7 +165,7 @@ def _named_template(argv: list[str]) -> Template | None:
         return None
     if argv[1].startswith("-"):
         raise UsageError(f"the template comes first: detreg {argv[0]} TEMPLATE {argv[1]} ...")
-    template = templates.find(argv[1])
+    template = templates.find_template(argv[1])
     argv[1] = template.name
     return template
 
@@ -207,8 +210,8 @@ def _add_train(subparsers: Any, argv: list[str]) -> None:
         "template", metavar="TEMPLATE", help="one of " + ", ".join(templates.TEMPLATES)
     )
     if chosen:
-        _flags(parser, declared(chosen.params), "hyperparameters")
-    _flags(parser, declared(RunOptions), "run options")
+        _flags(parser, get_params(chosen.params), "hyperparameters")
+    _flags(parser, get_params(RunOptions), "run options")
     _json_flag(parser)
     parser.set_defaults(values_of="train")
 
@@ -223,18 +226,18 @@ def _add_sweep(subparsers: Any, argv: list[str]) -> None:
             raise UsageError(
                 f"the template comes first: detreg sweep TEMPLATE[,TEMPLATE] {argv[1]} ..."
             )
-        chosen = [templates.find(name) for name in argv[1].split(",")]
+        chosen = [templates.find_template(name) for name in argv[1].split(",")]
     parser.add_argument(
         "template",
         metavar="TEMPLATE[,TEMPLATE]",
         help="one or several of " + ", ".join(templates.TEMPLATES),
     )
     fixed = {
-        name: param for template in chosen for name, param in declared(template.params).items()
+        name: param for template in chosen for name, param in get_params(template.params).items()
     }
     _flags(parser, fixed, "hyperparameters that are fixed, and not searched")
-    _flags(parser, declared(SweepOptions), "sweep options")
-    _flags(parser, declared(RunOptions), "run options")
+    _flags(parser, get_params(SweepOptions), "sweep options")
+    _flags(parser, get_params(RunOptions), "run options")
     _json_flag(parser)
     parser.set_defaults(values_of="sweep")
 
@@ -293,7 +296,7 @@ def _add_model_commands(subparsers: Any, argv: list[str]) -> None:
             "--pictures",
             help="folder of pictures to compare the file and the network on (default: the sample's)",
         )
-        _flags(parser, declared(chosen.params), "hyperparameters")
+        _flags(parser, get_params(chosen.params), "hyperparameters")
         parser.set_defaults(values_of="export")
 
 

@@ -11,14 +11,14 @@ from typing import Any
 from detreg import templates
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import build, changed, declared
+from detreg.params import build, get_params, to_changed_texts
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
     """Prints the templates, or one template's hyperparameters."""
     if arguments.json:
         chosen = (
-            templates.find(arguments.name).as_json()
+            templates.find_template(arguments.name).as_json()
             if arguments.name
             else [t.as_json() for t in templates.TEMPLATES.values()]
         )
@@ -27,13 +27,13 @@ def list_templates(arguments: argparse.Namespace) -> int:
         for template in templates.TEMPLATES.values():
             print(f"{template.name:14}{template.summary}")
     else:
-        template = templates.find(arguments.name)
+        template = templates.find_template(arguments.name)
         print(
             f"{template.name} (also {', '.join(template.aliases)}): {template.summary}\n\n{template.description}\n"
         )
         rows = [
-            (p.name, p.text(p.default), p.domain, p.help)
-            for p in declared(template.params).values()
+            (p.name, p.format(p.default), p.domain, p.help)
+            for p in get_params(template.params).values()
         ]
         widths = [max(len(row[column]) for row in rows) for column in range(2)]
         for name, default, domain, help in rows:
@@ -86,8 +86,8 @@ def sample(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Trains, exports and registers, and says what to try next."""
-    template = templates.find(arguments.template)
-    names = [*declared(template.params), *declared(RunOptions)]
+    template = templates.find_template(arguments.template)
+    names = [*get_params(template.params), *get_params(RunOptions)]
     values = {
         name: getattr(arguments, name) for name in names if hasattr(arguments, name)
     } | arguments.unknown
@@ -101,7 +101,7 @@ def train(arguments: argparse.Namespace) -> int:
         load_from=None,
         continue_from_eid=trained.run_id,
     )
-    print(_summary(trained, changed(longer) | changed(options)))
+    print(_summary(trained, to_changed_texts(longer) | to_changed_texts(options)))
     if arguments.json:
         print(json.dumps(asdict(trained)))
     return 0
@@ -113,9 +113,9 @@ def sweep(arguments: argparse.Namespace) -> int:
 
     chosen = sweeps.named(arguments.template)
     names = [
-        *declared(RunOptions),
-        *declared(SweepOptions),
-        *(name for template in chosen for name in declared(template.params)),
+        *get_params(RunOptions),
+        *get_params(SweepOptions),
+        *(name for template in chosen for name in get_params(template.params)),
     ]
     values = {
         name: getattr(arguments, name) for name in names if hasattr(arguments, name)
@@ -203,10 +203,10 @@ def export(arguments: argparse.Namespace) -> int:
     if getattr(arguments, "values_of", None) != "export":
         print(tasks.export_model(arguments.model, arguments.out))
         return 0
-    template = templates.find(arguments.model)
+    template = templates.find_template(arguments.model)
     values = {
         name: getattr(arguments, name)
-        for name in declared(template.params)
+        for name in get_params(template.params)
         if hasattr(arguments, name)
     } | arguments.unknown
     print(tasks.export_checkpoint(template, values, arguments.pictures, arguments.out))
@@ -236,7 +236,7 @@ def weights(arguments: argparse.Namespace) -> int:
     """Lists or fetches published weights."""
     if arguments.action == "list":
         chosen = (
-            [templates.find(arguments.template)]
+            [templates.find_template(arguments.template)]
             if arguments.template
             else templates.TEMPLATES.values()
         )
@@ -249,7 +249,7 @@ def weights(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.template is None:
         raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")
-    template = templates.find(arguments.template)
+    template = templates.find_template(arguments.template)
     given = {"base_model": arguments.base_model} if arguments.base_model else {}
     base_model = build(template.params, given).base_model
     from detreg.training.weights import imagenet, published

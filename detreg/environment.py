@@ -11,7 +11,7 @@ _DEFAULTS = {
 }
 
 
-def set_defaults() -> None:
+def set_mlflow_defaults() -> None:
     """Sets those that are not set. Called before anything imports MLflow, which reads some of them then."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import declared
+from detreg.params import get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import BaseModel, Template
 
@@ -55,8 +55,8 @@ def mlproject() -> str:
         )
         lines += [f"  {alias}: *{template.name}" for alias in template.aliases]
     searched = {
-        name: param.text(param.default)
-        for name, param in (declared(SweepOptions) | declared(RunOptions)).items()
+        name: param.format(param.default)
+        for name, param in (get_params(SweepOptions) | get_params(RunOptions)).items()
     }
     # Hyperparameters to hold still are not declared here: MLflow passes what it does not know on as --name value.
     lines += _entry(
@@ -68,9 +68,9 @@ def mlproject() -> str:
 
 
 def _defaults(template: Template) -> dict[str, str]:
-    params = declared(template.params) | declared(RunOptions)
+    params = get_params(template.params) | get_params(RunOptions)
     first = {"data": params["data"]}
-    return {name: param.text(param.default) for name, param in (first | params).items()}
+    return {name: param.format(param.default) for name, param in (first | params).items()}
 
 
 def _arguments(names: Mapping[str, str]) -> str:
@@ -159,16 +159,16 @@ def _table(cls: type) -> list[str]:
         "| name | default | minimum | maximum | step | a sweep searches | meaning |",
         "|---|---|---|---|---|---|---|",
     ]
-    for param in declared(cls).values():
+    for param in get_params(cls).values():
         bounds = [
-            param.text(bound) if bound is not None else ""
+            param.format(bound) if bound is not None else ""
             for bound in (param.minimum, param.maximum, param.step)
         ]
         if param.type in ("bool", "choice"):
             bounds = [f"one of {', '.join(param.choices or ('true', 'false'))}", "", ""]
         searched, help = (word.replace("|", "\\|") for word in (param.search or "", param.help))
         rows.append(
-            f"| `{param.name}` | `{param.text(param.default)}` | {' | '.join(bounds)} | {searched} | {help} |"
+            f"| `{param.name}` | `{param.format(param.default)}` | {' | '.join(bounds)} | {searched} | {help} |"
         )
     return rows
 

@@ -75,7 +75,7 @@ class Param:
             value = NONE
         return _READERS[self.type](self, value)
 
-    def text(self, value: Any) -> str:
+    def format(self, value: Any) -> str:
         """The text form of a typed value; `parse` gives the value back."""
         if value is None:
             return self.empty
@@ -144,8 +144,8 @@ def _number(param: Param, value: Any) -> float:
         steps = (number - param.minimum) / param.step
         if abs(steps - round(steps)) > _TOLERANCE:
             below = param.minimum + math.floor(steps) * param.step
-            near = f"{_number_text(round(below, 10))} and {_number_text(round(below + param.step, 10))}"
-            raise ValueError(f"{param.domain}, not {value} (the nearest are {near})")
+            nearest = f"{_number_text(round(below, 10))} and {_number_text(round(below + param.step, 10))}"
+            raise ValueError(f"{param.domain}, not {value} (the nearest are {nearest})")
         number = float(round(param.minimum + round(steps) * param.step, 10))
     return number
 
@@ -166,7 +166,9 @@ def _boolean(param: Param, value: Any) -> bool:
 
 def _choice(param: Param, value: Any) -> str:
     if value not in (param.choices or ()):
-        raise ValueError(f"{param.domain}, not {value!r}{near(str(value), param.choices or ())}")
+        raise ValueError(
+            f"{param.domain}, not {value!r}{suggest_spelling(str(value), param.choices or ())}"
+        )
     return str(value)
 
 
@@ -268,13 +270,13 @@ def text(default: str | None, *, help: str) -> Any:
     return _declare(Param("text", default, help, optional=default is None))
 
 
-def near(word: str, words: Sequence[str]) -> str:
+def suggest_spelling(word: str, words: Sequence[str]) -> str:
     """` (did you mean X?)` when one of `words` is close to `word`, else nothing."""
     close = difflib.get_close_matches(word.lower().replace("-", "_"), words, n=1, cutoff=0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def declared(cls: type) -> dict[str, Param]:
+def get_params(cls: type) -> dict[str, Param]:
     """The declared params of a dataclass, by name, in the order of declaration."""
     return {
         f.name: dataclasses.replace(f.metadata["param"], name=f.name)
@@ -290,11 +292,11 @@ def build(cls: type[P], values: Mapping[str, Any]) -> P:
     """An instance of the dataclass `cls` from texts or Python values by name; what is absent takes its default.
 
     Raises UsageError with every problem at once: unknown names (with the near one), wrong types, values outside their domain, and
-    what the method `problems` of the class finds in the combination.
+    what the method `find_problems` of the class finds in the combination.
     """
-    params = declared(cls)
+    params = get_params(cls)
     problems = [
-        f"unknown parameter {name}{near(name, tuple(params))}"
+        f"unknown parameter {name}{suggest_spelling(name, tuple(params))}"
         for name in values
         if name not in params
     ]
@@ -307,33 +309,33 @@ def build(cls: type[P], values: Mapping[str, Any]) -> P:
                 problems.append(f"{name} must be {error}")
     if not problems:
         instance = cls(**typed)
-        problems = getattr(instance, "problems", list)()
+        problems = getattr(instance, "find_problems", list)()
         if not problems:
             return instance
     raise UsageError(problems)
 
 
-def texts(instance: Any) -> dict[str, str]:
+def to_texts(instance: Any) -> dict[str, str]:
     """The text form of every declared value, as MLflow logs it."""
     return {
-        name: param.text(getattr(instance, name))
-        for name, param in declared(type(instance)).items()
+        name: param.format(getattr(instance, name))
+        for name, param in get_params(type(instance)).items()
     }
 
 
-def changed(instance: Any) -> dict[str, str]:
+def to_changed_texts(instance: Any) -> dict[str, str]:
     """The text form of the values that are not the default."""
-    params = declared(type(instance))
+    params = get_params(type(instance))
     return {
         name: text
-        for name, text in texts(instance).items()
-        if text != params[name].text(params[name].default)
+        for name, text in to_texts(instance).items()
+        if text != params[name].format(params[name].default)
     }
 
 
-def plain(instance: Any) -> dict[str, Any]:
+def to_plain(instance: Any) -> dict[str, Any]:
     """The typed values by name, in JSON's types."""
-    values = {name: getattr(instance, name) for name in declared(type(instance))}
+    values = {name: getattr(instance, name) for name in get_params(type(instance))}
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
     }

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from detreg import templates, torchrun
 from detreg.data.dataset import Dataset, load
-from detreg.environment import set_defaults
+from detreg.environment import set_mlflow_defaults
 from detreg.errors import RefusedError, UsageError
 from detreg.options import RunOptions
-from detreg.params import build, declared, plain, texts
+from detreg.params import build, get_params, to_plain, to_texts
 from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
@@ -69,8 +69,8 @@ class Job:
             "dataset_digest": self.dataset.digest,
             "classes": list(self.dataset.classes),
             "detreg_version": __version__,
-            "hyperparameters": plain(self.params),
-            "options": plain(self.options),
+            "hyperparameters": to_plain(self.params),
+            "options": to_plain(self.options),
             "backbone_is_filled": self.start.backbone_is_filled,
         }
 
@@ -99,15 +99,15 @@ def train(template: str, **values: Any) -> dict[str, Any]:
 
     Returns what `detreg train --json` prints. Raises the errors of detreg.errors.
     """
-    set_defaults()
-    chosen = templates.find(template)
+    set_mlflow_defaults()
+    chosen = templates.find_template(template)
     params, options = settings(chosen, values)
     return asdict(run(chosen, params, options))
 
 
 def settings(template: Template, values: Mapping[str, Any]) -> tuple[CommonParams, RunOptions]:
     """Hyperparameters and run options from texts or Python values. Raises UsageError with every problem of both at once."""
-    for_options = {name: value for name, value in values.items() if name in declared(RunOptions)}
+    for_options = {name: value for name, value in values.items() if name in get_params(RunOptions)}
     for_params = {name: value for name, value in values.items() if name not in for_options}
     built: list[Any] = []
     problems: list[str] = []
@@ -149,8 +149,8 @@ def prepare(template: Template, params: CommonParams, options: RunOptions, datas
     from detreg.training.weights import resolve
 
     resolved = template.resolve(params)
-    given = texts(params)
-    found = {name: text for name, text in texts(resolved).items() if text != given[name]}
+    given = to_texts(params)
+    found = {name: text for name, text in to_texts(resolved).items() if text != given[name]}
     for name, text in found.items():
         print(
             f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True
@@ -240,7 +240,7 @@ def record(active: Run, job: Job) -> None:
     """Logs what is known before the first step."""
     from detreg.training.weights import PARAMS_FILE
 
-    active.log_params(texts(job.params) | texts(job.options))
+    active.log_params(to_texts(job.params) | to_texts(job.options))
     # `mlflow run` has logged the word `auto` before this process began, and MLflow takes no second value.
     active.log_params({f"{name}.resolved": text for name, text in job.auto.items()})
     active.log_dataset(job.dataset)
@@ -333,7 +333,7 @@ def export(
 
     data, threshold = job.dataset, job.options.score_threshold
     about = card(job.template, job.params, data.classes, threshold, data.digest, active.id)
-    pixels = job.template.base_model(job.params).input
+    pixels = job.template.get_base_model(job.params).input
     path = graph.export(network, pixels, about, active.folder / f"{job.template.name}.onnx")
 
     def predict_all() -> "Mapping[int, Detections]":
@@ -360,7 +360,7 @@ def report(
         "dataset": describe(job.dataset),
         "best epoch": f"{fitted.best_epoch} of {job.params.num_epochs}",
         "parity": parity.sentence,
-    } | texts(job.params)
+    } | to_texts(job.params)
     title = f"{job.template.name} on {job.dataset.name}"
     write_report(
         folder,

@@ -176,7 +176,7 @@ def export_checkpoint(
         trained = dict(predict(model, batches, classes))
 
         about = card(template, params, classes, score_threshold=0.05, digest=None, eid=None)
-        pixels = template.base_model(params).input
+        pixels = template.get_base_model(params).input
         exported = predict_split(Detector.load(export(model, pixels, about, Path(out))), truth)
         subject = Subject(
             model, pixels, about, lambda: dict(predict(model, batches, classes, limit=None))

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from detreg.environment import set_defaults
+from detreg.environment import set_mlflow_defaults
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 
-set_defaults()
+set_mlflow_defaults()
 # Set before anything reads it, and inherited by the processes that tests start.
 _CACHE = tempfile.TemporaryDirectory(prefix="detreg-tests-")
 os.environ["DETREG_CACHE"] = _CACHE.name
@@ -98,7 +98,8 @@ def dense(template: Template, params: Any, network: Any, config: Any) -> Any:
 
     torch.manual_seed(0)
     classes = "|".join(
-        [layer.pattern for layer in template.class_layers(params) if layer.rows == 1] + [OBJECTNESS]
+        [layer.pattern for layer in template.get_class_layers(params) if layer.rows == 1]
+        + [OBJECTNESS]
     )
     layers = {
         name: layer

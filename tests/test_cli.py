@@ -13,7 +13,7 @@ import pytest
 
 from detreg import __version__, cli, commands, errors
 from detreg.data.sample import CLASSES, draw
-from detreg.params import declared
+from detreg.params import get_params
 from detreg.templates import TEMPLATES
 
 Capture = pytest.CaptureFixture[str]
@@ -68,7 +68,7 @@ def test_templates_are_listed_one_line_each(capsys: Capture) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_is_shown_with_every_hyperparameter(capsys: Capture, name: str) -> None:
     shown = prints(capsys, "templates", TEMPLATES[name].aliases[0].lower())
-    for param in declared(TEMPLATES[name].params).values():
+    for param in get_params(TEMPLATES[name].params).values():
         assert param.name in shown
         assert param.domain in shown
         assert param.help in shown
@@ -137,9 +137,9 @@ def test_help_of_a_template_has_every_flag_and_its_default(capsys: Capture) -> N
     with pytest.raises(SystemExit):
         cli.run(["train", "MMDetection_YOLOX", "--help"])
     shown = capsys.readouterr().out
-    for param in declared(TEMPLATES["yolox"].params).values():
+    for param in get_params(TEMPLATES["yolox"].params).values():
         assert f"--{param.name} V" in shown
-        assert f"default {param.text(param.default)})" in " ".join(shown.split())
+        assert f"default {param.format(param.default)})" in " ".join(shown.split())
 
 
 def test_an_unknown_flag_gets_the_near_one(capsys: Capture) -> None:

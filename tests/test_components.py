@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from detreg.data.dataset import load
 from detreg.pipeline import settings
-from detreg.templates import find
+from detreg.templates import find_template
 from detreg.training import components
 from detreg.training.components import (
     CocoScores,
@@ -127,7 +127,7 @@ def test_pictures_do_not_depend_on_the_processes_that_load_them(
     values = SMALL[template] | sizes | {"base_model": base_model}
     loaded = []
     for workers, batch_size in ((0, 4), (3, 1)):
-        chosen = find(template)
+        chosen = find_template(template)
         params, options = settings(
             chosen, values | {"num_workers": workers, "batch_size": batch_size}
         )

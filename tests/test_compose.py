@@ -24,7 +24,7 @@ from detreg.data.dataset import Dataset, load
 from detreg.data.sample import CLASSES, draw
 from detreg.errors import DetregError, NotFoundError, UsageError
 from detreg.options import RunOptions
-from detreg.params import Param, build, declared
+from detreg.params import Param, build, get_params
 from detreg.pipeline import Job
 from detreg.templates import TEMPLATES, ssd
 from detreg.templates.template import Template
@@ -43,7 +43,7 @@ EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATE
 COMPOSED = [
     (template, param)
     for template in TEMPLATES.values()
-    for param in declared(template.params).values()
+    for param in get_params(template.params).values()
     if param.name not in SOURCES and len(param.choices or ("more", "than one")) > 1
 ]
 
@@ -237,7 +237,7 @@ def test_pictures_of_random_sizes_reach_the_network_with_their_boxes(
     values = {
         name: value
         for name, value in SMALL[template.name].items()
-        if name in declared(template.params)
+        if name in get_params(template.params)
     }
     values |= {"image_size": 64, "random_resize_lower": 64, "random_resize_upper": 128}
     images = DATASETS.build(composed(dataset, template, **values)["train_dataloader"]["dataset"])
@@ -596,7 +596,7 @@ def test_the_default_boxes_are_the_published_ones_at_the_published_size(
 ) -> None:
     params = build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": side})
     config = published_config(TEMPLATES["ssd"], params).model.to_dict()
-    ours = TASK_UTILS.build(ssd.default_boxes(config, params))
+    ours = TASK_UTILS.build(ssd.make_anchor_generator(config, params))
     theirs = TASK_UTILS.build(config["bbox_head"]["anchor_generator"])
     assert ours.strides == theirs.strides
     for one, other in zip(ours.base_anchors, theirs.base_anchors, strict=True):
@@ -749,7 +749,7 @@ def test_a_step_changes_nothing_frozen() -> None:
 def of(name: str, **values: Any) -> Any:
     """The network that detreg trains, of three classes, without memory."""
     template = TEMPLATES[name]
-    given = {key: value for key, value in SMALL[name].items() if key in declared(template.params)}
+    given = {key: value for key, value in SMALL[name].items() if key in get_params(template.params)}
     params = build(template.params, given | values)
     with torch.device("meta"):
         return built(network(template, params, published_config(template, params), 3)).eval()

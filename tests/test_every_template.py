@@ -10,7 +10,7 @@ import pytest
 from detreg import templates
 from detreg.errors import UsageError
 from detreg.options import RunOptions
-from detreg.params import Param, build, declared, texts
+from detreg.params import Param, build, get_params, to_texts
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
 from detreg.templates.template import CommonParams, Template
@@ -105,7 +105,7 @@ EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATE
 EVERY = [
     (template, param)
     for template in TEMPLATES.values()
-    for param in declared(template.params).values()
+    for param in get_params(template.params).values()
 ]
 EACH_PARAM = pytest.mark.parametrize(
     ("template", "param"), EVERY, ids=[f"{template.name}-{param.name}" for template, param in EVERY]
@@ -127,7 +127,7 @@ def companions(param: Param, value: Any) -> dict[str, Any]:
 
 def unsourced(template: Template) -> dict[str, str]:
     """No source of weights."""
-    return {name: value for name, value in SOURCES.items() if name in declared(template.params)}
+    return {name: value for name, value in SOURCES.items() if name in get_params(template.params)}
 
 
 def corners(param: Param) -> list[Any]:
@@ -177,7 +177,7 @@ def test_low_default_and_high_are_valid_and_survive_as_text(
     for value in corners(param):
         params = build(template.params, companions(param, value) | {param.name: value})
         assert getattr(params, param.name) == value
-        passed = texts(params)  # what `mlflow run` puts on the command line
+        passed = to_texts(params)  # what `mlflow run` puts on the command line
         assert all(passed.values())
         assert build(template.params, passed) == params
 
@@ -191,7 +191,7 @@ def test_what_is_outside_is_refused_by_name(template: Template, param: Param) ->
 @EACH
 def test_all_low_and_all_high_at_once(template: Template) -> None:
     numeric = [
-        param for param in declared(template.params).values() if param.type in ("int", "float")
+        param for param in get_params(template.params).values() if param.type in ("int", "float")
     ]
     for end in ("minimum", "maximum"):
         values = {param.name: getattr(param, end) for param in numeric}
@@ -201,10 +201,10 @@ def test_all_low_and_all_high_at_once(template: Template) -> None:
 
 @EACH
 def test_a_declaration_explains_itself(template: Template) -> None:
-    for param in declared(template.params).values():
+    for param in get_params(template.params).values():
         assert len(param.help) > 10
         assert "\n" not in param.help
-        assert param.default is None or param.parse(param.text(param.default)) == param.default
+        assert param.default is None or param.parse(param.format(param.default)) == param.default
 
 
 @EACH
@@ -216,7 +216,7 @@ def test_the_promised_names_and_defaults(template: Template) -> None:
     assert {name: getattr(params, name) for name in expected} == expected
     empty = ("random_resize_lower", "random_resize_upper", "load_from", "continue_from_eid")
     assert [getattr(params, name) for name in empty] == [None] * 4
-    assert params.per_item_lrate is None and texts(params)["per_item_lrate"] == "auto"
+    assert params.per_item_lrate is None and to_texts(params)["per_item_lrate"] == "auto"
     assert template.resolve(params).per_item_lrate == pytest.approx(RATES[template.name])
 
 
@@ -299,7 +299,7 @@ def test_none_is_taken_in_any_case_by_what_can_be_empty_and_by_the_choice_none(
 
 @EACH
 def test_the_promised_domains(template: Template) -> None:
-    params = declared(template.params)
+    params = get_params(template.params)
     domains = {
         name: (params[name].minimum, params[name].maximum, params[name].step) for name in params
     }
@@ -340,7 +340,7 @@ def test_the_schedule_is_a_factor_of_the_rate(template: Template) -> None:
 @EACH
 def test_the_promised_base_models(template: Template) -> None:
     assert (
-        set(declared(template.params)["base_model"].choices or ())
+        set(get_params(template.params)["base_model"].choices or ())
         == set(BASE_MODELS[template.name])
         == set(template.base_models)
     )
@@ -361,9 +361,9 @@ def test_which_template_has_which_hyperparameter(template: Template) -> None:
         "use_focal_loss": retina,
         "pretrain_base_data": {"msc10"},
     }
-    own = set(declared(template.params)) - set(declared(CommonParams))
+    own = set(get_params(template.params)) - set(get_params(CommonParams))
     assert own == {name for name, holders in wanted.items() if template.name in holders}
-    assert ("imagenet" in (declared(template.params)["pretrained_weights"].choices or ())) == (
+    assert ("imagenet" in (get_params(template.params)["pretrained_weights"].choices or ())) == (
         template.name in retina
     )
 
@@ -387,18 +387,18 @@ def test_names_are_unique_in_any_case() -> None:
 def test_an_alias_is_found_in_any_case(template: Template) -> None:
     for word in (template.name, *template.aliases):
         for spelled in (word, word.lower(), word.upper(), word.title()):
-            assert templates.find(spelled) is template
+            assert templates.find_template(spelled) is template
 
 
 def test_an_unknown_name_gets_the_near_one() -> None:
     with pytest.raises(UsageError, match=r"unknown template yolocks \(did you mean yolox\?\)"):
-        templates.find("yolocks")
+        templates.find_template("yolocks")
 
 
 @EACH
 def test_hyperparameters_and_run_options_have_different_names(template: Template) -> None:
-    assert not set(declared(template.params)) & set(declared(RunOptions))
-    assert set(declared(CommonParams)) <= set(declared(template.params))
+    assert not set(get_params(template.params)) & set(get_params(RunOptions))
+    assert set(get_params(CommonParams)) <= set(get_params(template.params))
 
 
 @EACH
@@ -457,9 +457,9 @@ def test_frozen_stages_want_a_source_of_weights(template: Template, source: dict
 @EACH
 def test_settings_tell_the_problems_of_both_kinds_at_once(template: Template) -> None:
     with pytest.raises(UsageError) as caught:
-        settings(template, {"batch_size": 0, "seed": -1, "colour": "blue"})
+        settings(template, {"batch_size": 0, "seed": -1, "color": "blue"})
     assert len(caught.value.problems) == 3
-    for name in ("batch_size must be", "seed must be", "unknown parameter colour"):
+    for name in ("batch_size must be", "seed must be", "unknown parameter color"):
         assert any(name in problem for problem in caught.value.problems)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detreg.data.dataset import Dataset, load
 from detreg.data.sample import draw
 from detreg.options import RunOptions
-from detreg.params import build, declared
+from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.tracking.runs import Run
@@ -68,7 +68,7 @@ def choose_values(template: Template, base_model: str, **values: Any) -> dict[st
     usual = {
         name: value
         for name, value in SMALL[template.name].items()
-        if name in declared(template.params)
+        if name in get_params(template.params)
     }
     side = 288 if base_model.endswith("vgg16") else 64
     sizes = {"image_size": side, "batch_size": 2, "min_samples_per_epoch": 4, "num_epochs": 1}

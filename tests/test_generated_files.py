@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from detreg import __version__, cli, generate, templates
 from detreg.generate import FILES, ROOT
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import declared, texts
+from detreg.params import get_params, to_texts
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
 
@@ -44,8 +44,8 @@ def parsed(words: list[str]) -> tuple[templates.Template, dict[str, str]]:
     assert words[:4] == ["python", "-m", "detreg", "train"]
     arguments = cli._parse(words[3:])
     assert arguments.unknown == {}
-    template = templates.find(arguments.template)
-    names = declared(template.params) | declared(RunOptions)
+    template = templates.find_template(arguments.template)
+    names = get_params(template.params) | get_params(RunOptions)
     return template, {name: value for name, value in vars(arguments).items() if name in names}
 
 
@@ -81,8 +81,8 @@ def test_the_command_of_an_entry_point_has_the_declared_defaults(
 ) -> None:
     template, values = parsed(command(mlproject, name))
     assert template is ENTRY_POINTS[name]
-    assert set(values) == set(declared(template.params) | declared(RunOptions))
-    assert values == texts(template.params()) | texts(RunOptions())
+    assert set(values) == set(get_params(template.params) | get_params(RunOptions))
+    assert values == to_texts(template.params()) | to_texts(RunOptions())
     assert settings(template, values) == (template.params(), RunOptions())
     assert next(iter(mlproject.get_entry_point(name).parameters)) == "data"
 
@@ -188,8 +188,8 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_flags_and_entry_points_that_a_page_shows_exist(page: Path) -> None:
-    known = set(declared(RunOptions)).union(
-        *(declared(template.params) for template in TEMPLATES.values())
+    known = set(get_params(RunOptions)).union(
+        *(get_params(template.params) for template in TEMPLATES.values())
     )
     known |= {
         "model",
@@ -199,7 +199,7 @@ def test_the_flags_and_entry_points_that_a_page_shows_exist(page: Path) -> None:
         "version",
         "split",
         "template",
-        *declared(SweepOptions),
+        *get_params(SweepOptions),
     }
     text = page.read_text()
     for name in re.findall(r"-P ([a-zA-Z_]+)=", text):

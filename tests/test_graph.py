@@ -66,7 +66,7 @@ def test_the_file_finds_what_the_network_finds(
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
     about = card(template, params, dataset.classes, 0.05, dataset.digest, None)
     detector = Detector.load(
-        export(network, template.base_model(params).input, about, tmp_path / "model.onnx")
+        export(network, template.get_base_model(params).input, about, tmp_path / "model.onnx")
     )
     truth = GroundTruth.load(dataset.splits["val"].annotations)
     exported = predict_split(detector, truth)

@@ -16,7 +16,7 @@ from test_compose import built
 
 from detreg.data.dataset import Dataset, load
 from detreg.options import RunOptions
-from detreg.params import build, declared
+from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import CommonParams, Template
 from detreg.training.compose import compose, preprocessing, small_image_warning
@@ -116,7 +116,7 @@ def choose_params(
         "per_item_lrate": 1e-6,
     }
     chosen |= {"pretrained_weights": "none"} | values
-    if "pretrain_base_data" in declared(template.params):
+    if "pretrain_base_data" in get_params(template.params):
         chosen["pretrain_base_data"] = "none"
     return template, build(template.params, chosen)
 

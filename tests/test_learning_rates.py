@@ -137,7 +137,7 @@ def test_every_group_has_the_packaged_rate_over_the_whole_schedule(
     values = {"base_model": base_model, "image_size": 320}
     params = template.resolve(build(template.params, values))
     published = published_config(template, params)
-    recipe = template.base_model(params).recipe
+    recipe = template.get_base_model(params).recipe
     epochs = recipe.schedule.epochs
     assert epochs == published.train_cfg.max_epochs
 
@@ -169,7 +169,7 @@ def test_base_models_without_a_packaged_recipe_have_the_declared_one(template: T
     own = [name for name in template.base_models if (template, name) not in PACKAGED]
     for base_model in own:
         params = template.resolve(build(template.params, {"base_model": base_model}))
-        recipe = template.base_model(params).recipe
+        recipe = template.get_base_model(params).recipe
         wrapper = build_optim_wrapper(
             build_model(template, base_model), optimizer_config(template, params, RunOptions())
         )
@@ -214,5 +214,5 @@ def test_a_rate_of_zero_stays_zero_in_every_group() -> None:
         build_model(template, "resnet50"), optimizer_config(template, params, RunOptions())
     )
     keep_one_group_of_a_kind(wrapper.optimizer)
-    hook = LearningRateHook(0.0, template.base_model(params).recipe.schedule.factor)
+    hook = LearningRateHook(0.0, template.get_base_model(params).recipe.schedule.factor)
     assert set(next(step_ours(hook, wrapper))) == {0.0}

@@ -12,15 +12,15 @@ from detreg.params import (
     boolean,
     build,
     choice,
-    declared,
+    get_params,
     integer,
-    near,
     number,
     numbers,
-    plain,
     size,
+    suggest_spelling,
     text,
-    texts,
+    to_plain,
+    to_texts,
 )
 
 
@@ -40,12 +40,12 @@ class Example:
     data: str = text("sample", help="A text")
     name: str | None = text(None, help="A text that may be empty")
 
-    def problems(self) -> list[str]:
+    def find_problems(self) -> list[str]:
         """As templates have it, for combinations."""
         return ["count and rate do not go together"] if (self.count, self.rate) == (32, 1.0) else []
 
 
-PARAMS = declared(Example)
+PARAMS = get_params(Example)
 
 GOOD = [
     ("count", "8", 8),
@@ -60,7 +60,7 @@ GOOD = [
     ("flag", "no", False),
     ("flag", "0", False),
     ("flag", False, False),
-    ("colour", "dark_green", "dark_green"),
+    ("color", "dark_green", "dark_green"),
     ("source", "none", "none"),
     ("source", None, "none"),
     ("side", "640", (640,)),
@@ -109,9 +109,9 @@ BAD = [
     ("flag", 2),
     ("flag", None),
     ("flag", ""),
-    ("colour", "none"),
-    ("colour", "blue"),
-    ("colour", 1),
+    ("color", "none"),
+    ("color", "blue"),
+    ("color", 1),
     ("source", "imagenet"),
     ("side", "640x480"),
     ("side", "64,96,128"),
@@ -156,15 +156,15 @@ def test_a_bad_value_is_refused_with_name_and_domain(name: str, given: Any) -> N
 
 @pytest.mark.parametrize(("name", "given", "value"), GOOD)
 def test_the_text_form_gives_the_value_back(name: str, given: Any, value: Any) -> None:
-    text = PARAMS[name].text(value)
+    text = PARAMS[name].format(value)
     assert text
     assert PARAMS[name].parse(text) == value
-    assert PARAMS[name].text(PARAMS[name].parse(text)) == text
+    assert PARAMS[name].format(PARAMS[name].parse(text)) == text
 
 
 @pytest.mark.parametrize("value", [0.01 / 64, 1e-7, 0.1 + 0.2, 1 / 3, 5e-324])
 def test_a_float_survives_its_text_form_to_the_last_digit(value: float) -> None:
-    assert PARAMS["rate"].parse(PARAMS["rate"].text(value)) == value
+    assert PARAMS["rate"].parse(PARAMS["rate"].format(value)) == value
 
 
 @pytest.mark.parametrize("steps", range(41))
@@ -194,7 +194,7 @@ def test_the_nearest_values_are_named() -> None:
         ("rate", "a number from 0 to 1"),
         ("ratio", "a number from 1 to 5 in steps of 0.1"),
         ("flag", "true or false"),
-        ("colour", "one of red, dark_green"),
+        ("color", "one of red, dark_green"),
         ("source", "one of coco, none"),
         ("side", "one integer or two (width,height), each from 64 to 2048 in steps of 32"),
         (
@@ -231,21 +231,25 @@ def test_a_combination_is_looked_at_once_each_value_is_good() -> None:
     [
         ("cuont", "count"),
         ("COUNT", "count"),
-        ("colors", "colour"),
+        ("colors", "color"),
         ("ratio-s", "ratios"),
         ("zzz", None),
     ],
 )
 def test_a_near_name_is_suggested(word: str, expected: str | None) -> None:
-    assert near(word, tuple(PARAMS)) == (f" (did you mean {expected}?)" if expected else "")
+    assert suggest_spelling(word, tuple(PARAMS)) == (
+        f" (did you mean {expected}?)" if expected else ""
+    )
     with pytest.raises(UsageError) as caught:
         build(Example, {word: "1"})
-    assert caught.value.problems == (f"unknown parameter {word}{near(word, tuple(PARAMS))}",)
+    assert caught.value.problems == (
+        f"unknown parameter {word}{suggest_spelling(word, tuple(PARAMS))}",
+    )
 
 
 def test_a_near_choice_is_suggested() -> None:
     with pytest.raises(UsageError, match=r"did you mean dark_green\?"):
-        build(Example, {"colour": "dark-gren"})
+        build(Example, {"color": "dark-gren"})
 
 
 def test_what_is_not_given_takes_its_default() -> None:
@@ -255,13 +259,13 @@ def test_what_is_not_given_takes_its_default() -> None:
 
 def test_texts_and_plain_values_of_an_instance() -> None:
     example = build(Example, {"lower": "320", "flag": "off", "name": "boats"})
-    assert build(Example, texts(example)) == example
-    assert build(Example, plain(example)) == example
-    assert texts(example)["side"] == "640"
-    assert texts(example)["ratios"] == "0.5,1,2"
-    assert texts(Example())["lower"] == texts(Example())["name"] == "none"
-    assert plain(example)["lower"] == [320]
-    assert plain(example)["flag"] is False
+    assert build(Example, to_texts(example)) == example
+    assert build(Example, to_plain(example)) == example
+    assert to_texts(example)["side"] == "640"
+    assert to_texts(example)["ratios"] == "0.5,1,2"
+    assert to_texts(Example())["lower"] == to_texts(Example())["name"] == "none"
+    assert to_plain(example)["lower"] == [320]
+    assert to_plain(example)["flag"] is False
 
 
 def test_json_has_null_where_a_key_does_not_apply() -> None:
@@ -273,4 +277,4 @@ def test_json_has_null_where_a_key_does_not_apply() -> None:
 
 def test_a_default_belongs_to_its_choices() -> None:
     assert PARAMS["source"].choices == ("coco", "none")
-    assert PARAMS["colour"].choices == ("red", "dark_green")
+    assert PARAMS["color"].choices == ("red", "dark_green")

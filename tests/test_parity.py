@@ -245,7 +245,7 @@ def exported_and_trained(
     def predict_all() -> Any:
         return dict(predict(network, config.val_dataloader, dataset.classes, limit=None))
 
-    subject = Subject(network, template.base_model(params).input, about, predict_all)
+    subject = Subject(network, template.get_base_model(params).input, about, predict_all)
     truth = GroundTruth.load(dataset.splits["val"].annotations)
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
     path = graph.export(network, subject.input, about, folder / "model.onnx")

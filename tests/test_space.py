@@ -12,13 +12,13 @@ import pytest
 
 from detreg.errors import NotFoundError, UsageError
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import Param, build, declared
+from detreg.params import Param, build, get_params
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.space import Dimension, Space, dimension, space
 from detreg.templates import TEMPLATES
 from detreg.templates.template import CommonParams
 
-YOLOX = declared(TEMPLATES["yolox"].params)
+YOLOX = get_params(TEMPLATES["yolox"].params)
 
 
 def of(templates: str, text: str | None = None, **fixed: Any) -> Any:
@@ -107,7 +107,7 @@ def test_the_default_space_of_every_template(name: str) -> None:
     assert dims["per_item_lrate"].log and {"frozen_stages"} < dims.keys()
     first = of(name).defaults(name)["per_item_lrate"]
     assert dims["per_item_lrate"].low < first < dims["per_item_lrate"].high
-    params = declared(TEMPLATES[name].params)
+    params = get_params(TEMPLATES[name].params)
     assert {
         name for name in ("use_focal_loss", "use_perclass_regression") if name in params
     } <= dims.keys()
@@ -118,7 +118,7 @@ def test_the_default_space_of_every_template(name: str) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_every_suggestion_is_valid(name: str, seed: int) -> None:
     """Whole ranges of whatever has one, through Optuna's own sampler."""
-    params = declared(TEMPLATES[name].params)
+    params = get_params(TEMPLATES[name].params)
     ranged = [
         param.name
         for param in params.values()
@@ -182,7 +182,7 @@ def test_several_templates_have_ranges_of_their_own() -> None:
         trial = study.ask()
         template, values = searched.values(trial)
         seen.add(template.name)
-        assert values.keys() <= declared(template.params).keys()
+        assert values.keys() <= get_params(template.params).keys()
         assert trial.params.keys() - {"template"} == {
             f"{template.name}.{name}" for name in searched.dimensions[template.name]
         }
@@ -247,7 +247,7 @@ def plan_first(searched: Space, template: str) -> CommonParams:
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_first_trial_has_the_rate_of_its_base_model(template: str) -> None:
     for name, base_model in TEMPLATES[template].base_models.items():
-        if name not in (declared(TEMPLATES[template].params)["base_model"].choices or ()):
+        if name not in (get_params(TEMPLATES[template].params)["base_model"].choices or ()):
             continue
         searched = of(template, "per_item_lrate=1e-6:1", base_model=name)
         rate = base_model.recipe.per_item_lrate
@@ -307,7 +307,7 @@ def test_an_empty_default_among_the_choices_is_left_as_it_is() -> None:
 def test_random_sizes_begin_at_the_image_size(text: str, fixed: Any, first: list[int]) -> None:
     searched = of("yolox", text, **fixed)
     assert list(searched.defaults("yolox").values()) == first
-    assert plan_first(searched, "yolox").problems() == []
+    assert plan_first(searched, "yolox").find_problems() == []
 
 
 def test_a_random_size_is_moved_only_from_where_the_image_size_is() -> None:
@@ -442,25 +442,25 @@ def draw(param: Param, drawn: random.Random) -> Any:
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_each_rule_looks_at_one_group_of_parameters(template: str) -> None:
     cls = TEMPLATES[template].params
-    params = declared(cls)
-    first, second = cls.COMBINED
+    params = get_params(cls)
+    first, second = cls.RULE_GROUPS
     others = [name for name in params if name not in first + second]
     drawn = random.Random(0)
     broken = 0
     for _ in range(500):
         values = {name: draw(param, drawn) for name, param in params.items()}
         drawn_params = cls(**values)
-        problems = drawn_params.problems()
+        problems = drawn_params.find_problems()
         broken += bool(problems)
 
         for name in others:
             other = replace(drawn_params, **{name: draw(params[name], drawn)})
-            assert other.problems() == problems, name
+            assert other.find_problems() == problems, name
 
         # The defaults of one group break no rule, so what is left comes from the other.
         apart = []
         for group in (first, second):
-            apart += cls(**{name: values[name] for name in group if name in values}).problems()
+            apart += cls(**{name: values[name] for name in group if name in values}).find_problems()
         assert sorted(apart) == sorted(problems)
     assert broken > 50
 
@@ -471,7 +471,7 @@ def draw_dimension(param: Param, drawn: random.Random) -> str:
         step = int(param.step or 1)
         low = 256 + step * drawn.randrange(3) if param.type == "size" else drawn.randrange(2)
         return f"{low}:{low + step * drawn.randint(1, 3)}:{step}"
-    values = {param.text(draw(param, drawn)) for _ in range(3)}
+    values = {param.format(draw(param, drawn)) for _ in range(3)}
     return "|".join(sorted(values))
 
 
@@ -488,8 +488,8 @@ def all_values(dim: Dimension) -> list[Any]:
 def test_a_space_is_refused_exactly_where_some_trial_could_not_be_built(template: str) -> None:
     """The corners of a space are as good as all its values."""
     cls = TEMPLATES[template].params
-    params = declared(cls)
-    combined = [name for group in cls.COMBINED for name in group if name in params]
+    params = get_params(cls)
+    combined = [name for group in cls.RULE_GROUPS for name in group if name in params]
     drawn = random.Random(0)
     counts = {True: 0, False: 0}
     for _ in range(150):
@@ -505,11 +505,11 @@ def test_a_space_is_refused_exactly_where_some_trial_could_not_be_built(template
         fine = True
         for values in product(*(all_values(dim) for dim in dims.values())):
             typed = dict(zip(dims, values, strict=True))
-            fine = fine and not cls(**{**fixed, **typed}).problems()
+            fine = fine and not cls(**{**fixed, **typed}).find_problems()
 
         text = " ".join(f"{name}={text}" for name, text in texts.items())
         if fine:
-            assert plan_first(of(template, text, **fixed), template).problems() == []
+            assert plan_first(of(template, text, **fixed), template).find_problems() == []
         else:
             assert refused(template, text, **fixed)
         counts[fine] += 1

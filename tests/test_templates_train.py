@@ -63,7 +63,7 @@ def check_rates(
     template = TEMPLATES[name]
     params, _ = settings(template, values)
     params = template.resolve(params)
-    factor = template.base_model(params).recipe.schedule.factor
+    factor = template.get_base_model(params).recipe.schedule.factor
     assert len(rates) == total - first
     for step, groups in enumerate(rates, start=first):
         rate = params.learning_rate * factor(step / total, total)

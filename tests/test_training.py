@@ -19,7 +19,7 @@ from detreg import pipeline
 from detreg.data.dataset import load as load_dataset
 from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
 from detreg.pipeline import settings
-from detreg.templates import find
+from detreg.templates import find_template
 from detreg.tracking import runs
 from detreg.training.checkpoints import Checkpoint, load, save
 from detreg.training.weights import resolve
@@ -95,7 +95,7 @@ def test_a_run_holds_everything_that_is_promised(trained: dict[str, Any]) -> Non
 def test_an_auto_rate_is_printed_and_logged_as_the_number(
     store: str, tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    template = find("ssd")
+    template = find_template("ssd")
     values = SMALL["ssd"] | {"base_model": "ssd300_vgg16", "image_size": 300}
     params, options = settings(template, values)
     job = pipeline.prepare(template, params, options, load_dataset(str(tiny)))
@@ -114,7 +114,7 @@ def test_an_auto_rate_is_printed_and_logged_as_the_number(
 def test_small_images_are_warned_of_on_the_terminal_and_in_a_tag(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    template = find("yolox")
+    template = find_template("yolox")
     params, options = settings(template, TINY | {"image_size": 96, "random_resize_upper": 128})
     job = pipeline.prepare(template, params, options, load_dataset(str(tiny)))
     told = capsys.readouterr().err
@@ -166,7 +166,7 @@ def test_what_differs_starts_from_the_weights_and_says_why(
 ) -> None:
     values = TINY | {"continue_from_eid": trained["run_id"]} | change
     data = {"other": other}.get(values.pop("data", ""), tiny)
-    template = find("yolox")
+    template = find_template("yolox")
     params, _ = settings(template, values)
     start = resolve(template, template.resolve(params), load_dataset(data))
     assert start.sentence.startswith(

@@ -15,13 +15,13 @@ from torch import nn
 from detreg.data.dataset import load as load_dataset
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.params import build
-from detreg.templates import TEMPLATES, find
+from detreg.templates import TEMPLATES, find_template
 from detreg.templates.template import ClassLayer, Template
 from detreg.training import backbones
 from detreg.training.checkpoints import Checkpoint, save
 from detreg.training.weights import checkpoint_of, download, fill, imagenet, published, resolve
 
-YOLOX = find("yolox")
+YOLOX = find_template("yolox")
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
@@ -139,7 +139,7 @@ def test_a_resnet50_of_another_template_is_refused(
 ) -> None:
     """Three templates have one, with files that differ: the name with the template's in front comes first."""
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
-    yolof, faster = find("yolof"), find("faster_rcnn")
+    yolof, faster = find_template("yolof"), find_template("faster_rcnn")
     (tmp_path / "resnet50_coco.pth").write_bytes(b"mine")
     assert (
         published(yolof, "resnet50")
@@ -188,7 +188,7 @@ def test_where_nobody_published_coco_weights_the_advice_is_about_the_parameter_t
     name: str, values: dict[str, str], advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
-    template = find(name)
+    template = find_template(name)
     asked_by = "pretrained_weights" if "base_model" in values else next(iter(values))
     with pytest.raises(UsageError) as caught:
         checkpoint_of(template, build(template.params, values))
@@ -218,7 +218,7 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_imagenet_weights_come_from_their_library_once(
     libraries: list[str], tiny: Path, tmp_path: Path
 ) -> None:
-    template = find("inception_v2")
+    template = find_template("inception_v2")
     start = resolve(template, build(template.params, {}), load_dataset(tiny))
     assert (
         start.sentence
@@ -236,7 +236,7 @@ def test_imagenet_weights_come_from_their_library_once(
 def test_imagenet_weights_out_of_reach_are_exit_code_69(
     libraries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    msc10 = find("msc10")
+    msc10 = find_template("msc10")
     with pytest.raises(
         UnreachableError,
         match=r"no route to the hub.*detreg weights fetch msc10 --base_model efficientnet_b0",
@@ -249,7 +249,7 @@ def test_imagenet_weights_out_of_reach_are_exit_code_69(
     with pytest.raises(
         UsageError, match="no ImageNet weights for the backbone of yolof's resnet50"
     ):
-        imagenet(find("yolof"), "resnet50")
+        imagenet(find_template("yolof"), "resnet50")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_the_base_models_data_and_the_networks_weights(
         Checkpoint({"backbone.w": torch.ones(1), "head.w": torch.ones(1)}, ("boat",)),
     )
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
-    msc10 = find("msc10")
+    msc10 = find_template("msc10")
     start = resolve(
         msc10, build(msc10.params, {"base_model": "resnet50"} | values), load_dataset(tiny)
     )

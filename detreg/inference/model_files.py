@@ -5,7 +5,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from detreg.environment import set_defaults
+from detreg.environment import set_mlflow_defaults
 from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.mlflow_errors import mlflow_errors
 
@@ -46,7 +46,7 @@ def read_model(model: str | os.PathLike[str]) -> bytes:
 
 
 def _download(uri: str, missing: str) -> bytes:
-    set_defaults()  # before MLflow is imported: no progress bar of its own
+    set_mlflow_defaults()  # before MLflow is imported: no progress bar of its own
     import mlflow
 
     with tempfile.TemporaryDirectory() as folder, mlflow_errors(missing):

@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from detreg.errors import StoppedError
-from detreg.params import changed, plain
+from detreg.params import to_changed_texts, to_plain
 from detreg.sweeps import pool
 from detreg.sweeps import study as studies
 from detreg.sweeps.plan import Plan
@@ -88,7 +88,7 @@ def concluded(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResult:
         best_run_id=best.user_attrs[studies.RUNS][-1],
         template=template.name,
         mAP=float(best.value or 0.0),
-        hyperparameters=changed(params),
+        hyperparameters=to_changed_texts(params),
         defaults_mAP=None if defaults is None else defaults.value,
         comparison=comparison(best, defaults, results),
         model_name=outcome.get("model_name"),
@@ -110,7 +110,7 @@ def _end(
     )
     for who, trial in sides.items():
         template, params = plan.chosen(trial)
-        about = {"who": who, "template": template.name, "hyperparameters": plain(params)}
+        about = {"who": who, "template": template.name, "hyperparameters": to_plain(params)}
         if who == "best":
             jobs.append({"does": "publish", "run_id": trial.user_attrs[studies.RUNS][-1], **about})
         confirm = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from detreg import templates
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import build, declared, plain
+from detreg.params import build, get_params, to_plain
 from detreg.sweeps.space import Space, Suggests
 from detreg.templates.template import CommonParams, Template
 
@@ -37,7 +37,9 @@ class Plan:
         if self.sweep.study:
             return self.sweep.study
         learned = {
-            name: value for name, value in plain(self.options).items() if name not in _NOT_LEARNED
+            name: value
+            for name, value in to_plain(self.options).items()
+            if name not in _NOT_LEARNED
         }
         facts = [
             self.space.digest,
@@ -78,4 +80,4 @@ class Plan:
 
     @property
     def _texts(self) -> Mapping[str, Any]:
-        return {name: getattr(self.options, name) for name in declared(RunOptions)}
+        return {name: getattr(self.options, name) for name in get_params(RunOptions)}

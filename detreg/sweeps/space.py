@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from detreg import templates
 from detreg.errors import NotFoundError, UsageError
-from detreg.params import Param, declared, near
+from detreg.params import Param, get_params, suggest_spelling
 from detreg.templates.template import Template
 
 _TOLERANCE = 1e-8
@@ -74,7 +74,7 @@ class Dimension:
         The value of a range must be a number: `find_defaults` has it where a default is empty.
         """
         if self.choices:
-            text = self.param.text(value)
+            text = self.param.format(value)
             return text if text in self.choices else self.choices[0]
         number = min(max(value[0] if isinstance(value, tuple) else value, self.low), self.high)
         if self.step:
@@ -156,11 +156,11 @@ class Space:
         for template, dimensions in self.dimensions.items():
             defaults = self._find_defaults(template)
             for name, dim in dimensions.items():
-                first = dim.param.text(dim.nearest_typed(defaults[name]))
-                meant = dim.param.text(defaults[name])
+                first = dim.param.format(dim.nearest_typed(defaults[name]))
+                meant = dim.param.format(defaults[name])
                 if first == meant:
                     continue
-                default = dim.param.text(dim.param.default)
+                default = dim.param.format(dim.param.default)
                 if default != meant:
                     default += f" ({meant})"
                 outside = f"{template}'s default {name}={default} lies outside {dim}"
@@ -219,7 +219,7 @@ def find_defaults(
     defaults = {}
     for name, dim in dimensions.items():
         defaults[name] = dim.param.default
-        is_a_choice = dim.param.text(dim.param.default) in dim.choices
+        is_a_choice = dim.param.format(dim.param.default) in dim.choices
         if dim.param.default is None and not is_a_choice:
             defaults[name] = getattr(filled, name)
     return defaults
@@ -236,7 +236,7 @@ def space(chosen: tuple[Template, ...], text: str | None, fixed: Mapping[str, An
     dimensions: dict[str, dict[str, Dimension]] = {}
     held: dict[str, dict[str, Any]] = {}
     for template in chosen:
-        params = declared(template.params)
+        params = get_params(template.params)
         held[template.name] = _for(template, fixed)
         wanted = _for(template, items)
         both = [name for name in wanted if name in held[template.name]]
@@ -299,18 +299,20 @@ def _from_yaml(path: Path) -> dict[str, str | None]:
 
 
 def _unknown(chosen: tuple[Template, ...], names: list[str]) -> list[str]:
-    known = {name for template in chosen for name in declared(template.params)}
+    known = {name for template in chosen for name in get_params(template.params)}
     known |= {
-        f"{template.name}.{name}" for template in chosen for name in declared(template.params)
+        f"{template.name}.{name}" for template in chosen for name in get_params(template.params)
     }
     return [
-        f"unknown parameter {name}{near(name, tuple(known))}" for name in names if name not in known
+        f"unknown parameter {name}{suggest_spelling(name, tuple(known))}"
+        for name in names
+        if name not in known
     ]
 
 
 def _for(template: Template, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that are the template's, by plain name; `TEMPLATE.name` is stronger than the name alone."""
-    params = declared(template.params)
+    params = get_params(template.params)
     own = {
         name.removeprefix(f"{template.name}."): value
         for name, value in values.items()
@@ -327,7 +329,7 @@ def _dimensions(
     dimensions, problems = {}, []
     for name, text in wanted.items():
         try:
-            dimensions[name] = dimension(declared(template.params)[name], text)
+            dimensions[name] = dimension(get_params(template.params)[name], text)
         except ValueError as error:
             problems.append(f"space: {template.name}'s {name}{error}")
     return dimensions, problems
@@ -342,7 +344,7 @@ def dimension(param: Param, text: str | None = None) -> Dimension:
         text = param.search or _whole(param)
     if "|" in text:
         values = [_parsed(param, choice) for choice in text.split("|")]
-        choices = tuple(dict.fromkeys(param.text(value) for value in values))
+        choices = tuple(dict.fromkeys(param.format(value) for value in values))
         if len(choices) < 2:
             raise ValueError(
                 f"={text} has one value only: fix it instead, --{param.name} {choices[0]}"
@@ -446,7 +448,7 @@ def _parsed(param: Param, text: str) -> Any:
 
 def _typed(template: Template, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Parse the fixed values, each by itself; whether they go together depends on the space."""
-    params = declared(template.params)
+    params = get_params(template.params)
     typed, problems = {}, []
     for name, value in values.items():
         try:
@@ -476,7 +478,7 @@ def _check_combinations(
 ) -> list[str]:
     """Say which combinations of values no training would take: for each problem, the first one."""
     examples: dict[str, str] = {}
-    for group in template.params.COMBINED:
+    for group in template.params.RULE_GROUPS:
         searched = [name for name in group if name in dimensions]
         for problem, example in _find_broken_rules(template, dimensions, fixed, searched).items():
             # Where the example is empty, no value of this group is to blame: another's may be.
@@ -509,7 +511,7 @@ def _find_broken_rules(
     found: dict[tuple[Any, ...], list[str]] = {}
     for values in product(*(dimensions[name].corners for name in names)):
         params = replace(base, **dict(zip(names, values, strict=True)))
-        found[values] = params.problems()
+        found[values] = params.find_problems()
 
     examples: dict[str, str] = {}
     for values, problems in found.items():
@@ -519,7 +521,7 @@ def _find_broken_rules(
             words = []
             for place in _find_blame(found, values, problem):
                 param = dimensions[names[place]].param
-                words.append(f"{param.name}={param.text(values[place])}")
+                words.append(f"{param.name}={param.format(values[place])}")
             examples[problem] = " ".join(words)
     return examples
 

@@ -15,10 +15,10 @@ from optuna.trial import TrialState
 
 from detreg import templates, torchrun
 from detreg.data.dataset import load
-from detreg.environment import set_defaults
+from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import build, declared, texts
+from detreg.params import build, get_params, to_texts
 from detreg.pipeline import describe
 from detreg.sweeps import pool, space
 from detreg.sweeps import study as studies
@@ -36,7 +36,7 @@ def sweep(template: str, **values: Any) -> dict[str, Any]:
     Returns what `detreg sweep --json` prints. Workers are processes: in a script, call it under `if __name__ == "__main__":`. Raises the
     errors of detreg.errors.
     """
-    set_defaults()
+    set_mlflow_defaults()
     return asdict(run(planned(named(template), values)))
 
 
@@ -45,7 +45,7 @@ def named(text: str) -> tuple[Template, ...]:
     return tuple(
         {
             template.name: template
-            for template in map(templates.find, text.replace(" ", "").split(","))
+            for template in map(templates.find_template, text.replace(" ", "").split(","))
         }.values()
     )
 
@@ -61,14 +61,16 @@ def planned(chosen: tuple[Template, ...], values: Mapping[str, Any]) -> Plan:
     for cls in (RunOptions, SweepOptions):
         try:
             built.append(
-                build(cls, {name: value for name, value in values.items() if name in declared(cls)})
+                build(
+                    cls, {name: value for name, value in values.items() if name in get_params(cls)}
+                )
             )
         except UsageError as error:
             problems += error.problems
     rest = {
         name: value
         for name, value in values.items()
-        if name not in declared(RunOptions) | declared(SweepOptions)
+        if name not in get_params(RunOptions) | get_params(SweepOptions)
     }
     try:
         text = None if problems else built[1].space
@@ -196,7 +198,7 @@ def _announce(active: Run, study: Study, plan: Plan) -> None:
 
 def record(active: Run, plan: Plan) -> None:
     """Logs what the sweep is told, without the password of its database."""
-    told = texts(plan.options) | texts(plan.sweep) | {"storage": studies.hidden(plan.storage)}
+    told = to_texts(plan.options) | to_texts(plan.sweep) | {"storage": studies.hidden(plan.storage)}
     fixed = {
         f"{name}.{key}": str(value)
         for name, values in plan.space.fixed.items()

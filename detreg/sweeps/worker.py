@@ -23,7 +23,7 @@ from optuna.trial import Trial
 
 from detreg import pipeline, templates
 from detreg.data.dataset import Dataset, load
-from detreg.environment import set_defaults
+from detreg.environment import set_mlflow_defaults
 from detreg.errors import DetregError, DiskError, UnreachableError
 from detreg.options import RunOptions
 from detreg.params import build
@@ -120,7 +120,7 @@ def _settle(size: int, gpu: str | None, log: Path) -> None:
     for stream in (1, 2):
         with log.open("ab") as file:
             os.dup2(file.fileno(), stream)
-    set_defaults()
+    set_mlflow_defaults()
     os.environ.pop("MLFLOW_RUN_ID", None)  # the sweep's own
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -181,7 +181,7 @@ def search(plan: Plan, dataset: Dataset, trial: Trial) -> float:
 def conclude(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     """A trial of a sweep's end: registers the best, or trains the best or the defaults with another seed; a val mAP."""
     job: Mapping[str, Any] = trial.user_attrs[JOB]
-    template = templates.find(job["template"])
+    template = templates.find_template(job["template"])
     params = build(template.params, job["hyperparameters"])
     if job["does"] == "train":
         name = f"{job['who']}, seed {job['seed']}"

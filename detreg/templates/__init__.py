@@ -1,7 +1,7 @@
 """The templates by name. A new one is a file in this folder and a line here."""
 
 from detreg.errors import UsageError
-from detreg.params import near
+from detreg.params import suggest_spelling
 from detreg.templates.faster_rcnn import FASTER_RCNN
 from detreg.templates.inception_v2 import INCEPTION_V2
 from detreg.templates.inception_v4 import INCEPTION_V4
@@ -17,7 +17,7 @@ TEMPLATES: dict[str, Template] = {
 }
 
 
-def find(name: str) -> Template:
+def find_template(name: str) -> Template:
     """The template of a name or alias, in any case. Raises UsageError naming the near one."""
     names = {
         word.lower(): template
@@ -26,6 +26,6 @@ def find(name: str) -> Template:
     }
     if name.lower() not in names:
         raise UsageError(
-            f"unknown template {name}{near(name, tuple(names))}: there are {', '.join(TEMPLATES)}"
+            f"unknown template {name}{suggest_spelling(name, tuple(names))}: there are {', '.join(TEMPLATES)}"
         )
     return names[name.lower()]

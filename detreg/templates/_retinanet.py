@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from detreg.params import ImageSize, boolean, choice, integer, numbers, size
 from detreg.templates.template import (
     IMAGENET,
-    Augment,
+    Augmentation,
     BaseModel,
     ClassLayer,
     CommonParams,
     Config,
     InputSpec,
     Recipe,
-    anchors_of,
     step_schedule,
+    to_height_ratios,
 )
 
 _HUB = "https://download.openmmlab.com/mmdetection/v2.0/retinanet"
@@ -112,7 +112,7 @@ class RetinaNetParams(CommonParams):
     )
 
 
-def model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
+def build_model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
     """The published RetinaNet on the backbone `base_model`, for `num_classes` classes."""
     model = dict(published)
     if params.base_model.startswith(
@@ -137,7 +137,8 @@ def model(published: Config, params: RetinaNetParams, num_classes: int) -> Confi
         "init_cfg": HEAD_INIT,
         "num_classes": num_classes,
         "per_class_regression": params.use_perclass_regression,
-        "anchor_generator": head["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)},
+        "anchor_generator": head["anchor_generator"]
+        | {"ratios": to_height_ratios(params.anchor_ratios)},
     }
     if not params.use_focal_loss:
         model["bbox_head"] |= {
@@ -147,14 +148,14 @@ def model(published: Config, params: RetinaNetParams, num_classes: int) -> Confi
     return model
 
 
-def augment(published: list[Config], params: RetinaNetParams) -> Augment:  # noqa: ARG001
+def build_augmentation(published: list[Config], params: RetinaNetParams) -> Augmentation:  # noqa: ARG001
     """Flip, as published."""
-    return Augment(
+    return Augmentation(
         after=[transform for transform in published if transform["type"] == "RandomFlip"]
     )
 
 
-def class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:
+def get_class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:
     """The classifier, and the regressors where each class has its own."""
     classifier = ClassLayer(r"bbox_head\.retina_cls\.(weight|bias)")
     regressor = ClassLayer(r"bbox_head\.retina_reg\.(weight|bias)", rows=4)

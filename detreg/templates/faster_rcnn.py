@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from detreg.params import ImageSize, boolean, choice, integer, number, numbers, size
 from detreg.templates.template import (
     IMAGENET,
-    Augment,
+    Augmentation,
     BaseModel,
     ClassLayer,
     CommonParams,
     Config,
     Recipe,
     Template,
-    anchors_of,
     frozen_stages_field,
     lrate_field,
     step_schedule,
+    to_height_ratios,
 )
 
 RECIPE = Recipe(
@@ -86,7 +86,7 @@ class FasterRcnnParams(CommonParams):
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 
 
-def model(published: Config, params: FasterRcnnParams, num_classes: int) -> Config:
+def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes."""
     model = dict(published)
     model["backbone"] = published["backbone"] | {
@@ -95,7 +95,8 @@ def model(published: Config, params: FasterRcnnParams, num_classes: int) -> Conf
     }
     rpn = published["rpn_head"]
     model["rpn_head"] = rpn | {
-        "anchor_generator": rpn["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)}
+        "anchor_generator": rpn["anchor_generator"]
+        | {"ratios": to_height_ratios(params.anchor_ratios)}
     }
     roi = published["roi_head"]
     head = roi["bbox_head"] | {
@@ -106,14 +107,14 @@ def model(published: Config, params: FasterRcnnParams, num_classes: int) -> Conf
     return model
 
 
-def augment(published: list[Config], params: FasterRcnnParams) -> Augment:  # noqa: ARG001
+def build_augmentation(published: list[Config], params: FasterRcnnParams) -> Augmentation:  # noqa: ARG001
     """Flip, as published."""
-    return Augment(
+    return Augmentation(
         after=[transform for transform in published if transform["type"] == "RandomFlip"]
     )
 
 
-def class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:
+def get_class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:
     """The classifier with its row for the background, and the regressors where each class has its own."""
     classifier = ClassLayer(r"roi_head\.bbox_head\.fc_cls\.(weight|bias)", background=1)
     regressor = ClassLayer(r"roi_head\.bbox_head\.fc_reg\.(weight|bias)", rows=4)
@@ -131,7 +132,7 @@ FASTER_RCNN = Template(
     when="Accuracy of the boxes before speed; crowded or small objects at high resolution.",
     params=FasterRcnnParams,
     base_models=BASE_MODELS,
-    model=model,
-    augment=augment,
-    class_layers=class_layers,
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=get_class_layers,
 )

@@ -9,7 +9,13 @@ training starts from ImageNet's.
 from dataclasses import dataclass
 
 from detreg.params import choice
-from detreg.templates._retinanet import BASE_MODELS, RetinaNetParams, augment, class_layers, model
+from detreg.templates._retinanet import (
+    BASE_MODELS,
+    RetinaNetParams,
+    build_augmentation,
+    build_model,
+    get_class_layers,
+)
 from detreg.templates.template import Template
 
 
@@ -31,7 +37,7 @@ INCEPTION_V2 = Template(
     when="As inception_v4, with two fifths of its parameters and three fifths of its GFLOPs.",
     params=InceptionV2Params,
     base_models={"inception_v2": BASE_MODELS["inception_v2"]},
-    model=model,
-    augment=augment,
-    class_layers=class_layers,
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=get_class_layers,
 )

@@ -9,7 +9,13 @@ published COCO weights for it: training starts from ImageNet's.
 from dataclasses import dataclass
 
 from detreg.params import choice
-from detreg.templates._retinanet import BASE_MODELS, RetinaNetParams, augment, class_layers, model
+from detreg.templates._retinanet import (
+    BASE_MODELS,
+    RetinaNetParams,
+    build_augmentation,
+    build_model,
+    get_class_layers,
+)
 from detreg.templates.template import Template
 
 
@@ -31,7 +37,7 @@ INCEPTION_V4 = Template(
     when="Classes that differ in detail, objects of many sizes, and time to train.",
     params=InceptionV4Params,
     base_models={"inception_v4": BASE_MODELS["inception_v4"]},
-    model=model,
-    augment=augment,
-    class_layers=class_layers,
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=get_class_layers,
 )

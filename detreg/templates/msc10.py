@@ -9,7 +9,13 @@ two ResNets (pretrained_weights=coco); the others start from ImageNet's in the b
 from dataclasses import dataclass
 
 from detreg.params import choice
-from detreg.templates._retinanet import BASE_MODELS, RetinaNetParams, augment, class_layers, model
+from detreg.templates._retinanet import (
+    BASE_MODELS,
+    RetinaNetParams,
+    build_augmentation,
+    build_model,
+    get_class_layers,
+)
 from detreg.templates.template import Template
 
 
@@ -43,7 +49,7 @@ MSC10 = Template(
     when="To compare base models under one head, or where a certain backbone is wanted.",
     params=Msc10Params,
     base_models=BASE_MODELS,
-    model=model,
-    augment=augment,
-    class_layers=class_layers,
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=get_class_layers,
 )

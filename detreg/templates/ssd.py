@@ -12,7 +12,7 @@ from typing import NamedTuple
 from detreg.params import ImageSize, boolean, choice, integer, size
 from detreg.templates.template import (
     IMAGENET,
-    Augment,
+    Augmentation,
     BaseModel,
     ClassLayer,
     CommonParams,
@@ -120,11 +120,11 @@ class SsdParams(CommonParams):
         "ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath"
     )
 
-    def problems(self) -> list[str]:
+    def find_problems(self) -> list[str]:
         """Adds the size that the last, smallest map needs, and the one size off the grid."""
         base_model = BASE_MODELS[self.base_model]
         smallest = base_model.smallest_input
-        found = super().problems()
+        found = super().find_problems()
         for side in self.image_size:
             if side % 32 and side != base_model.image_size:
                 published = ", ".join(
@@ -144,7 +144,7 @@ class SsdParams(CommonParams):
         return found
 
 
-def model(published: Config, params: SsdParams, num_classes: int) -> Config:
+def build_model(published: Config, params: SsdParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes, with a head that can predict and a backbone that can be frozen."""
     model = dict(published)
     backbone = published["backbone"]
@@ -157,12 +157,12 @@ def model(published: Config, params: SsdParams, num_classes: int) -> Config:
     model["bbox_head"] = published["bbox_head"] | {
         "type": "PredictingSSDHead",
         "num_classes": num_classes,
-        "anchor_generator": default_boxes(published, params),
+        "anchor_generator": make_anchor_generator(published, params),
     }
     return model
 
 
-def default_boxes(published: Config, params: SsdParams) -> Config:
+def make_anchor_generator(published: Config, params: SsdParams) -> Config:
     """The anchor generator: boxes as shares of the picture, on the maps that a picture of this size has.
 
     Up to stride 64 maps are halved exactly; beyond, the published strides are the picture's side over the number of cells.
@@ -202,12 +202,12 @@ def _cells(published: Config, length: int, stride: int) -> list[int]:
     return cells
 
 
-def augment(published: list[Config], params: SsdParams) -> Augment:  # noqa: ARG001
+def build_augmentation(published: list[Config], params: SsdParams) -> Augmentation:  # noqa: ARG001
     """Expand and crop before resizing, flip and colours after it, as published."""
     before = [
         transform for transform in published if transform["type"] in ("Expand", "MinIoURandomCrop")
     ]
-    return Augment(
+    return Augmentation(
         before,
         after=[
             transform
@@ -228,9 +228,9 @@ SSD = Template(
     when="The smallest model and the fastest answers, on CPUs and phones, for objects that are not small.",
     params=SsdParams,
     base_models=BASE_MODELS,
-    model=model,
-    augment=augment,
-    class_layers=lambda _: (
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=lambda _: (
         ClassLayer(r"bbox_head\.cls_convs\.\d+\.\d+\.(weight|bias)", background=1),
     ),
 )

@@ -10,7 +10,7 @@ from detreg.params import (
     ImageSize,
     boolean,
     choice,
-    declared,
+    get_params,
     integer,
     number,
     number_or_auto,
@@ -146,13 +146,13 @@ def cosine_schedule(epochs: int, warmup: int) -> Schedule:
     return Schedule(epochs, factor)
 
 
-def anchors_of(ratios: tuple[float, ...]) -> list[float]:
+def to_height_ratios(ratios: tuple[float, ...]) -> list[float]:
     """Width-to-height ratios as MMDetection counts them, height to width, in its published order."""
     return sorted(1 / ratio for ratio in ratios)
 
 
 @dataclass(frozen=True)
-class Augment:
+class Augmentation:
     """What happens to training pictures beside resizing, as transforms of MMDetection."""
 
     before: list[Config] = field(default_factory=list)
@@ -263,7 +263,7 @@ class CommonParams:
         }
         return {name: value for name, value in named.items() if value and value != NONE}
 
-    COMBINED: ClassVar[tuple[tuple[str, ...], ...]] = (
+    RULE_GROUPS: ClassVar[tuple[tuple[str, ...], ...]] = (
         (
             "base_model",
             "image_size",
@@ -279,13 +279,13 @@ class CommonParams:
             "continue_from_eid",
         ),
     )
-    """What `problems` looks at, also that of a template: each of its rules, at values of one group.
+    """What `find_problems` looks at, also that of a template: each of its rules, at values of one group.
 
     A sweep tries the combinations of each group (detreg/sweeps/space.py), so a rule must be
     monotone in numbers and sizes, and ask of a text only whether it is there.
     """
 
-    def problems(self) -> list[str]:
+    def find_problems(self) -> list[str]:
         """What is wrong with the combination of values, each valid by itself."""
         found = []
         lower, upper = self.random_sizes
@@ -347,16 +347,16 @@ class Template:
     """When to choose it."""
     params: type[CommonParams]
     base_models: Mapping[str, BaseModel]
-    model: Callable[[Config, Any, int], Config]
+    build_model: Callable[[Config, Any, int], Config]
     """From the packaged model configuration, the params and the number of classes to the network to train."""
-    augment: Callable[[list[Config], Any], Augment]
+    build_augmentation: Callable[[list[Config], Any], Augmentation]
     """From the published training pipeline and the params."""
-    class_layers: Callable[[Any], tuple[ClassLayer, ...]]
+    get_class_layers: Callable[[Any], tuple[ClassLayer, ...]]
     """From the params to the layers with outputs per class."""
     ema_momentum: float | None = None
     """Momentum of the exponential moving average of the weights that is scored and exported; None keeps none."""
 
-    def base_model(self, params: CommonParams) -> BaseModel:
+    def get_base_model(self, params: CommonParams) -> BaseModel:
         """The base model that the params name."""
         return self.base_models[params.base_model]
 
@@ -364,7 +364,7 @@ class Template:
         """The params with a number in place of each `auto`."""
         if params.per_item_lrate is not None:
             return params
-        return replace(params, per_item_lrate=self.base_model(params).recipe.per_item_lrate)
+        return replace(params, per_item_lrate=self.get_base_model(params).recipe.per_item_lrate)
 
     def as_json(self) -> dict[str, Any]:
         """What `detreg templates --json` prints of it."""
@@ -372,5 +372,5 @@ class Template:
             "name": self.name,
             "aliases": list(self.aliases),
             "summary": self.summary,
-            "hyperparameters": [param.as_json() for param in declared(self.params).values()],
+            "hyperparameters": [param.as_json() for param in get_params(self.params).values()],
         }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from detreg.params import ImageSize, choice, integer, numbers, size
 from detreg.templates.template import (
-    Augment,
+    Augmentation,
     BaseModel,
     ClassLayer,
     CommonParams,
@@ -18,10 +18,10 @@ from detreg.templates.template import (
     InputSpec,
     Recipe,
     Template,
-    anchors_of,
     frozen_stages_field,
     lrate_field,
     step_schedule,
+    to_height_ratios,
 )
 
 RECIPE = Recipe(
@@ -70,7 +70,7 @@ class YolofParams(CommonParams):
     base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
 
 
-def model(published: Config, params: YolofParams, num_classes: int) -> Config:
+def build_model(published: Config, params: YolofParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes.
 
     The scales and shifts of the backbone's batch-norms are not trained, as published, unless frozen_stages=0.
@@ -82,14 +82,14 @@ def model(published: Config, params: YolofParams, num_classes: int) -> Config:
         "init_cfg": None,
     }
     head = published["bbox_head"]
-    anchors = head["anchor_generator"] | {"ratios": anchors_of(params.anchor_ratios)}
+    anchors = head["anchor_generator"] | {"ratios": to_height_ratios(params.anchor_ratios)}
     model["bbox_head"] = head | {"num_classes": num_classes, "anchor_generator": anchors}
     return model
 
 
-def augment(published: list[Config], params: YolofParams) -> Augment:  # noqa: ARG001
+def build_augmentation(published: list[Config], params: YolofParams) -> Augmentation:  # noqa: ARG001
     """Flip and shift, as published."""
-    return Augment(
+    return Augmentation(
         after=[
             transform
             for transform in published
@@ -109,7 +109,7 @@ YOLOF = Template(
     when="Objects of medium and large size, where a light head and a plain training matter more than small objects.",
     params=YolofParams,
     base_models=BASE_MODELS,
-    model=model,
-    augment=augment,
-    class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),),
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),),
 )

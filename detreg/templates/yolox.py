@@ -12,7 +12,7 @@ from typing import Any
 
 from detreg.params import ImageSize, choice, integer, number, size
 from detreg.templates.template import (
-    Augment,
+    Augmentation,
     BaseModel,
     ClassLayer,
     CommonParams,
@@ -105,7 +105,7 @@ class YoloxParams(CommonParams):
     base_model: str = choice("yolox_s", *BASE_MODELS, help="Width and depth of the network")
 
 
-def model(published: Config, params: YoloxParams, num_classes: int) -> Config:
+def build_model(published: Config, params: YoloxParams, num_classes: int) -> Config:
     """The published network for `num_classes` classes; stages are the stem with stage 1, then stages 2 to 4."""
     model = dict(published)
     model["backbone"] = model["backbone"] | {"frozen_stages": params.frozen_stages or -1}
@@ -113,7 +113,7 @@ def model(published: Config, params: YoloxParams, num_classes: int) -> Config:
     return model
 
 
-def augment(published: list[Config], params: YoloxParams) -> Augment:
+def build_augmentation(published: list[Config], params: YoloxParams) -> Augmentation:
     """Mosaic and affine as published, and MixUp where the base model has it; colour and flip stay on in the plain epochs."""
     by_type: dict[str, Any] = {transform["type"]: transform for transform in published}
     if params.keep_aspect_ratio:
@@ -128,7 +128,7 @@ def augment(published: list[Config], params: YoloxParams) -> Augment:
     ]
     if "MixUp" in by_type:
         mixing.append(by_type["MixUp"] | {"img_scale": canvas, "pad_val": float(GRAY)})
-    return Augment(
+    return Augmentation(
         mixing=mixing, after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}]
     )
 
@@ -148,8 +148,10 @@ YOLOX = Template(
     when="Speed, small objects, few pictures with good start weights; the first to try.",
     params=YoloxParams,
     base_models=BASE_MODELS,
-    model=model,
-    augment=augment,
-    class_layers=lambda _: (ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),),
+    build_model=build_model,
+    build_augmentation=build_augmentation,
+    get_class_layers=lambda _: (
+        ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),
+    ),
     ema_momentum=0.0001,
 )

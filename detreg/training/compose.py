@@ -14,15 +14,15 @@ from detreg.errors import UsageError
 from detreg.inference.card import Card
 from detreg.inference.preprocessing import Preprocessing
 from detreg.options import RunOptions
-from detreg.params import plain
-from detreg.templates.template import Augment, CommonParams, Schedule, Template
+from detreg.params import to_plain
+from detreg.templates.template import Augmentation, CommonParams, Schedule, Template
 from detreg.training.components import is_below
 from detreg.version import __version__
 
 
 def preprocessing(template: Template, params: CommonParams) -> Preprocessing:
     """How an image becomes the network's input: the one description for training, evaluation, export and serving."""
-    base_model = template.base_model(params)
+    base_model = template.get_base_model(params)
     return Preprocessing(
         image_size=params.image_size,
         keep_aspect_ratio=params.keep_aspect_ratio,
@@ -42,13 +42,13 @@ def card(
     eid: str | None,
 ) -> Card:
     """The card of the model that these make."""
-    spec = template.base_model(params).input
+    spec = template.get_base_model(params).input
     return Card(
         template=template.name,
         classes=classes,
         preprocessing=preprocessing(template, params),
         normalization={"mean": list(spec.mean), "std": list(spec.std), "channels": spec.channels},
-        hyperparameters=plain(params),
+        hyperparameters=to_plain(params),
         eid=eid,
         dataset_digest=digest,
         score_threshold=score_threshold,
@@ -71,7 +71,7 @@ def compose(
     if backbone_is_filled is None:
         backbone_is_filled = bool(params.sources)
     published = published_config(template, params)
-    plain_epochs = _plain_epochs(template.base_model(params).recipe.schedule, params.num_epochs)
+    plain_epochs = _plain_epochs(template.get_base_model(params).recipe.schedule, params.num_epochs)
     custom_hooks: list[dict[str, Any]] = []
     if template.ema_momentum is not None:
         ema = {
@@ -125,7 +125,7 @@ def published_config(template: Template, params: CommonParams) -> Config:
     """The configuration that MMDetection packages for the base model."""
     spec = importlib.util.find_spec("mmdet")
     assert spec and spec.origin  # a dependency in pyproject.toml
-    path = Path(spec.origin).parent / ".mim" / "configs" / template.base_model(params).config
+    path = Path(spec.origin).parent / ".mim" / "configs" / template.get_base_model(params).config
     return Config.fromfile(path)
 
 
@@ -141,10 +141,10 @@ def network(
     A published recipe that keeps the statistics of the backbone's batch-norms (`norm_eval`) means those of trained weights: they are
     kept where such weights fill the backbone, and learned where it starts from random ones.
     """
-    model = template.model(published.model.to_dict(), params, num_classes)
+    model = template.build_model(published.model.to_dict(), params, num_classes)
     if model["backbone"].get("norm_eval"):
         model["backbone"]["norm_eval"] = backbone_is_filled or params.frozen_stages > 0
-    spec = template.base_model(params).input
+    spec = template.get_base_model(params).input
     model["data_preprocessor"] = {
         "type": "DetDataPreprocessor",
         "mean": list(spec.mean) if spec.is_normalized else None,
@@ -166,14 +166,18 @@ def _plain_epochs(schedule: Schedule, num_epochs: int) -> int:
     return min(max(2, scaled), num_epochs)
 
 
-def _augment(template: Template, params: CommonParams, published: Config) -> Augment:
+def _augment(template: Template, params: CommonParams, published: Config) -> Augmentation:
     images = published.train_dataloader.dataset
     while "pipeline" not in images:  # SSD's is wrapped, to be taken several times
         images = images.dataset
-    return template.augment([transform.to_dict() for transform in images.pipeline], params)
+    return template.build_augmentation(
+        [transform.to_dict() for transform in images.pipeline], params
+    )
 
 
-def _mixing(template: Template, params: CommonParams, augment: Augment) -> list[dict[str, Any]]:
+def _mixing(
+    template: Template, params: CommonParams, augment: Augmentation
+) -> list[dict[str, Any]]:
     """What combines pictures, and then gives the result a random size where that is wanted."""
     if not (augment.mixing and _random(params)):
         return augment.mixing
@@ -328,7 +332,7 @@ def _launcher() -> str:
 def optimizer_config(
     template: Template, params: CommonParams, options: RunOptions
 ) -> dict[str, Any]:
-    wrapper = dict(template.base_model(params).recipe.optimizer)
+    wrapper = dict(template.get_base_model(params).recipe.optimizer)
     wrapper["optimizer"] = wrapper["optimizer"] | {"lr": params.learning_rate}
     if options.amp:
         import torch

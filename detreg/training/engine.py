@@ -84,7 +84,7 @@ def fit(
 
     def fill_from_start(model: torch.nn.Module) -> None:
         for sentence in (
-            fill(model, start.weights, classes, template.class_layers(params))
+            fill(model, start.weights, classes, template.get_class_layers(params))
             if start.weights
             else ()
         ):
@@ -94,7 +94,7 @@ def fit(
         run, folder, classes, options.patience, start.resume, start.weights, after_epoch
     )
     runner.register_hook(ReseedHook(options.seed))
-    factor = template.base_model(params).recipe.schedule.factor
+    factor = template.get_base_model(params).recipe.schedule.factor
     runner.register_hook(LearningRateHook(params.learning_rate, factor))
     runner.register_hook(RestoreHook(fill_from_start, start.resume))
     runner.register_hook(epochs)
@@ -158,7 +158,10 @@ def check_fit(
     """Raises DataError where the start's weights do not fit, before a run begins."""
     if start.weights is not None:
         fill(
-            build_network(config.model, None), start.weights, classes, template.class_layers(params)
+            build_network(config.model, None),
+            start.weights,
+            classes,
+            template.get_class_layers(params),
         )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from detreg.data.dataset import Dataset
 from detreg.data.source import cache_folder
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
-from detreg.params import declared, plain
+from detreg.params import get_params, to_plain
 from detreg.templates import TEMPLATES
 from detreg.templates.template import ClassLayer, CommonParams, Template
 from detreg.tracking import runs
@@ -134,7 +134,7 @@ def _differences(
         return (
             f"its dataset is another one (digest {before['dataset_digest']}, now {dataset.digest})"
         )
-    old, new = before["hyperparameters"], plain(params)
+    old, new = before["hyperparameters"], to_plain(params)
     changed = [name for name in new if name not in _NOT_COMPARED and old.get(name) != new[name]]
     if changed:
         return "hyperparameters differ: " + ", ".join(
@@ -176,7 +176,7 @@ def published(
 
 def _alternatives(template: Template, base_model: str, asked_by: str) -> str:
     """What else the parameter `asked_by` can be where nobody published COCO weights of the base model."""
-    param = declared(template.params)[asked_by]
+    param = get_params(template.params)[asked_by]
     others = [choice for choice in param.choices or () if choice not in ("coco", "mscoco")]
     if not template.base_models[base_model].imagenet:
         others = [choice for choice in others if choice != "imagenet"]
