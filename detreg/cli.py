@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from detreg import commands, templates
+from detreg.defaults import MAX_DETECTIONS
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DetregError, DiskError, MemoryExhaustedError, NotFoundError, UsageError
 from detreg.options import RunOptions, SweepOptions
@@ -270,8 +271,8 @@ def _add_model_commands(subparsers: Any, argv: list[str]) -> None:
     parser.add_argument(
         "--max_detections",
         type=int,
-        default=100,
-        help="most detections of one picture (default 100)",
+        default=MAX_DETECTIONS,
+        help=f"most detections of one picture (default {MAX_DETECTIONS})",
     )
 
     parser = _command(

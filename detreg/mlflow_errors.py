@@ -11,7 +11,7 @@ _MISSING_TEXTS = ("not found", "does not exist", "unable to find")
 
 
 @contextmanager
-def mlflow_errors(missing: str) -> Iterator[None]:
+def translate_mlflow_errors(missing: str) -> Iterator[None]:
     """Turns what MLflow raises inside the block into errors that a user can act on.
 
     Raises NotFoundError(missing) where MLflow does not find what it was asked for, and UnreachableError where its server or database

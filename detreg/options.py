@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from detreg.defaults import SCORE_THRESHOLD
 from detreg.params import boolean, choice, integer, number, text
 
 
@@ -29,7 +30,7 @@ class RunOptions:
         2, 0, 64, 1, help="Processes that load pictures; 0 loads in the training process"
     )
     score_threshold: float = number(
-        0.05,
+        SCORE_THRESHOLD,
         0.0,
         1.0,
         help="Score under which the served model leaves detections out, unless asked",

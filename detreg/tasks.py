@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detreg.data.dataset import load
+from detreg.defaults import MAX_DETECTIONS, SCORE_THRESHOLD
 from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.files import IMAGE_SUFFIXES
 from detreg.params import build
@@ -73,7 +74,7 @@ def predict(
     pictures: Sequence[str],
     out: str,
     score_threshold: float | None = None,
-    max_detections: int = 100,
+    max_detections: int = MAX_DETECTIONS,
 ) -> Path:
     """Writes `predictions.json` and each picture with its boxes into `out`; returns the JSON's path.
 
@@ -175,7 +176,9 @@ def export_checkpoint(
         batches = loader(template, params, annotations, classes, 0)
         trained = dict(predict(model, batches, classes))
 
-        about = card(template, params, classes, score_threshold=0.05, digest=None, eid=None)
+        about = card(
+            template, params, classes, score_threshold=SCORE_THRESHOLD, digest=None, eid=None
+        )
         pixels = template.get_base_model(params).input
         exported = predict_split(Detector.load(export(model, pixels, about, Path(out))), truth)
         subject = Subject(

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import DataError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
@@ -87,7 +88,10 @@ class Detector:
         return "cuda" if self.session.get_providers()[0] == CUDA else "cpu"
 
     def __call__(
-        self, image: Image, score_threshold: float | None = None, max_detections: int = 100
+        self,
+        image: Image,
+        score_threshold: float | None = None,
+        max_detections: int = MAX_DETECTIONS,
     ) -> Detections:
         """Detects in one picture, uint8 (height, width, 3) in RGB.
 
@@ -100,7 +104,7 @@ class Detector:
         self,
         images: Sequence[Image],
         score_threshold: float | None = None,
-        max_detections: int = 100,
+        max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
     ) -> list[Detections]:
         """Detects in many pictures, at most `batch_size` at once; the result has their order.

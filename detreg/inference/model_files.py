@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DataError, NotFoundError, UsageError
-from detreg.mlflow_errors import mlflow_errors
+from detreg.mlflow_errors import translate_mlflow_errors
 
 MODEL_NAME = "model"
 """The name that a run's model is logged with: runs:/<run id>/model."""
@@ -49,7 +49,7 @@ def _download(uri: str, missing: str) -> bytes:
     set_mlflow_defaults()  # before MLflow is imported: no progress bar of its own
     import mlflow
 
-    with tempfile.TemporaryDirectory() as folder, mlflow_errors(missing):
+    with tempfile.TemporaryDirectory() as folder, translate_mlflow_errors(missing):
         try:
             downloaded = Path(mlflow.artifacts.download_artifacts(uri, dst_path=folder))
         except OSError as error:  # the entry is there, its files are gone

@@ -10,6 +10,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array
 
+from detreg.defaults import MAX_DETECTIONS
 from detreg.inference.card import Card
 from detreg.inference.detector import Detector
 from detreg.inference.model_files import MODEL_NAME
@@ -36,7 +37,7 @@ def signature(score_threshold: float) -> ModelSignature:
         params=ParamSchema(
             [
                 ParamSpec("score_threshold", number, score_threshold),
-                ParamSpec("max_detections", DataType.long, 100),
+                ParamSpec("max_detections", DataType.long, MAX_DETECTIONS),
             ],
         ),
     )

@@ -132,6 +132,7 @@ FASTER_RCNN = Template(
     when="Accuracy of the boxes before speed; crowded or small objects at high resolution.",
     params=FasterRcnnParams,
     base_models=BASE_MODELS,
+    decoder="two_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,

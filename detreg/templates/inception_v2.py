@@ -37,6 +37,7 @@ INCEPTION_V2 = Template(
     when="As inception_v4, with two fifths of its parameters and three fifths of its GFLOPs.",
     params=InceptionV2Params,
     base_models={"inception_v2": BASE_MODELS["inception_v2"]},
+    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,

@@ -37,6 +37,7 @@ INCEPTION_V4 = Template(
     when="Classes that differ in detail, objects of many sizes, and time to train.",
     params=InceptionV4Params,
     base_models={"inception_v4": BASE_MODELS["inception_v4"]},
+    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,

@@ -49,6 +49,7 @@ MSC10 = Template(
     when="To compare base models under one head, or where a certain backbone is wanted.",
     params=Msc10Params,
     base_models=BASE_MODELS,
+    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,

@@ -228,6 +228,7 @@ SSD = Template(
     when="The smallest model and the fastest answers, on CPUs and phones, for objects that are not small.",
     params=SsdParams,
     base_models=BASE_MODELS,
+    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=lambda _: (

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from detreg.params import (
     NONE,
@@ -321,6 +321,9 @@ def _size_text(value: ImageSize) -> str:
 
 P = TypeVar("P", bound=CommonParams)
 
+Decoder = Literal["yolox", "one_stage", "two_stage"]
+"""The kinds of head that detreg/export/decode/ can export, one file for each."""
+
 
 @dataclass(frozen=True)
 class ClassLayer:
@@ -353,6 +356,8 @@ class Template:
     """From the published training pipeline and the params."""
     get_class_layers: Callable[[Any], tuple[ClassLayer, ...]]
     """From the params to the layers with outputs per class."""
+    decoder: Decoder
+    """How the exported graph turns the outputs of the network's head into detections."""
     ema_momentum: float | None = None
     """Momentum of the exponential moving average of the weights that is scored and exported; None keeps none."""
 

@@ -109,6 +109,7 @@ YOLOF = Template(
     when="Objects of medium and large size, where a light head and a plain training matter more than small objects.",
     params=YolofParams,
     base_models=BASE_MODELS,
+    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),),

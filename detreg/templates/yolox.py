@@ -148,6 +148,7 @@ YOLOX = Template(
     when="Speed, small objects, few pictures with good start weights; the first to try.",
     params=YoloxParams,
     base_models=BASE_MODELS,
+    decoder="yolox",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=lambda _: (

@@ -20,7 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from detreg.errors import UsageError
-from detreg.mlflow_errors import mlflow_errors
+from detreg.mlflow_errors import translate_mlflow_errors
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -62,7 +62,7 @@ def register(
     """
     _check_name(name)
     own = {_SCORE: repr(float(score)), _DIGEST: dataset_digest, "eid": run_id}
-    with mlflow_errors(f"{model_uri} is not there, so it cannot be registered"):
+    with translate_mlflow_errors(f"{model_uri} is not there, so it cannot be registered"):
         there = (
             MlflowClient().search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
             if again
@@ -97,7 +97,7 @@ def promote(name: str, version: str) -> RegisteredVersion:
 
     Raises NotFoundError for an unknown name or version, and UnreachableError.
     """
-    with mlflow_errors(f"{name} has no version {version}: see the model registry"):
+    with translate_mlflow_errors(f"{name} has no version {version}: see the model registry"):
         found = MlflowClient().get_model_version(name, version)
         champion = _champion(name)
         if champion is not None and champion.version == found.version:
@@ -117,7 +117,7 @@ def rollback(name: str) -> RegisteredVersion:
 
     Raises NotFoundError for an unknown name, UsageError where there is no champion before, and UnreachableError.
     """
-    with mlflow_errors(f"{name} is not in the model registry"):
+    with translate_mlflow_errors(f"{name} is not in the model registry"):
         client = MlflowClient()
         champion = _champion(name)
         earlier = [version for version in _history(name, champion) if _exists(name, version)]

@@ -20,7 +20,7 @@ from typing import Any
 
 from detreg.data.dataset import Dataset
 from detreg.errors import DetregError, NotFoundError
-from detreg.mlflow_errors import mlflow_errors
+from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.version import __version__
 
 FAILURE = "detreg.failure"
@@ -140,7 +140,7 @@ def start(
 
     try:
         with (
-            mlflow_errors("MLflow does not find what it was asked for"),
+            translate_mlflow_errors("MLflow does not find what it was asked for"),
             tempfile.TemporaryDirectory(prefix="detreg-") as folder,
         ):
             nested = mlflow.active_run() is not None
@@ -196,7 +196,9 @@ def find(eid: str) -> Any:
         raise NotFoundError(
             f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): copy it from the run's page or output"
         )
-    with mlflow_errors(f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI"):
+    with translate_mlflow_errors(
+        f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI"
+    ):
         run = _client().get_run(eid)
     if run.info.lifecycle_stage == "deleted":
         raise NotFoundError(

@@ -1,0 +1,7 @@
+"""Defaults that the command line, training, export and serving share. Standard library only."""
+
+SCORE_THRESHOLD = 0.05
+"""Lowest score that a served model reports, unless it is exported or asked with another one."""
+
+MAX_DETECTIONS = 100
+"""Most detections of one image that are reported, unless a caller asks for another number."""
