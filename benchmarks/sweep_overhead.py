@@ -61,7 +61,9 @@ def untrained(files: list[Path]) -> Callable[..., FitResult]:
             active.log_metrics(dict.fromkeys(METRICS, mAP) | {"val/mAP": mAP}, step=epoch)
             for path in files:
                 active.log_file(path, f"checkpoints/{epoch % 2}")
-            active.set_tags({runs.CHECKPOINT: "{}"})
+            slot = f"checkpoints/{epoch % 2}"
+            stored = runs.StoredCheckpoints(epoch, last=f"{slot}/last.pth", best=f"{slot}/best.pth")
+            active.tag_checkpoints(stored)
             if after_epoch(epoch, mAP):
                 break
         return FitResult(files[0], len(history), mAP, history)
@@ -83,7 +85,7 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
         "trials": TRIALS,
     }
     dataset = load("sample")
-    with runs.start("sweep", {}) as active:
+    with runs.start_run("sweep", {}) as active:
         plan = replace(
             sweep.planned((TEMPLATES["yolox"],), values), dataset_digest=dataset.digest
         ).started(active.id, None)

@@ -87,9 +87,9 @@ def _told(problems: Sequence[str], exit_code: int, error: Exception | None = Non
     for problem in problems:
         print(f"detreg: {problem}", file=sys.stderr)
     if error is not None and "MLFLOW_RUN_ID" in os.environ:
-        from detreg.tracking.runs import fail_waiting
+        from detreg.tracking.runs import tag_failure_before_start
 
-        fail_waiting(error)
+        tag_failure_before_start(error)
     return exit_code
 
 

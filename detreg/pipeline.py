@@ -138,8 +138,8 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traini
         raise SystemExit(0)
     check_fit(job.config, template, params, dataset.classes, job.start)
     torchrun.signal_ready()
-    with runs.start(options.run_name, job.tags) as active:
-        print(f"MLflow run (eid) {active.id} in {runs.tracking_uri()}", flush=True)
+    with runs.start_run(options.run_name, job.tags) as active:
+        print(f"MLflow run (eid) {active.id} in {runs.get_tracking_uri()}", flush=True)
         return publish(active, job, learn(active, job))
 
 
@@ -212,7 +212,7 @@ def publish_run(
     from detreg.training.engine import fitted
     from detreg.training.weights import InitialWeights
 
-    sentence = runs.find(eid).data.tags.get(runs.START, "")
+    sentence = runs.get_run(eid).data.tags.get(runs.START, "")
     resolved = template.resolve(params)
     job = Job(
         template,
@@ -222,7 +222,7 @@ def publish_run(
         InitialWeights(sentence),
         compose(template, resolved, dataset, options),
     )
-    with runs.start(None, {}, run_id=eid) as active:
+    with runs.start_run(None, {}, run_id=eid) as active:
         return publish(active, job, fitted(eid, active.folder), again=True)
 
 

@@ -38,7 +38,7 @@ def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
         runs.DIGEST: dataset.digest,
         "detreg.evaluated_model": model,
     }
-    with runs.start(None, tags) as active:
+    with runs.start_run(None, tags) as active:
         active.log_params({"model": model, "data": data, "split": split})
         active.log_dataset(dataset)
         active.log_metrics(

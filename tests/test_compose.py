@@ -396,7 +396,7 @@ def eid(dataset: Dataset, store: None, tmp_path_factory: pytest.TempPathFactory)
         folder / "last.pth",
         Checkpoint(state(4), dataset.classes, 2, 1, 0.5, training={"optimizer": {}}),
     )
-    with runs.start(None, {}) as active:
+    with runs.start_run(None, {}) as active:
         active.log_text(json.dumps(job.facts), PARAMS_FILE)
         for name in ("best", "last"):
             active.log_file(folder / f"{name}.pth", "checkpoints/0")
@@ -468,7 +468,7 @@ def test_a_wrong_eid_is_refused(dataset: Dataset, store: None, wrong: str) -> No
 
 
 def test_a_run_without_a_checkpoint_is_refused(dataset: Dataset, store: None) -> None:
-    with runs.start(None, {}) as active:
+    with runs.start_run(None, {}) as active:
         pass
     with pytest.raises(DetregError, match="no checkpoint"):
         started(dataset, pretrained_weights="none", continue_from_eid=active.id)

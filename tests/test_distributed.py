@@ -26,8 +26,9 @@ def curve(eid: str, metric: str) -> list[float]:
 
 def weights(eid: str, folder: Path) -> dict[str, torch.Tensor]:
     """Those under training at the end, not their average."""
-    tag = json.loads(runs.find(eid).data.tags[runs.CHECKPOINT])
-    training = load(runs.download(eid, tag["last"], folder / eid)).training
+    stored = runs.find_checkpoints(eid)
+    assert stored is not None
+    training = load(runs.download_artifact(eid, stored.last, folder / eid)).training
     assert training
     return dict(training["state_dict"])
 
@@ -52,7 +53,8 @@ def test_two_processes_train_as_one_does(
     together = json.loads(told.splitlines()[-1])
     assert len(mlflow.search_runs(output_format="list")) == 2
     assert (
-        runs.find(together["run_id"]).info.status == "FINISHED" and together["model_version"] == "2"
+        runs.get_run(together["run_id"]).info.status == "FINISHED"
+        and together["model_version"] == "2"
     )
     for line in (
         "Dataset tiny",

@@ -45,7 +45,7 @@ def planned(tiny: Path, folder: Path, **values: Any) -> Plan:
 
 @pytest.fixture
 def parent(store: str) -> Iterator[str]:
-    with runs.start("sweep", {}) as active:
+    with runs.start_run("sweep", {}) as active:
         pass
     yield active.id
 
@@ -304,7 +304,7 @@ def test_every_problem_is_told_before_anything_starts(
         and sweeps.in_seconds("1.5h") == 5400
     )
     with pytest.raises(UsageError, match="MLflow's own database"):
-        sweeps._not_mlflows(runs.tracking_uri())
+        sweeps._not_mlflows(runs.get_tracking_uri())
     assert minutes(3725) == "1:02:05" and minutes(65) == "1:05"
 
 
@@ -432,6 +432,6 @@ def test_no_complete_trial_is_told_with_the_reasons(
     trial = study.ask()
     trial.set_user_attr(studies.FAILURE, "the loss is NaN or infinite")
     study.tell(trial, state=TrialState.FAIL)
-    with runs.start("x", {}) as active, pytest.raises(StoppedError) as caught:
+    with runs.start_run("x", {}) as active, pytest.raises(StoppedError) as caught:
         concluded(active, plan, study, tmp_path)
     assert caught.value.problems[1] == "trial 0: the loss is NaN or infinite"

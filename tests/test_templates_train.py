@@ -91,7 +91,7 @@ def test_a_template_is_trained_registered_served_and_continued(
     assert first["parity_matched"] >= 0.99 and first["model_name"] == name
     # After so few steps most find nothing, and what finds nothing is no champion.
     assert first["alias"] == ("champion" if round(first["mAP"], 4) else "challenger")
-    metrics = runs.find(first["run_id"]).data.metrics
+    metrics = runs.get_run(first["run_id"]).data.metrics
     assert {
         "train/loss",
         "val/mAP",

@@ -39,7 +39,7 @@ def test_a_process_that_dies_ends_the_training_as_failed(store: str, tiny: Path)
     assert (
         process.returncode and errors.count("detreg: another process of the training has died") == 1
     )
-    run = runs.find(eid)
+    run = runs.get_run(eid)
     assert run.info.status == "FAILED" and "has died" in run.data.tags["detreg.failure"]
     assert "detreg.checkpoint" in run.data.tags
 

@@ -26,9 +26,9 @@ from detreg.training.weights import resolve
 
 
 def last_checkpoint(eid: str, folder: Path) -> Checkpoint:
-    return load(
-        runs.download(eid, json.loads(runs.find(eid).data.tags[runs.CHECKPOINT])["last"], folder)
-    )
+    stored = runs.find_checkpoints(eid)
+    assert stored is not None
+    return load(runs.download_artifact(eid, stored.last, folder))
 
 
 def steps(eid: str, metric: str) -> list[int]:
@@ -41,7 +41,7 @@ def trained(store: str, tiny: Path) -> dict[str, Any]:
 
 
 def test_a_run_holds_everything_that_is_promised(trained: dict[str, Any]) -> None:
-    run = runs.find(trained["run_id"])
+    run = runs.get_run(trained["run_id"])
     assert run.info.status == "FINISHED"
     assert (
         run.data.params["image_size"] == "64"
@@ -103,10 +103,10 @@ def test_an_auto_rate_is_printed_and_logged_as_the_number(
         "per_item_lrate=3.125e-05, the published value of ssd300_vgg16 (per_item_lrate=auto)"
         in capsys.readouterr().out
     )
-    with runs.start(None, job.tags) as active:
+    with runs.start_run(None, job.tags) as active:
         active.log_params({"per_item_lrate": "auto"})  # as `mlflow run` does before detreg begins
         pipeline.record(active, job)
-    logged = runs.find(active.id).data.params
+    logged = runs.get_run(active.id).data.params
     assert logged["per_item_lrate"] == "auto" and logged["per_item_lrate.resolved"] == "3.125e-05"
     assert job.facts["hyperparameters"]["per_item_lrate"] == 0.002 / 64
 
@@ -147,7 +147,7 @@ def test_more_epochs_resume_and_metrics_go_on(
     child = detreg.train("yolox", data=str(tiny), **values)
     assert f"Resumes run {trained['run_id']} after epoch 2 of 3" in capsys.readouterr().out
     assert steps(child["run_id"], "val/mAP") == [3]
-    assert runs.find(child["run_id"]).data.tags["detreg.parent_eid"] == trained["run_id"]
+    assert runs.get_run(child["run_id"]).data.tags["detreg.parent_eid"] == trained["run_id"]
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(
     values = TINY | {"num_epochs": 3, "num_workers": 2, "random_resize_upper": 96}
     whole = detreg.train("yolox", data=str(tiny), **values)
     words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    experiment = runs.find(whole["run_id"]).info.experiment_id
+    experiment = runs.get_run(whole["run_id"]).info.experiment_id
     environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "MLFLOW_EXPERIMENT_ID": experiment}
     command = [sys.executable, "-m", "detreg", "train", "yolox", "--data", str(tiny), *words]
     process = subprocess.Popen(
@@ -219,8 +219,9 @@ def test_frozen_stages_and_a_rate_of_zero_leave_the_weights_alone(
     values = TINY | {"num_epochs": 1, "load_from": f"runs:/{trained['run_id']}", "frozen_stages": 2}
     frozen = detreg.train("yolox", data=str(tiny), **values)
     still = detreg.train("yolox", data=str(tiny), **values | {"per_item_lrate": 0.0})
-    tag = json.loads(runs.find(trained["run_id"]).data.tags[runs.CHECKPOINT])
-    before = load(runs.download(trained["run_id"], tag["best"], tmp_path)).state_dict
+    stored = runs.find_checkpoints(trained["run_id"])
+    assert stored is not None
+    before = load(runs.download_artifact(trained["run_id"], stored.best, tmp_path)).state_dict
     after = last_checkpoint(frozen["run_id"], tmp_path / "frozen").state_dict
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed, "nothing was trained"

@@ -189,4 +189,4 @@ def _finish(
         handle.log_text(json.dumps(asdict(swept), indent=2), "sweep.json")
         handle.log_file(folder, "report")
     if plan.parent != active.id:
-        runs.close(plan.parent)
+        runs.end_run(plan.parent)

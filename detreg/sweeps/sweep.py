@@ -134,7 +134,9 @@ def run(plan: Plan) -> SweepResult:
 def _beside_mlflows() -> str:
     """A file where MLflow's database is a file, since `mlflow run` may work in a folder that is gone afterwards; else in this folder."""
     tracking = (
-        sqlalchemy.make_url(runs.tracking_uri()) if "sqlite:" in runs.tracking_uri() else None
+        sqlalchemy.make_url(runs.get_tracking_uri())
+        if "sqlite:" in runs.get_tracking_uri()
+        else None
     )
     folder = (
         Path(tracking.database).parent if tracking is not None and tracking.database else Path()
@@ -143,7 +145,7 @@ def _beside_mlflows() -> str:
 
 
 def _not_mlflows(url: str) -> None:
-    if url == runs.tracking_uri():
+    if url == runs.get_tracking_uri():
         raise UsageError(
             f"storage={studies.hidden(url)} is MLflow's own database, and both would migrate it: give the sweep one of its own"
         )
@@ -165,7 +167,7 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
         studies.wait_until(lambda: "run" in study.user_attrs)
     first = study.user_attrs.get("run")
     try:
-        first = first and runs.find(first).info.run_id
+        first = first and runs.get_run(first).info.run_id
     except NotFoundError:  # deleted since
         first = None
     own = "MLFLOW_RUN_ID" in os.environ
@@ -175,7 +177,7 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
         runs.DIGEST: plan.dataset_digest,
     }
     tags |= {runs.PARENT: first} if first and own else {}
-    with runs.start(
+    with runs.start_run(
         plan.options.run_name or plan.name, tags, run_id=None if own else first
     ) as active:
         if not first:
@@ -186,7 +188,7 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
 def _announce(active: Run, study: Study, plan: Plan) -> None:
     ended = sum(map(studies.settled, studies.lineages(study)))
     print(
-        f"MLflow run {active.id} in {runs.tracking_uri()}; study {plan.name} in {studies.hidden(plan.storage)}"
+        f"MLflow run {active.id} in {runs.get_tracking_uri()}; study {plan.name} in {studies.hidden(plan.storage)}"
     )
     if plan.parent != active.id:
         print(f"The sweep is that of run {plan.parent}, under which its trials are")
@@ -213,9 +215,9 @@ def _close_orphans(study: Study, parent: str) -> None:
     running = {
         trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     }
-    for orphan in runs.nested(parent):
+    for orphan in runs.list_running_children(parent):
         if (
             orphan.data.tags.get(runs.STUDY) == study.study_name
             and int(orphan.data.tags.get(runs.TRIAL, -1)) not in running
         ):
-            runs.close(orphan.info.run_id, "its worker died")
+            runs.end_run(orphan.info.run_id, "its worker died")

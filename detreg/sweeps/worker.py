@@ -24,7 +24,7 @@ from optuna.trial import Trial
 from detreg import pipeline, templates
 from detreg.data.dataset import Dataset, load
 from detreg.environment import set_mlflow_defaults
-from detreg.errors import DetregError, DiskError, UnreachableError
+from detreg.errors import DiskError, UnreachableError, describe_failure, summarize_error
 from detreg.options import RunOptions
 from detreg.params import build
 from detreg.sweeps import study as studies
@@ -92,7 +92,7 @@ def work(
     while (
         signal.getsignal(signal.SIGTERM) is _stop
     ):  # which a stop sets aside, should a failure hide it
-        patiently(lambda: runs.find(plan.parent))
+        patiently(lambda: runs.get_run(plan.parent))
         following = studies.step(study, wanted)
         if following == "end" or studies.too_late(study, plan):
             return
@@ -110,7 +110,9 @@ def work(
             TakenOverError,
         ) as error:  # or the database went away: the trial's heartbeats say the rest
             print(
-                f"the study could not be told: {runs.one_line(error)}", file=sys.stderr, flush=True
+                f"the study could not be told: {summarize_error(error)}",
+                file=sys.stderr,
+                flush=True,
             )
             time.sleep(1)
 
@@ -158,11 +160,7 @@ def _told(plan: Plan, dataset: Dataset, trial: Trial, train: Train) -> float:
     except Exception as error:
         print(f"trial {trial.number}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         if not isinstance(error, NOT_THE_TRIALS):
-            reason = (
-                "; ".join(error.problems)
-                if isinstance(error, DetregError)
-                else f"{type(error).__name__}: {error}"
-            )
+            reason = describe_failure(error)
             patiently(lambda: trial.set_user_attr(FAILURE, reason[:1000]))
         raise
     finally:
@@ -216,10 +214,10 @@ def trained(
         ended = _fitted(before)
         _report(trial, ended.history)
         _log_best(runs.Run(before, Path()), ended)
-        runs.close(before)
+        runs.end_run(before)
         return ended.best_mAP
     for eid in earlier:
-        runs.close(eid, f"its worker died; it goes on as trial {trial.number}")
+        runs.end_run(eid, f"its worker died; it goes on as trial {trial.number}")
     if before:
         params = replace(params, continue_from_eid=before, load_from=None)
     job = pipeline.prepare(template, params, options, dataset)
@@ -239,7 +237,7 @@ def trained(
         return pruned
 
     tags = job.tags | {runs.TRIAL: str(trial.number), runs.STUDY: trial.study.study_name}
-    with runs.start(name, tags, parent=plan.parent) as active:
+    with runs.start_run(name, tags, parent=plan.parent) as active:
         patiently(lambda: trial.set_user_attr(RUNS, [*earlier, active.id]))
         fitted = pipeline.learn(active, job, after_epoch)
         _log_best(active, fitted)
@@ -255,8 +253,9 @@ def trained(
 def _checkpoint(eids: list[str]) -> tuple[str, int]:
     """The latest of the runs that has a checkpoint, and the epochs that it has done."""
     for eid in reversed(eids):
-        if kept := runs.kept(eid):
-            return eid, int(kept["epoch"])
+        checkpoints = runs.find_checkpoints(eid)
+        if checkpoints is not None:
+            return eid, checkpoints.epoch
     return "", 0
 
 

@@ -14,12 +14,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detreg.data.dataset import Dataset
-from detreg.errors import DetregError, NotFoundError
+from detreg.errors import NotFoundError, describe_failure, summarize_error
 from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.version import __version__
 
@@ -34,7 +34,19 @@ STUDY = "detreg.study"
 TRIAL = "detreg.trial"
 PRUNED = "detreg.pruned"
 CHECKPOINT = "detreg.checkpoint"
-"""Names, as JSON, the artifacts `last` and `best` that are whole, and their `epoch`."""
+"""Holds a StoredCheckpoints as JSON."""
+
+
+@dataclass(frozen=True)
+class StoredCheckpoints:
+    """The two checkpoints of a run that are uploaded completely.
+
+    `last` and `best` are the names of the artifacts; `epoch` is the last epoch that both know of.
+    """
+
+    epoch: int
+    last: str
+    best: str
 
 
 @dataclass
@@ -75,7 +87,7 @@ class Run:
             self._pending.clear()
         except MlflowException as error:
             print(
-                f"metrics wait for the tracking server: {one_line(error)}",
+                f"metrics wait for the tracking server: {summarize_error(error)}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -87,6 +99,10 @@ class Run:
         _client().log_batch(
             self.id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()]
         )
+
+    def tag_checkpoints(self, stored: StoredCheckpoints) -> None:
+        """Record which checkpoints are complete, once both are uploaded."""
+        self.set_tags({CHECKPOINT: json.dumps(asdict(stored))})
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Uploads a file, or a folder's content, to the run's artifacts under `folder`."""
@@ -124,17 +140,19 @@ class Run:
 
 
 @contextmanager
-def start(
+def start_run(
     name: str | None,
     tags: Mapping[str, str],
     *,
     run_id: str | None = None,
     parent: str | None = None,
 ) -> Iterator[Run]:
-    """A new MLflow run, nested in the active one if there is one, or the run that `mlflow run` has made for this process.
+    """Start an MLflow run, or the one that `mlflow run` has made for this process.
 
-    `run_id` takes up a run that is there; `parent` nests the new one in a run of another process. It ends as FINISHED, FAILED or KILLED,
-    with the reason in a tag. Raises UnreachableError where the tracking store does not answer.
+    A new run is nested in the active one if there is one. `run_id` resumes an existing run;
+    `parent` nests the new run in one of another process. The run ends as FINISHED, FAILED or
+    KILLED, with the reason in a tag. Raises UnreachableError where the tracking store does not
+    answer.
     """
     import mlflow
 
@@ -155,49 +173,39 @@ def start(
             )
             run = Run(started.info.run_id, Path(folder))
             run.set_tags({VERSION: __version__, **tags})
+
             yield run
+
             run.log_metrics({})
         mlflow.end_run("FINISHED")
     except BaseException as error:
-        if active := mlflow.active_run():
+        active = mlflow.active_run()
+        if active is not None:
             _tag_failure(active.info.run_id, error)
         mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 
-def _tag_failure(run_id: str, error: BaseException) -> None:
-    """Writes why it failed into the run's tag, where the server still answers."""
-    if isinstance(error, Exception):
-        reason = (
-            "; ".join(error.problems)
-            if isinstance(error, DetregError)
-            else f"{type(error).__name__}: {error}"
-        )
-    else:
-        reason = str(error) or "interrupted"
-    try:
-        Run(run_id, Path()).set_tags({FAILURE: reason})
-    except Exception as second:
-        warnings.warn(
-            f"the reason could not be written to the run: {one_line(second)}", stacklevel=2
-        )
-
-
-def fail_waiting(error: BaseException) -> None:
-    """Tags the run that `mlflow run` made for this process and that nothing has started yet, where there is one."""
+def tag_failure_before_start(error: BaseException) -> None:
+    """Tag the run that `mlflow run` made for this process, if start_run has not taken it up yet."""
+    # mlflow.start_run removes the variable, so it is set only before that.
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
         _tag_failure(run_id, error)
 
 
-def find(eid: str) -> Any:
-    """The MLflow run of an eid. Raises NotFoundError for one that is unknown or deleted, UnreachableError without an answer."""
+def get_run(eid: str) -> Any:
+    """Return the MLflow run of an eid.
+
+    Raises NotFoundError for one that is unknown or deleted, UnreachableError without an answer.
+    """
     if not re.fullmatch(r"[0-9a-f]{32}", eid):
         raise NotFoundError(
-            f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): copy it from the run's page or output"
+            f"{eid!r} is not the id of an MLflow run (32 hexadecimal digits): "
+            "copy it from the run's page or output"
         )
     with translate_mlflow_errors(
-        f"no run {eid} in {tracking_uri()}: check the id and MLFLOW_TRACKING_URI"
+        f"no run {eid} in {get_tracking_uri()}: check the id and MLFLOW_TRACKING_URI"
     ):
         run = _client().get_run(eid)
     if run.info.lifecycle_stage == "deleted":
@@ -207,54 +215,70 @@ def find(eid: str) -> Any:
     return run
 
 
-def close(eid: str, reason: str = "") -> None:
-    """Ends a run whose process is gone: as KILLED with the reason, or as FINISHED without one. One that has ended stays as it is."""
-    if find(eid).info.status == "RUNNING":
-        if reason:
-            Run(eid, Path()).set_tags({FAILURE: reason})
-        _client().set_terminated(eid, "KILLED" if reason else "FINISHED")
+def end_run(eid: str, failure: str = "") -> None:
+    """End a run whose process is gone; one that has ended stays as it is.
+
+    It ends as KILLED with `failure` as the reason, or as FINISHED without one.
+    """
+    if get_run(eid).info.status != "RUNNING":
+        return
+    if failure:
+        Run(eid, Path()).set_tags({FAILURE: failure})
+    _client().set_terminated(eid, "KILLED" if failure else "FINISHED")
 
 
-def nested(parent: str) -> list[Any]:
-    """The runs of a sweep's trials that still stand as running."""
-    experiment = find(parent).info.experiment_id
-    wanted = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
-    return list(_client().search_runs([experiment], wanted, max_results=1000))
+def list_running_children(parent: str) -> list[Any]:
+    """Return the runs nested in `parent`, a sweep's for example, whose status is RUNNING."""
+    experiment = get_run(parent).info.experiment_id
+    condition = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
+    return list(_client().search_runs([experiment], condition, max_results=1000))
 
 
-def kept(eid: str) -> dict[str, Any] | None:
-    """The checkpoints that a run has kept: `epoch`, and the artifacts `last` and `best`; None where it has none."""
-    tag = find(eid).data.tags.get(CHECKPOINT)
-    return json.loads(tag) if tag else None
+def find_checkpoints(eid: str) -> StoredCheckpoints | None:
+    """Return the checkpoints that a run has stored, or None. Raises as get_run."""
+    tag = get_run(eid).data.tags.get(CHECKPOINT)
+    if not tag:
+        return None
+    content = json.loads(tag)
+    return StoredCheckpoints(content["epoch"], content["last"], content["best"])
 
 
-def download(eid: str, artifact: str, folder: Path) -> Path:
-    """A local copy of a run's artifact. Raises NotFoundError where the run has none of that name."""
+def download_artifact(eid: str, artifact: str, folder: Path) -> Path:
+    """Copy a run's artifact into a local folder, and return its path.
+
+    Raises NotFoundError where the run has no artifact of that name.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
     try:
-        return Path(
-            mlflow.artifacts.download_artifacts(
-                run_id=eid, artifact_path=artifact, dst_path=str(folder)
-            )
+        path = mlflow.artifacts.download_artifacts(
+            run_id=eid, artifact_path=artifact, dst_path=str(folder)
         )
     except (MlflowException, OSError) as error:
         raise NotFoundError(
-            f"run {eid} has no artifact {artifact} that can be read: {one_line(error)}"
+            f"run {eid} has no artifact {artifact} that can be read: {summarize_error(error)}"
         ) from error
+    return Path(path)
 
 
-def tracking_uri() -> str:
-    """Where runs are kept."""
+def get_tracking_uri() -> str:
+    """Return the URI of the tracking store in use."""
     import mlflow
 
     return str(mlflow.get_tracking_uri())
 
 
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, of a length that can be read."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def _tag_failure(run_id: str, error: BaseException) -> None:
+    """Tag a run with why it failed; warn where the tracking store does not answer."""
+    try:
+        Run(run_id, Path()).set_tags({FAILURE: describe_failure(error)})
+    except Exception as second:
+        # The first error is the one to raise, so a second one is only a warning.
+        warnings.warn(
+            f"the reason could not be written to the run: {summarize_error(second)}",
+            stacklevel=2,
+        )
 
 
 def _client() -> Any:

@@ -134,14 +134,14 @@ def _prepare_batch_norms(model: torch.nn.Module, params: CommonParams) -> None:
 
 def fitted(eid: str, folder: Path) -> FitResult:
     """The end of a training that an earlier run has kept, with its files in `folder`. Raises NotFoundError where it has none."""
-    stored = runs.kept(eid)
+    stored = runs.find_checkpoints(eid)
     if stored is None:
         raise NotFoundError(
             f"run {eid} has no checkpoint: it is no training of detreg's, or ended before its first epoch"
         )
     best, last = (
-        checkpoints.load(runs.download(eid, stored[name], folder / name))
-        for name in ("best", "last")
+        checkpoints.load(runs.download_artifact(eid, artifact, folder / name))
+        for name, artifact in (("best", stored.best), ("last", stored.last))
     )
     path = folder / "best.pth"
     checkpoints.save(path, best)

@@ -4,7 +4,6 @@ MMEngine's own hooks for these are left out because a continued training must be
 kept and exported the same weights. Order within a moment is by priority; all of these run after EMAHook has put the network back.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,8 +19,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 from tqdm import tqdm
 
-from detreg.errors import StoppedError
-from detreg.tracking.runs import CHECKPOINT, Run, one_line
+from detreg.errors import StoppedError, summarize_error
+from detreg.tracking.runs import Run, StoredCheckpoints
 from detreg.training.checkpoints import Checkpoint, save
 from detreg.training.components import seed_everything, seeds_of
 from detreg.training.distributed import unwrapped
@@ -273,7 +272,7 @@ class EpochHook(Hook):
                 self._upload(run)
             except Exception as error:  # the next epoch, or the end, tries again
                 print(
-                    f"the checkpoints wait for the artifact store: {one_line(error)}",
+                    f"the checkpoints wait for the artifact store: {summarize_error(error)}",
                     file=sys.stderr,
                     flush=True,
                 )
@@ -284,8 +283,9 @@ class EpochHook(Hook):
         slot = f"checkpoints/{self.uploads % 2}"
         for name in ("last.pth", "best.pth"):
             run.log_file(self.folder / name, slot)
-        where = {"epoch": self.kept_epoch, "last": f"{slot}/last.pth", "best": f"{slot}/best.pth"}
-        run.set_tags({CHECKPOINT: json.dumps(where)})
+        run.tag_checkpoints(
+            StoredCheckpoints(self.kept_epoch, last=f"{slot}/last.pth", best=f"{slot}/best.pth")
+        )
         self.uploads += 1
         self.uploaded_epoch = self.kept_epoch
         self.uploaded_at = time.monotonic()

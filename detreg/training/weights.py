@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from detreg.data.dataset import Dataset
 from detreg.data.source import cache_folder
-from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
+from detreg.errors import (
+    DataError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+    summarize_error,
+)
 from detreg.params import get_params, to_plain
 from detreg.templates import TEMPLATES
 from detreg.templates.template import ClassLayer, CommonParams, Template
@@ -99,22 +105,22 @@ def checkpoint_of(template: Template, params: CommonParams) -> Checkpoint:
 def _from_eid(
     eid: str, template: Template, params: CommonParams, dataset: Dataset
 ) -> InitialWeights:
-    stored = runs.kept(eid)
+    stored = runs.find_checkpoints(eid)
     if stored is None:
         raise NotFoundError(
             f"run {eid} has no checkpoint to continue from: it is no training of detreg's, or ended before its first epoch"
         )
     with tempfile.TemporaryDirectory() as folder:
-        before = json.loads(runs.download(eid, PARAMS_FILE, Path(folder)).read_text())
-        best = load(runs.download(eid, stored["best"], Path(folder)))
-        different = _differences(before, template, params, dataset, stored["epoch"])
+        before = json.loads(runs.download_artifact(eid, PARAMS_FILE, Path(folder)).read_text())
+        best = load(runs.download_artifact(eid, stored.best, Path(folder)))
+        different = _differences(before, template, params, dataset, stored.epoch)
         if different:
             return InitialWeights(
                 f"Starts a new training from the best weights of run {eid}, because {different}",
                 best,
                 parent=eid,
             )
-        last = load(runs.download(eid, stored["last"], Path(folder)))
+        last = load(runs.download_artifact(eid, stored.last, Path(folder)))
     sentence = f"Resumes run {eid} after epoch {last.epoch} of {params.num_epochs}: same template, dataset and hyperparameters"
     # Runs from before this was written down trained the batch-norms of a backbone without frozen stages.
     return InitialWeights(sentence, best, last, eid, before.get("backbone_is_filled", False))
@@ -233,7 +239,7 @@ def imagenet(
             state = imagenet_weights(source)
         except Exception as error:  # whatever the library's own downloader raises
             raise UnreachableError(
-                f"the ImageNet weights {source} cannot be downloaded ({runs.one_line(error)[:200]}): fetch them where there is a network "
+                f"the ImageNet weights {source} cannot be downloaded ({summarize_error(error)[:200]}): fetch them where there is a network "
                 f"(detreg weights fetch {template.name} --base_model {base_model}) and set DETREG_WEIGHTS to the folder of {name}"
             ) from error
         save(path, Checkpoint(state))
@@ -313,11 +319,11 @@ def _from_mlflow(uri: str) -> Path:
             else uri.removeprefix("runs:/").split("/")[0]
         )
     except (MlflowException, OSError) as error:
-        raise NotFoundError(f"load_from={uri} cannot be read: {runs.one_line(error)}") from error
-    stored = runs.kept(eid)
+        raise NotFoundError(f"load_from={uri} cannot be read: {summarize_error(error)}") from error
+    stored = runs.find_checkpoints(eid)
     if stored is None:
         raise NotFoundError(f"load_from={uri}: run {eid} has no checkpoint")
-    return runs.download(eid, stored["best"], folder)
+    return runs.download_artifact(eid, stored.best, folder)
 
 
 def fill(
