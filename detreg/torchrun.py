@@ -25,12 +25,10 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import psutil
-
 from detreg.errors import DetregError, UsageError
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch._C._distributed_c10d import Store
 
 NO_LIMIT = timedelta(days=7)
 """Timeout where none is needed: when a process dies, the launcher ends the others."""
@@ -120,6 +118,9 @@ def has_lost_process() -> bool:
 
     If so, that is why the launcher ends this process; if not, the user does.
     """
+    # Help and other light commands import this module, and psutil would make them slower.
+    import psutil  # noqa: PLC0415
+
     store = get_store()
     first_rank = get_rank() - get_local_rank()
     for rank in range(first_rank, first_rank + get_local_world_size()):
@@ -141,7 +142,8 @@ def agree_on_failure(error: BaseException) -> BaseException:
         store.set(_ENDING, "")
 
     # compare_set writes only where nothing is there yet, and returns what is there then.
-    first: BaseException = pickle.loads(store.compare_set(_FAILED, "", _pickle_error(error)))
+    content = store.compare_set(_FAILED, "", _pickle_error(error))  # type: ignore[arg-type]
+    first: BaseException = pickle.loads(content)
 
     if type(first) is not type(error):
         return first
@@ -214,7 +216,7 @@ def _get_exit_code(run: Callable[[], int]) -> int:
 
 
 def _wait_for_first_exit_code() -> int | None:
-    """Wait for rank 0 to end; return its exit code, or None where it does not notice the failure."""
+    """Wait for rank 0 to end; return its exit code, None if it notices no failure."""
     store = get_store()
     try:
         store.wait([_ENDING], GRACE)

@@ -17,7 +17,7 @@ import detreg
 from detreg.tracking import runs
 from detreg.training.checkpoints import load
 from detreg.training.components import keep_statistics
-from detreg.training.distributed import share_batch_norms
+from detreg.training.sync_batchnorm import synchronize_batch_norms
 
 
 def curve(eid: str, metric: str) -> list[float]:
@@ -138,7 +138,7 @@ def pixels() -> torch.Tensor:
 
 def one_of_two(rank: int, port: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    network = share_batch_norms(norms())
+    network = synchronize_batch_norms(norms())
     share = slice(0, 3) if rank == 0 else slice(3, 5)
     results = [passed(network, pixels()[share]) for _ in range(2)][-1]
     gradients = {name: parameter.grad for name, parameter in network.named_parameters()}

@@ -22,7 +22,7 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import score
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.preprocessing import Preprocessing
-from detreg.training.distributed import unwrapped
+from detreg.training.distributed import unwrap
 
 
 def seeds_of(*numbers: int, count: int = 1) -> list[int]:
@@ -208,7 +208,7 @@ class PlainEpochsHook(Hook):
         """Sets the transforms of the coming epoch; the loader's processes start after this."""
         plain = runner.epoch >= runner.max_epochs - self.epochs
         runner.train_dataloader.dataset._skip_type_keys = self.skip if plain else None
-        head = unwrapped(runner.model).bbox_head
+        head = unwrap(runner.model).bbox_head
         if hasattr(head, "use_l1"):
             head.use_l1 = plain
 

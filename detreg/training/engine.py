@@ -52,7 +52,7 @@ class FitResult:
     history: list[dict[str, float]]
 
 
-@distributed.joined()
+@distributed.join_processes()
 def fit(
     config: Config,
     template: Template,

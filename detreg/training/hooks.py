@@ -23,7 +23,7 @@ from detreg.errors import StoppedError, summarize_error
 from detreg.tracking.runs import Run, StoredCheckpoints
 from detreg.training.checkpoints import Checkpoint, save
 from detreg.training.components import seed_everything, seeds_of
-from detreg.training.distributed import unwrapped
+from detreg.training.distributed import unwrap
 
 UPLOAD_SHARE = 0.05
 """Uploads of checkpoints during training take at most this share of its time."""
@@ -80,7 +80,7 @@ class RestoreHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Fills the network, and its average with the same weights or with those of the checkpoint."""
-        model, average = unwrapped(runner.model), averaged(runner)
+        model, average = unwrap(runner.model), averaged(runner)
         if self.resume is None or self.resume.training is None:
             self.fill(model)
             if average is not None:
@@ -249,7 +249,7 @@ class EpochHook(Hook):
 
     def _keep(self, run: Run, runner: Runner, better: bool) -> None:
         average = averaged(runner)
-        network = unwrapped(runner.model).state_dict()
+        network = unwrap(runner.model).state_dict()
         training: dict[str, Any] = {"optimizer": runner.optim_wrapper.state_dict()}
         scored = network
         if average is not None:
