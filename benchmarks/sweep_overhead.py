@@ -12,7 +12,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -23,6 +22,8 @@ from detreg.data.dataset import Dataset, load
 from detreg.options import RunOptions
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep, worker
+from detreg.sweeps.plan import make_plan
+from detreg.sweeps.request import make_request
 from detreg.templates import TEMPLATES
 from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
@@ -86,9 +87,8 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
     }
     dataset = load("sample")
     with runs.start_run("sweep", {}) as active:
-        plan = replace(
-            sweep.planned((TEMPLATES["yolox"],), values), dataset_digest=dataset.digest
-        ).started(active.id, None)
+        request = make_request((TEMPLATES["yolox"],), values)
+        plan = make_plan(request, dataset.digest, storage).start(active.id, None)
     study, _ = sweep._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
     preparing = 0.0
 

@@ -109,9 +109,10 @@ def train(arguments: argparse.Namespace) -> int:
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Searches hyperparameters, registers the best model, and says what to try next."""
+    from detreg.sweeps import request
     from detreg.sweeps import sweep as sweeps
 
-    chosen = sweeps.named(arguments.template)
+    chosen = request.parse_templates(arguments.template)
     names = [
         *get_params(RunOptions),
         *get_params(SweepOptions),
@@ -120,7 +121,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     values = {
         name: getattr(arguments, name) for name in names if hasattr(arguments, name)
     } | arguments.unknown
-    swept = sweeps.run(sweeps.planned(chosen, values))
+    swept = sweeps.run(request.make_request(chosen, values))
     print(_end_of_sweep(swept))
     if arguments.json:
         print(json.dumps(asdict(swept)))

@@ -105,13 +105,13 @@ def test_all_problems_are_told_at_once() -> None:
 def test_the_default_space_of_every_template(name: str) -> None:
     dims = of(name).dimensions[name]
     assert dims["per_item_lrate"].log and {"frozen_stages"} < dims.keys()
-    first = of(name).defaults(name)["per_item_lrate"]
+    first = of(name).make_first_trial(name)["per_item_lrate"]
     assert dims["per_item_lrate"].low < first < dims["per_item_lrate"].high
     params = get_params(TEMPLATES[name].params)
     assert {
         name for name in ("use_focal_loss", "use_perclass_regression") if name in params
     } <= dims.keys()
-    assert not list(of(name).moved())
+    assert not list(of(name).describe_moved_defaults())
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -140,7 +140,7 @@ def test_every_suggestion_is_valid(name: str, seed: int) -> None:
     )
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     for _ in range(30):
-        template, values = searched.values(study.ask())
+        template, values = searched.suggest(study.ask())
         assert build(template.params, values)
 
 
@@ -180,7 +180,7 @@ def test_several_templates_have_ranges_of_their_own() -> None:
     seen = set()
     for _ in range(20):
         trial = study.ask()
-        template, values = searched.values(trial)
+        template, values = searched.suggest(trial)
         seen.add(template.name)
         assert values.keys() <= get_params(template.params).keys()
         assert trial.params.keys() - {"template"} == {
@@ -193,8 +193,8 @@ def test_several_templates_have_ranges_of_their_own() -> None:
 
 def test_defaults_outside_the_space_are_moved_to_its_edge_and_told() -> None:
     searched = of("yolox", "image_size=320:416:32 base_model=yolox_nano|yolox_tiny")
-    assert searched.defaults("yolox") == {"image_size": 416, "base_model": "yolox_nano"}
-    told = list(searched.moved())
+    assert searched.make_first_trial("yolox") == {"image_size": 416, "base_model": "yolox_nano"}
+    told = list(searched.describe_moved_defaults())
     assert (
         "yolox's default image_size=640 lies outside 320:416:32: its first trial has 416" in told
         and len(told) == 2
@@ -240,8 +240,8 @@ def test_nearest_is_on_the_grid() -> None:
 
 def plan_first(searched: Space, template: str) -> CommonParams:
     """The hyperparameters of the template's first trial, as a worker has them."""
-    plan = Plan(searched, RunOptions(), SweepOptions(), dataset_digest="")
-    return plan.defaults(TEMPLATES[template])
+    plan = Plan(searched, RunOptions(), SweepOptions(), "0123456789abcdef", "sqlite:///sweeps.db")
+    return plan.get_first_params(TEMPLATES[template])
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -251,42 +251,48 @@ def test_the_first_trial_has_the_rate_of_its_base_model(template: str) -> None:
             continue
         searched = of(template, "per_item_lrate=1e-6:1", base_model=name)
         rate = base_model.recipe.per_item_lrate
-        assert searched.defaults(template) == {"per_item_lrate": rate}
+        assert searched.make_first_trial(template) == {"per_item_lrate": rate}
         assert plan_first(searched, template).per_item_lrate == rate
-        assert not list(searched.moved())
+        assert not list(searched.describe_moved_defaults())
 
 
 @pytest.mark.parametrize("image_size", [300, 320])
 def test_the_rate_of_ssd300_at_its_published_size_and_another(image_size: int) -> None:
     searched = of("ssd", None, base_model="ssd300_vgg16", image_size=image_size)
-    assert searched.defaults("ssd") == {"per_item_lrate": 0.002 / 64, "frozen_stages": 0}
+    assert searched.make_first_trial("ssd") == {"per_item_lrate": 0.002 / 64, "frozen_stages": 0}
     assert plan_first(searched, "ssd").image_size == (image_size,)
-    assert not list(searched.moved())
+    assert not list(searched.describe_moved_defaults())
 
 
 def test_the_rate_is_that_of_a_base_model_which_is_searched_too() -> None:
     searched = of("ssd", "per_item_lrate base_model=ssd300_vgg16|ssd512_vgg16")
     first = {"per_item_lrate": 0.002 / 64, "base_model": "ssd300_vgg16"}
-    assert searched.defaults("ssd") == first
+    assert searched.make_first_trial("ssd") == first
     both = of("yolox,ssd", "per_item_lrate", **{"ssd.base_model": "ssd512_vgg16"})
-    assert both.defaults("ssd") == {"ssd.per_item_lrate": 0.002 / 64, "template": "ssd"}
-    assert both.defaults("yolox") == {"yolox.per_item_lrate": 0.01 / 64, "template": "yolox"}
+    assert both.make_first_trial("ssd") == {"ssd.per_item_lrate": 0.002 / 64, "template": "ssd"}
+    assert both.make_first_trial("yolox") == {
+        "yolox.per_item_lrate": 0.01 / 64,
+        "template": "yolox",
+    }
 
 
 def test_a_rate_outside_the_space_is_moved_to_its_edge_and_told() -> None:
     searched = of("yolox", "per_item_lrate=1e-3:1e-2:log")
-    assert searched.defaults("yolox") == {"per_item_lrate": 1e-3}
-    (told,) = searched.moved()
+    assert searched.make_first_trial("yolox") == {"per_item_lrate": 1e-3}
+    (told,) = searched.describe_moved_defaults()
     assert told.startswith("yolox's default per_item_lrate=auto (0.00015625) lies outside 0.001:")
     assert told.endswith("its first trial has 0.001")
 
 
 def test_an_empty_default_among_the_choices_is_left_as_it_is() -> None:
     searched = of("yolox", "per_item_lrate=1e-3|auto random_resize_lower=320|none")
-    assert searched.defaults("yolox") == {"per_item_lrate": "auto", "random_resize_lower": "none"}
+    assert searched.make_first_trial("yolox") == {
+        "per_item_lrate": "auto",
+        "random_resize_lower": "none",
+    }
     first = plan_first(searched, "yolox")
     assert (first.per_item_lrate, first.random_resize_lower) == (None, None)
-    assert not list(searched.moved())
+    assert not list(searched.describe_moved_defaults())
 
 
 @pytest.mark.parametrize(
@@ -306,13 +312,13 @@ def test_an_empty_default_among_the_choices_is_left_as_it_is() -> None:
 )
 def test_random_sizes_begin_at_the_image_size(text: str, fixed: Any, first: list[int]) -> None:
     searched = of("yolox", text, **fixed)
-    assert list(searched.defaults("yolox").values()) == first
+    assert list(searched.make_first_trial("yolox").values()) == first
     assert plan_first(searched, "yolox").find_problems() == []
 
 
 def test_a_random_size_is_moved_only_from_where_the_image_size_is() -> None:
-    assert not list(of("yolox", "random_resize_lower=320:640:32").moved())
-    (told,) = of("faster_rcnn", "random_resize_lower=320:640:32").moved()
+    assert not list(of("yolox", "random_resize_lower=320:640:32").describe_moved_defaults())
+    (told,) = of("faster_rcnn", "random_resize_lower=320:640:32").describe_moved_defaults()
     assert told.startswith("faster_rcnn's default random_resize_lower=none (800) lies outside")
     assert told.endswith("its first trial has 640")
 

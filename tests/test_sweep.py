@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,10 @@ from detreg.errors import MemoryExhaustedError, StoppedError, UsageError
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep as sweeps
 from detreg.sweeps import worker
+from detreg.sweeps.duration import format_duration, parse_duration
 from detreg.sweeps.finish import comparison, concluded
-from detreg.sweeps.plan import Plan
-from detreg.sweeps.progress import minutes
+from detreg.sweeps.plan import Plan, make_plan
+from detreg.sweeps.request import make_request
 from detreg.templates import TEMPLATES
 from detreg.tracking import runs
 
@@ -38,9 +38,8 @@ def planned(tiny: Path, folder: Path, **values: Any) -> Plan:
         | {"data": tiny, "storage": f"sqlite:///{folder / 'sweeps.db'}", "heartbeat": 1}
         | values
     )
-    return replace(
-        sweeps.planned((TEMPLATES["yolox"],), given), dataset_digest=load(str(tiny)).digest
-    )
+    request = make_request((TEMPLATES["yolox"],), given)
+    return make_plan(request, load(str(tiny)).digest, str(given["storage"]))
 
 
 @pytest.fixture
@@ -73,7 +72,7 @@ def optimise(study: optuna.Study, plan: Plan, dataset: Dataset, trials: int = 1)
 def test_the_defaults_come_first_and_only_others_are_pruned(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset
 ) -> None:
-    plan = planned(tiny, tmp_path).started(parent, None)
+    plan = planned(tiny, tmp_path).start(parent, None)
     study = opened(plan, Always())
     optimise(study, plan, dataset, 2)
     defaults, other = study.trials
@@ -109,7 +108,7 @@ def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
     plan = planned(tiny, tmp_path)
     study = opened(plan)
     with pytest.raises(KeyboardInterrupt):
-        optimise(study, plan.started(parent, time.time()), dataset)
+        optimise(study, plan.start(parent, time.time()), dataset)
     (cut,) = study.trials
     assert (
         cut.state is TrialState.FAIL
@@ -123,7 +122,7 @@ def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
         and "budget is over" in client.get_run(eid).data.tags[runs.FAILURE]
     )
     studies.repair(study, 1)
-    optimise(study, plan.started(parent, None), dataset)
+    optimise(study, plan.start(parent, None), dataset)
     again = study.trials[-1]
     assert (
         again.state is TrialState.COMPLETE
@@ -142,7 +141,7 @@ def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
 def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset
 ) -> None:
-    plan = planned(tiny, tmp_path).started(parent, None)
+    plan = planned(tiny, tmp_path).start(parent, None)
     study = opened(plan)
     optimise(study, plan, dataset)
     (whole,) = study.trials
@@ -165,7 +164,7 @@ def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
 def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path).started(parent, None)
+    plan = planned(tiny, tmp_path).start(parent, None)
     study = opened(plan)
 
     def killed(*arguments: Any) -> None:
@@ -189,7 +188,7 @@ def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
 def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path).started(parent, None)
+    plan = planned(tiny, tmp_path).start(parent, None)
     study, report = opened(plan), optuna.Trial.report
 
     def late(trial: optuna.Trial, value: float, step: int) -> None:
@@ -219,7 +218,7 @@ def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
 def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path, space="per_item_lrate=0.9:1.0").started(parent, None)
+    plan = planned(tiny, tmp_path, space="per_item_lrate=0.9:1.0").start(parent, None)
     study = opened(plan)
     optimise(study, plan, dataset)
     assert study.trials[0].state is TrialState.FAIL
@@ -244,7 +243,7 @@ def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
 def test_what_is_not_the_trials_fault_gives_it_back(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path).started(parent, None)
+    plan = planned(tiny, tmp_path).start(parent, None)
     study = opened(plan)
 
     def away(*arguments: Any) -> Any:
@@ -257,7 +256,7 @@ def test_what_is_not_the_trials_fault_gives_it_back(
 
 def test_the_database_lies_beside_mlflows(tiny: Path, store: str) -> None:
     assert sweeps._beside_mlflows() == store.replace("mlflow.db", "detreg-sweeps.db")
-    assert sweeps.planned((TEMPLATES["yolox"],), {}).storage == ""
+    assert make_request((TEMPLATES["yolox"],), {}).sweep.storage is None
 
 
 def test_the_same_arguments_are_the_same_study(tiny: Path, tmp_path: Path) -> None:
@@ -296,16 +295,16 @@ def test_every_problem_is_told_before_anything_starts(
         planned(tiny, tmp_path)
     monkeypatch.delenv("WORLD_SIZE")
     for budget in ("2", "h", "1h30", "0m", "-1h", "2 h"):
-        with pytest.raises(UsageError, match="is no time"):
+        with pytest.raises(UsageError, match="budget must be a duration such as 90m"):
             planned(tiny, tmp_path, budget=budget)
     assert (
-        sweeps.in_seconds("1h30m") == 5400
-        and sweeps.in_seconds("45s") == 45
-        and sweeps.in_seconds("1.5h") == 5400
+        parse_duration("1h30m") == 5400
+        and parse_duration("45s") == 45
+        and parse_duration("1.5h") == 5400
     )
     with pytest.raises(UsageError, match="MLflow's own database"):
         sweeps._not_mlflows(runs.get_tracking_uri())
-    assert minutes(3725) == "1:02:05" and minutes(65) == "1:05"
+    assert format_duration(3725) == "1:02:05" and format_duration(65) == "1:05"
 
 
 def ended(
@@ -427,7 +426,7 @@ def test_a_sweep_from_python(
 def test_no_complete_trial_is_told_with_the_reasons(
     tiny: Path, tmp_path: Path, parent: str
 ) -> None:
-    plan = planned(tiny, tmp_path).started(parent, None)
+    plan = planned(tiny, tmp_path).start(parent, None)
     study = opened(plan)
     trial = study.ask()
     trial.set_user_attr(studies.FAILURE, "the loss is NaN or infinite")

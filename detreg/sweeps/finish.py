@@ -61,7 +61,7 @@ def concluded(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResult:
         ]
         raise StoppedError(["no trial is complete yet: the same command goes on", *reasons[:5]])
     best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
-    template, params = plan.chosen(best)
+    template, params = plan.suggest_params(best)
     defaults = next(
         (trial for trial in complete if trial.user_attrs.get(studies.DEFAULTS) == template.name),
         None,
@@ -109,7 +109,7 @@ def _end(
         {"defaults": defaults} if defaults is not None and defaults is not best else {}
     )
     for who, trial in sides.items():
-        template, params = plan.chosen(trial)
+        template, params = plan.suggest_params(trial)
         about = {"who": who, "template": template.name, "hyperparameters": to_plain(params)}
         if who == "best":
             jobs.append({"does": "publish", "run_id": trial.user_attrs[studies.RUNS][-1], **about})

@@ -1,4 +1,4 @@
-"""What every process of a sweep knows: a value that is made once and handed to each worker."""
+"""What every process of a sweep knows: a value that is made once and sent to each worker."""
 
 import hashlib
 import json
@@ -9,6 +9,7 @@ from typing import Any
 from detreg import templates
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_plain
+from detreg.sweeps.request import SweepRequest
 from detreg.sweeps.space import Space, Suggests
 from detreg.templates.template import CommonParams, Template
 
@@ -18,18 +19,25 @@ _NOT_LEARNED = ("data", "registered_model_name", "num_workers", "score_threshold
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep: what is searched, and where it is kept."""
+    """A sweep that will be done: what is searched, on which dataset, and where its state is kept."""
 
     space: Space
     options: RunOptions
     sweep: SweepOptions
     dataset_digest: str
-    parent: str = ""
-    """The MLflow run of the sweep, in which those of its trials are nested."""
-    storage: str = ""
+    storage: str
     """The URL of Optuna's database."""
+    parent: str = ""
+    """The MLflow run of the sweep, in which those of its trials are nested; empty until it exists."""
     deadline: float | None = None
-    """When it has to end, as time.time() gives it."""
+    """When the command must end, as time.time() gives it."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if the dataset or the database is missing: the caller has a bug."""
+        if not self.dataset_digest:
+            raise ValueError("dataset_digest must be that of a dataset, got ''")
+        if not self.storage:
+            raise ValueError("storage must be the URL of a database, got ''")
 
     @property
     def name(self) -> str:
@@ -56,23 +64,23 @@ class Plan:
         """The templates that are searched."""
         return [templates.TEMPLATES[name] for name in self.space.dimensions]
 
-    def started(self, parent: str, deadline: float | None) -> "Plan":
-        """The plan of a sweep that has begun."""
+    def start(self, parent: str, deadline: float | None) -> "Plan":
+        """Return the plan of a sweep that has started, in the MLflow run `parent`."""
         return replace(self, parent=parent, deadline=deadline)
 
-    def defaults(self, template: Template) -> CommonParams:
-        """The hyperparameters of a template's first trial."""
+    def get_first_params(self, template: Template) -> CommonParams:
+        """Return the hyperparameters of a template's first trial."""
         return build(template.params, self.space.find_first_values(template.name))
 
-    def chosen(self, trial: Suggests) -> tuple[Template, CommonParams]:
-        """The template and the hyperparameters of a trial."""
-        template, values = self.space.values(trial)
+    def suggest_params(self, trial: Suggests) -> tuple[Template, CommonParams]:
+        """Return the template and the hyperparameters of a trial, running or finished."""
+        template, values = self.space.suggest(trial)
         return template, build(template.params, values)
 
     @property
     def num_epochs(self) -> int:
         """Of the longest first trial."""
-        return max(self.defaults(template).num_epochs for template in self.templates)
+        return max(self.get_first_params(template).num_epochs for template in self.templates)
 
     def with_seed(self, seed: int) -> RunOptions:
         """The run options of a training with another seed."""
@@ -81,3 +89,8 @@ class Plan:
     @property
     def _texts(self) -> Mapping[str, Any]:
         return {name: getattr(self.options, name) for name in get_params(RunOptions)}
+
+
+def make_plan(request: SweepRequest, dataset_digest: str, storage: str) -> Plan:
+    """Return the plan of a requested sweep, on the dataset of this digest, kept in `storage`."""
+    return Plan(request.space, request.options, request.sweep, dataset_digest, storage)

@@ -27,7 +27,7 @@ def history(trials: Sequence[FrozenTrial], defaults: float | None, path: Path) -
         if trial.state is TrialState.COMPLETE and trial.value is not None
     ]
     pruned = [
-        (trial.number, reached(trial))
+        (trial.number, get_best_mAP(trial))
         for trial in trials
         if trial.state is TrialState.PRUNED and trial.intermediate_values
     ]
@@ -66,7 +66,7 @@ def history(trials: Sequence[FrozenTrial], defaults: float | None, path: Path) -
 def parallel_coordinates(trials: Sequence[FrozenTrial], best: int, path: Path) -> Path:
     """Draw one line for each trial through its values, coloured by its mAP, the best one thick; a value that a trial lacks is a gap."""
     names = list(dict.fromkeys(name for trial in trials for name in trial.params))
-    scores = [reached(trial) for trial in trials]
+    scores = [get_best_mAP(trial) for trial in trials]
     scale = Normalize(min(scores), max(scores) if max(scores) > min(scores) else min(scores) + 1e-9)
     colors = colormaps["viridis_r"]
     figure = Figure(figsize=(max(WIDTH, 1.6 * len(names) + 3), 4.6), layout="constrained")
@@ -125,7 +125,7 @@ def importances(shares: Mapping[str, float], path: Path) -> Path:
     return save(figure, path)
 
 
-def reached(trial: FrozenTrial) -> float:
+def get_best_mAP(trial: FrozenTrial) -> float:
     """The best val mAP that a trial has reported."""
     return max(trial.intermediate_values.values(), default=0.0)
 

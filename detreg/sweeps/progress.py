@@ -7,6 +7,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from detreg.sweeps import study as studies
+from detreg.sweeps.duration import format_duration
 from detreg.sweeps.plan import Plan
 
 
@@ -34,15 +35,15 @@ class Progress:
             print(f"{self._what(group, trial)}  |  {self._so_far(groups)}", flush=True)
 
     def _what(self, group: Sequence[FrozenTrial], trial: FrozenTrial) -> str:
-        name = named(trial)
+        name = name_trial(trial)
         epochs = len(trial.intermediate_values)
-        took = f", {minutes(trial.duration.total_seconds())}" if trial.duration else ""
+        took = f", {format_duration(trial.duration.total_seconds())}" if trial.duration else ""
         if trial.state is TrialState.COMPLETE:
-            return f"{name}  mAP {trial.value:.4f}  {described(trial)}  {epochs} epochs{took}"
+            return f"{name}  mAP {trial.value:.4f}  {format_values(trial)}  {epochs} epochs{took}"
         if trial.state is TrialState.PRUNED:
-            return f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {described(trial)}  {epochs} epochs{took}"
+            return f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {format_values(trial)}  {epochs} epochs{took}"
         if trial is group[-1] and studies.settled(group):
-            return f"{name}  failed: {studies.failure(group)}  {described(trial)}"
+            return f"{name}  failed: {studies.failure(group)}  {format_values(trial)}"
         return f"{name}  lost its worker after {epochs} epochs and goes on under another number"
 
     def _so_far(self, groups: Sequence[Sequence[FrozenTrial]]) -> str:
@@ -60,7 +61,7 @@ class Progress:
         if complete:
             best = max(complete, key=lambda trial: trial.value or 0.0)
             texts.append(f"best {best.value:.4f} (trial {best.number})")
-        return ", ".join([*texts, f"{minutes(self._left(sum(counts.values())))} left"])
+        return ", ".join([*texts, f"{format_duration(self._left(sum(counts.values())))} left"])
 
     def _left(self, ended: int) -> float:
         """Seconds, from how long a trial took so far, and from the budget."""
@@ -74,7 +75,7 @@ class Progress:
         )
 
 
-def named(trial: FrozenTrial) -> str:
+def name_trial(trial: FrozenTrial) -> str:
     """A trial's number, or what it does at a sweep's end."""
     job = trial.user_attrs.get(studies.JOB)
     if job is None:
@@ -86,16 +87,9 @@ def named(trial: FrozenTrial) -> str:
     )
 
 
-def described(trial: FrozenTrial) -> str:
+def format_values(trial: FrozenTrial) -> str:
     """The values of a trial in a few words."""
     return " ".join(
         f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in trial.params.items()
     )
-
-
-def minutes(seconds: float) -> str:
-    """As 1:02:03 or 2:03."""
-    whole = round(seconds)
-    hours = f"{whole // 3600}:" if whole >= 3600 else ""
-    return f"{hours}{whole % 3600 // 60:0{2 if hours else 1}d}:{whole % 60:02d}"

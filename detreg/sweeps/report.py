@@ -14,8 +14,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from detreg.evaluation.page import render
 from detreg.sweeps import plots
 from detreg.sweeps import study as studies
+from detreg.sweeps.duration import format_duration
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.progress import described, minutes
+from detreg.sweeps.progress import format_values
 
 if TYPE_CHECKING:
     from detreg.sweeps.finish import SweepResult
@@ -71,13 +72,15 @@ def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
 
     Optuna looks at complete trials alone, of which pruning leaves few: a pruned one counts by what it had reached.
     """
-    if len(trials) < FEW or len({plots.reached(trial) for trial in trials}) < 2:
+    if len(trials) < FEW or len({plots.get_best_mAP(trial) for trial in trials}) < 2:
         return {}
     scored = create_study(direction="maximize")
     for trial in trials:
         scored.add_trial(
             create_trial(
-                params=trial.params, distributions=trial.distributions, value=plots.reached(trial)
+                params=trial.params,
+                distributions=trial.distributions,
+                value=plots.get_best_mAP(trial),
             )
         )
     found = get_param_importances(scored)
@@ -96,7 +99,7 @@ def _epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     )
     planned = sum(
-        plan.chosen(trial)[1].num_epochs
+        plan.suggest_params(trial)[1].num_epochs
         for trial in trials
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     )
@@ -117,7 +120,7 @@ def _row(group: Sequence[FrozenTrial]) -> dict[str, str]:
         "how it ended": state
         + (f", after {len(group) - 1} lost workers" if len(group) > 1 else ""),
         "epochs": str(len(trial.intermediate_values)),
-        "time": minutes(trial.duration.total_seconds()) if trial.duration else "",
-        "values": described(trial),
+        "time": format_duration(trial.duration.total_seconds()) if trial.duration else "",
+        "values": format_values(trial),
         "run (eid)": trial.user_attrs.get(studies.RUNS, [""])[-1],
     }

@@ -125,8 +125,8 @@ class Space:
     fixed: Mapping[str, Mapping[str, Any]]
     """Typed values."""
 
-    def values(self, trial: Suggests) -> tuple[Template, dict[str, Any]]:
-        """The template of a trial, and what its hyperparameters are beside their defaults."""
+    def suggest(self, trial: Suggests) -> tuple[Template, dict[str, Any]]:
+        """Return the template of a trial, and its hyperparameters that are not left at default."""
         names = list(self.dimensions)
         name = trial.suggest_categorical("template", names) if len(names) > 1 else names[0]
         searched = self.dimensions[name].items()
@@ -135,7 +135,7 @@ class Space:
             **{key: dim.suggest(trial, self._key(name, key)) for key, dim in searched},
         }
 
-    def defaults(self, template: str) -> dict[str, Any]:
+    def make_first_trial(self, template: str) -> dict[str, Any]:
         """The template's defaults as the parameters of an Optuna trial; what lies outside the space is moved to its edge."""
         defaults = self._find_defaults(template)
         values = {}
@@ -151,7 +151,7 @@ class Space:
             values[name] = dim.nearest_typed(defaults[name])
         return values
 
-    def moved(self) -> Iterator[str]:
+    def describe_moved_defaults(self) -> Iterator[str]:
         """A sentence for each default that lies outside the space."""
         for template, dimensions in self.dimensions.items():
             defaults = self._find_defaults(template)

@@ -2,9 +2,8 @@
 
 import contextlib
 import os
-import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,18 @@ import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from detreg import templates, torchrun
 from detreg.data.dataset import load
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
-from detreg.options import RunOptions, SweepOptions
-from detreg.params import build, get_params, to_texts
+from detreg.params import to_texts
 from detreg.pipeline import describe
-from detreg.sweeps import pool, space
+from detreg.sweeps import pool
 from detreg.sweeps import study as studies
+from detreg.sweeps.duration import format_duration
 from detreg.sweeps.finish import SweepResult, concluded
-from detreg.sweeps.plan import Plan
-from detreg.sweeps.progress import Progress, minutes
-from detreg.templates.template import Template
+from detreg.sweeps.plan import Plan, make_plan
+from detreg.sweeps.progress import Progress
+from detreg.sweeps.request import SweepRequest, make_request, parse_templates
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 
@@ -37,69 +35,17 @@ def sweep(template: str, **values: Any) -> dict[str, Any]:
     errors of detreg.errors.
     """
     set_mlflow_defaults()
-    return asdict(run(planned(named(template), values)))
+    return asdict(run(make_request(parse_templates(template), values)))
 
 
-def named(text: str) -> tuple[Template, ...]:
-    """The templates of a text with commas. Raises UsageError."""
-    return tuple(
-        {
-            template.name: template
-            for template in map(templates.find_template, text.replace(" ", "").split(","))
-        }.values()
-    )
-
-
-def planned(chosen: tuple[Template, ...], values: Mapping[str, Any]) -> Plan:
-    """The plan of a sweep from texts or Python values, before its dataset is read. Raises UsageError with every problem at once."""
-    problems: list[str] = []
-    if torchrun.get_world_size() > 1:
-        problems.append(
-            "a sweep has its own workers, one for each GPU: start it without torchrun, and give workers="
-        )
-    built: list[Any] = []
-    for cls in (RunOptions, SweepOptions):
-        try:
-            built.append(
-                build(
-                    cls, {name: value for name, value in values.items() if name in get_params(cls)}
-                )
-            )
-        except UsageError as error:
-            problems += error.problems
-    rest = {
-        name: value
-        for name, value in values.items()
-        if name not in get_params(RunOptions) | get_params(SweepOptions)
-    }
-    try:
-        text = None if problems else built[1].space
-        searched = space.space(chosen, text, rest)
-        if not problems and built[1].budget:
-            in_seconds(built[1].budget)
-    except UsageError as error:
-        problems += error.problems
-    if problems:
-        raise UsageError(problems)
-    return Plan(searched, built[0], built[1], dataset_digest="", storage=built[1].storage or "")
-
-
-def in_seconds(text: str) -> float:
-    """A budget such as 1h30m, in seconds. Raises UsageError."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
-    found = sum(float(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts)
-    if "".join(number + unit for number, unit in parts) != text or not found:
-        raise UsageError(f"budget={text} is no time: write it as 90m, 2h or 1h30m")
-    return found
-
-
-def run(plan: Plan) -> SweepResult:
-    """The story itself. Whatever can be refused is refused before the first trial; a restart with the same plan goes on."""
+def run(request: SweepRequest) -> SweepResult:
+    """The story itself. Whatever can be refused is refused before the first trial; a restart with the same request resumes it."""
     begun = time.time()
-    dataset = load(plan.options.data)
+    dataset = load(request.options.data)
     print(describe(dataset), flush=True)
-    plan = replace(plan, dataset_digest=dataset.digest, storage=plan.storage or _beside_mlflows())
-    for sentence in plan.space.moved():
+    storage = request.sweep.storage or _beside_mlflows()
+    plan = make_plan(request, dataset.digest, storage)
+    for sentence in plan.space.describe_moved_defaults():
         print(sentence)
     print(f"Searches {plan.space}", flush=True)
     _not_mlflows(plan.storage)
@@ -107,10 +53,9 @@ def run(plan: Plan) -> SweepResult:
     pool.checked(pool.server(), plan)
     study, made = _opened(plan, store)
     with _run_of(study, made, plan) as active:
-        plan = plan.started(
-            study.user_attrs["run"],
-            begun + in_seconds(plan.sweep.budget) if plan.sweep.budget else None,
-        )
+        budget = request.budget_seconds
+        deadline = None if budget is None else begun + budget
+        plan = plan.start(study.user_attrs["run"], deadline)
         _announce(active, study, plan)
         record(active, plan)
         logs = active.folder / "logs"
@@ -154,7 +99,7 @@ def _not_mlflows(url: str) -> None:
 def _opened(plan: Plan, store: studies.Storage) -> tuple[Study, bool]:
     """The plan's study, and whether it is new; the defaults of each template are its first trials."""
     first = [
-        (plan.space.defaults(template.name), {studies.DEFAULTS: template.name})
+        (plan.space.make_first_trial(template.name), {studies.DEFAULTS: template.name})
         for template in plan.templates
     ]
     return studies.opened(plan.name, store, *studies.tools(plan), first)
@@ -195,7 +140,7 @@ def _announce(active: Run, study: Study, plan: Plan) -> None:
     if ended:
         print(f"Goes on with the study: {ended} of {plan.sweep.trials} trials have ended")
     if plan.deadline is not None:
-        print(f"Ends in {minutes(plan.deadline - time.time())}")
+        print(f"Ends in {format_duration(plan.deadline - time.time())}")
 
 
 def record(active: Run, plan: Plan) -> None:

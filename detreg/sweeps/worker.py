@@ -59,7 +59,7 @@ def check(plan: Plan) -> None:
         os.dup2(nowhere.fileno(), 1)
         dataset = load(plan.options.data)
         for template in plan.templates:
-            defaults = plan.defaults(template)
+            defaults = plan.get_first_params(template)
             dim = plan.space.dimensions[template.name].get("base_model")
             for base_model in dim.ends if dim else (defaults.base_model,):
                 job = pipeline.prepare(
@@ -170,7 +170,7 @@ def _told(plan: Plan, dataset: Dataset, trial: Trial, train: Train) -> float:
 
 def search(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     """A trial of the search: its best val mAP. The defaults are not pruned, since all others are compared with them."""
-    template, params = patiently(lambda: plan.chosen(trial))
+    template, params = patiently(lambda: plan.suggest_params(trial))
     defaults = DEFAULTS in trial.user_attrs
     name = f"trial {trial.number}" + (", defaults" if defaults else "")
     return trained(plan, dataset, trial, template, params, plan.options, name, prune=not defaults)
