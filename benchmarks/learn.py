@@ -85,7 +85,7 @@ def before(template_name: str, values: dict[str, Any]) -> Any:
     import torch
 
     from detreg import templates
-    from detreg.data.dataset import load
+    from detreg.data.dataset import load_dataset
     from detreg.evaluation.ground_truth import GroundTruth
     from detreg.evaluation.scores import score
     from detreg.pipeline import settings
@@ -95,7 +95,7 @@ def before(template_name: str, values: dict[str, Any]) -> Any:
 
     template = templates.find_template(template_name)
     params, options = settings(template, values)
-    dataset = load(options.data)
+    dataset = load_dataset(options.data)
     config = compose(template, template.resolve(params), dataset, options)
     torch.manual_seed(0)
     network = build_network(config.model, None)

@@ -18,7 +18,7 @@ import mlflow
 import optuna
 
 from detreg import pipeline
-from detreg.data.dataset import Dataset, load
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.options import RunOptions
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep, worker
@@ -85,7 +85,7 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
         "storage": storage,
         "trials": TRIALS,
     }
-    dataset = load("sample")
+    dataset = load_dataset("sample")
     with runs.start_run("sweep", {}) as active:
         request = make_request((TEMPLATES["yolox"],), values)
         plan = make_plan(request, dataset.digest, storage).start(active.id, None)

@@ -74,10 +74,10 @@ def one(side: str, data: str, weights: str) -> None:
     # Both sides are timed with everything imported: it takes ten seconds, and each would import at another moment.
     from mmdet.utils import register_all_modules
 
-    from detreg.data.dataset import load
+    from detreg.data.dataset import load_dataset
 
     register_all_modules()
-    dataset = load(data)
+    dataset = load_dataset(data)
     images = dataset.splits["train"].images
     steps = -(-images // VALUES["batch_size"]) * VALUES["num_epochs"]
     seconds, after = stock(dataset, weights) if side == "stock" else ours(data, weights, images)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from detreg import templates
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.errors import StoppedError
 from detreg.pipeline import settings
 from detreg.training.compose import compose
@@ -36,7 +36,7 @@ def diverges(seed: int, rate: float) -> bool:
     """Whether the training with this seed stops because its loss is NaN or infinite."""
     template = templates.find_template("yolof")
     params, options = settings(template, {**VALUES, "per_item_lrate": rate, "seed": seed})
-    dataset = load("sample")
+    dataset = load_dataset("sample")
     config = compose(template, params, dataset, options)
     start = resolve(template, params, dataset)
 

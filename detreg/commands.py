@@ -45,9 +45,9 @@ def list_templates(arguments: argparse.Namespace) -> int:
 
 def check(arguments: argparse.Namespace) -> int:
     """Prints every problem of a dataset; exit code 65 where there is one."""
-    from detreg.data.dataset import report
+    from detreg.data.dataset import summarize_dataset
 
-    found = report(arguments.data)
+    found = summarize_dataset(arguments.data)
     if arguments.json:
         print(json.dumps(found))
         return 0 if found["ok"] else 65
@@ -70,12 +70,12 @@ def check(arguments: argparse.Namespace) -> int:
 
 def sample(arguments: argparse.Namespace) -> int:
     """Writes the built-in dataset."""
-    from detreg.data.sample import draw
+    from detreg.data.sample import write_sample
 
-    draw(
+    write_sample(
         Path(arguments.folder),
         format=arguments.format,
-        pictures=arguments.pictures,
+        images=arguments.pictures,
         seed=arguments.seed,
     )
     print(

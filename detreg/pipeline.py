@@ -11,7 +11,7 @@ from pprint import pformat
 from typing import TYPE_CHECKING, Any
 
 from detreg import templates, torchrun
-from detreg.data.dataset import Dataset, load
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import RefusedError, UsageError
 from detreg.options import RunOptions
@@ -127,7 +127,7 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traini
     Of several processes the first tells it; the others help to train, and end with SystemExit.
     """
     torchrun.check_batch_size(params.batch_size)
-    dataset = load(options.data)
+    dataset = load_dataset(options.data)
     print(describe(dataset), flush=True)
     # torch and mmdet take ten seconds to import: only after the arguments and the data have proved good.
     from detreg.training.engine import check_fit

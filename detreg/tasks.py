@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.defaults import MAX_DETECTIONS, SCORE_THRESHOLD
 from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.files import IMAGE_SUFFIXES
@@ -26,7 +26,7 @@ def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
     from detreg.evaluation.scores import score
     from detreg.inference.detector import Detector
 
-    dataset = load(data)
+    dataset = load_dataset(data)
     if split not in dataset.splits:
         raise UsageError(f"{data} has no split {split}: there are {', '.join(dataset.splits)}")
     detector = Detector.load(model)
@@ -192,7 +192,7 @@ def _without_boxes(pictures: str | None, classes: tuple[str, ...], folder: Path)
     from detreg.inference.images import read_image
 
     if pictures is None:
-        return load("sample").splits["val"].annotations
+        return load_dataset("sample").splits["val"].annotations
     images = []
     for number, file in enumerate(picture_files([pictures]), start=1):
         height, width = read_image(file).shape[:2]

@@ -44,20 +44,20 @@ TINY = SMALL["yolox"]
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A COCO dataset of thirty small pictures."""
-    from detreg.data.sample import draw
+    from detreg.data.sample import write_sample
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny"
-    draw(folder, pictures=30, seed=1, size=(96, 80))
+    write_sample(folder, images=30, seed=1, size=(96, 80))
     return folder
 
 
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Another dataset with the same classes."""
-    from detreg.data.sample import draw
+    from detreg.data.sample import write_sample
 
     folder = tmp_path_factory.mktemp("other") / "other"
-    draw(folder, pictures=30, seed=2, size=(96, 80))
+    write_sample(folder, images=30, seed=2, size=(96, 80))
     return folder
 
 
@@ -66,13 +66,13 @@ def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A checkpoint of yolox_nano that finds much, though nothing true, on the tiny dataset."""
     import torch
 
-    from detreg.data.dataset import load
+    from detreg.data.dataset import load_dataset
     from detreg.pipeline import settings
     from detreg.training.checkpoints import Checkpoint, save
     from detreg.training.compose import compose
     from detreg.training.engine import build_network
 
-    dataset = load(tiny)
+    dataset = load_dataset(tiny)
     params, options = settings(TEMPLATES["yolox"], TINY)
     config = compose(TEMPLATES["yolox"], TEMPLATES["yolox"].resolve(params), dataset, options)
     state = build_network(config.model, None).state_dict()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from detreg import __version__, cli, commands, errors
-from detreg.data.sample import CLASSES, draw
+from detreg.data.sample import CLASSES, write_sample
 from detreg.params import get_params
 from detreg.templates import TEMPLATES
 
@@ -35,7 +35,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A small good dataset."""
-    draw(tmp_path / "drawn", pictures=6, size=(64, 64))
+    write_sample(tmp_path / "drawn", images=6, size=(64, 64))
     return tmp_path / "drawn"
 
 

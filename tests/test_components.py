@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL
 from mmengine.runner import Runner
 
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.pipeline import settings
 from detreg.templates import find_template
 from detreg.training import components
@@ -131,7 +131,7 @@ def test_pictures_do_not_depend_on_the_processes_that_load_them(
         params, options = settings(
             chosen, values | {"num_workers": workers, "batch_size": batch_size}
         )
-        config = compose(chosen, chosen.resolve(params), load(tiny), options)
+        config = compose(chosen, chosen.resolve(params), load_dataset(tiny), options)
         batches = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches.sampler.set_epoch(1)
         random.seed(workers)

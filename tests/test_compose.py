@@ -20,8 +20,8 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from detreg.data.dataset import Dataset, load
-from detreg.data.sample import CLASSES, draw
+from detreg.data.dataset import Dataset, load_dataset
+from detreg.data.sample import CLASSES, write_sample
 from detreg.errors import DetregError, NotFoundError, UsageError
 from detreg.options import RunOptions
 from detreg.params import Param, build, get_params
@@ -58,8 +58,8 @@ def _scope() -> None:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Six drawn pictures."""
     folder = tmp_path_factory.mktemp("data")
-    draw(folder / "drawn", pictures=6, size=(96, 64))
-    return load(folder / "drawn", folder / "cache")
+    write_sample(folder / "drawn", images=6, size=(96, 64))
+    return load_dataset(folder / "drawn", folder / "cache")
 
 
 def composed(dataset: Dataset, template: Template = YOLOX, **values: Any) -> dict[str, Any]:
@@ -450,9 +450,9 @@ def test_the_best_weights_of_a_run_can_be_loaded(dataset: Dataset, eid: str) -> 
 
 
 def test_another_dataset_starts_anew(eid: str, tmp_path: Path) -> None:
-    draw(tmp_path / "drawn", pictures=3, seed=9, size=(64, 64))
+    write_sample(tmp_path / "drawn", images=3, seed=9, size=(64, 64))
     start = started(
-        load(tmp_path / "drawn", tmp_path),
+        load_dataset(tmp_path / "drawn", tmp_path),
         pretrained_weights="none",
         continue_from_eid=eid,
         num_epochs=5,

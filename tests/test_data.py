@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detreg.data import Dataset, load, report
+from detreg.data import Dataset, load_dataset, summarize_dataset
 from detreg.data.formats import write
 from detreg.data.raw import AnnotatedImage, Box
 from detreg.errors import DataError, NotFoundError
@@ -52,7 +52,7 @@ def edit(file: Path, change) -> None:
 
 
 def test_counts_and_canonical_copy(tmp_path: Path) -> None:
-    dataset = load(small(tmp_path / "pets"), tmp_path / "cache")
+    dataset = load_dataset(small(tmp_path / "pets"), tmp_path / "cache")
     assert (dataset.name, dataset.format, dataset.classes) == ("pets", "coco", ("cat", "dog"))
     assert [
         (split.name, split.images, split.boxes, split.boxes_per_class)
@@ -96,7 +96,7 @@ def test_categories_are_matched_by_name(tmp_path: Path) -> None:
             annotation["category_id"] = 1
 
     edit(folder / "annotations" / "val.json", swap)
-    dataset = load(folder, tmp_path / "cache")
+    dataset = load_dataset(folder, tmp_path / "cache")
     assert dataset.classes == ("cat", "dog", "emu")
     assert dataset.splits["val"].boxes_per_class == (0, 1, 0)
     assert canonical(dataset, "val")["annotations"][0]["category_id"] == 2
@@ -104,9 +104,9 @@ def test_categories_are_matched_by_name(tmp_path: Path) -> None:
 
 def test_classes_follow_category_ids_not_their_place_in_the_file(tmp_path: Path) -> None:
     folder = small(tmp_path / "pets")
-    before = load(folder, tmp_path / "cache")
+    before = load_dataset(folder, tmp_path / "cache")
     edit(folder / "annotations" / "train.json", lambda document: document["categories"].reverse())
-    assert load(folder, tmp_path / "cache").digest == before.digest
+    assert load_dataset(folder, tmp_path / "cache").digest == before.digest
 
 
 def test_roboflow_export_without_its_dummy_category(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_roboflow_export_without_its_dummy_category(tmp_path: Path) -> None:
             document["categories"].insert(0, {"id": 0, "name": "pets", "supercategory": "none"})
 
         edit(export / name / "_annotations.coco.json", dummy)
-    dataset = load(export, tmp_path / "cache")
+    dataset = load_dataset(export, tmp_path / "cache")
     assert (dataset.format, dataset.classes, list(dataset.splits)) == (
         "roboflow",
         ("cat", "dog"),
@@ -140,7 +140,7 @@ def test_cocos_own_layout_with_captions_beside(tmp_path: Path) -> None:
         )
         (folder / "images" / split).rename(folder / f"{split}2017")
     (folder / "annotations" / "captions_train2017.json").write_text("{}")
-    assert load(folder, tmp_path / "cache").splits["train"].boxes == 3
+    assert load_dataset(folder, tmp_path / "cache").splits["train"].boxes == 3
 
 
 def test_crowd_regions_stay_but_are_not_counted(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_crowd_regions_stay_but_are_not_counted(tmp_path: Path) -> None:
         folder / "annotations" / "train.json",
         lambda document: document["annotations"][0].update(iscrowd=1, area=33.5),
     )
-    dataset = load(folder, tmp_path / "cache")
+    dataset = load_dataset(folder, tmp_path / "cache")
     assert dataset.splits["train"].boxes == 2
     first = canonical(dataset, "train")["annotations"][0]
     assert (first["iscrowd"], first["area"]) == (1, 33.5)
@@ -160,7 +160,7 @@ def test_a_pool_is_cut_by_content(tmp_path: Path) -> None:
     twin = AnnotatedImage("twin.png", pictures[0].content, 40, 30, pictures[0].boxes)
     write("voc", tmp_path / "pool", ("cat",), {"train": [*pictures, twin]})
     shutil.rmtree(tmp_path / "pool" / "ImageSets")
-    dataset = load(tmp_path / "pool", tmp_path / "cache")
+    dataset = load_dataset(tmp_path / "pool", tmp_path / "cache")
     assert list(dataset.splits) == ["train", "val"]
     assert 4 <= dataset.splits["val"].images <= 22
     sides = {
@@ -181,7 +181,7 @@ def test_adding_pictures_moves_none_to_the_other_split(tmp_path: Path) -> None:
             ("cat",),
             {"train": [labelled(shade, "cat") for shade in range(count)]},
         )
-        dataset = load(tmp_path / str(count), tmp_path / "cache")
+        dataset = load_dataset(tmp_path / str(count), tmp_path / "cache")
         sides.append(
             {
                 Path(image["file_name"]).name: split
@@ -196,11 +196,11 @@ def test_two_pictures_make_two_splits_and_one_does_not(tmp_path: Path) -> None:
     write("voc", tmp_path / "two", ("cat",), {"train": [labelled(1, "cat"), labelled(2, "cat")]})
     assert {
         name: split.images
-        for name, split in load(tmp_path / "two", tmp_path / "cache").splits.items()
+        for name, split in load_dataset(tmp_path / "two", tmp_path / "cache").splits.items()
     } == {"train": 1, "val": 1}
     write("voc", tmp_path / "one", ("cat",), {"train": [labelled(1, "cat")]})
     with pytest.raises(DataError, match="fewer than two different pictures"):
-        load(tmp_path / "one", tmp_path / "cache")
+        load_dataset(tmp_path / "one", tmp_path / "cache")
 
 
 def test_val_is_cut_from_train_where_only_test_is_given(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_val_is_cut_from_train_where_only_test_is_given(tmp_path: Path) -> None:
         ("cat",),
         {"train": [labelled(shade, "cat") for shade in range(9)], "test": [labelled(200, "cat")]},
     )
-    splits = load(tmp_path / "pets", tmp_path / "cache").splits
+    splits = load_dataset(tmp_path / "pets", tmp_path / "cache").splits
     assert list(splits) == ["train", "val", "test"]
     assert splits["train"].images + splits["val"].images == 9
     assert splits["test"].images == 1
@@ -218,8 +218,8 @@ def test_val_is_cut_from_train_where_only_test_is_given(tmp_path: Path) -> None:
 
 def test_digest_knows_content_only(tmp_path: Path) -> None:
     folder = small(tmp_path / "pets")
-    here = load(folder, tmp_path / "cache")
-    there = load(Path(shutil.copytree(folder, tmp_path / "elsewhere")), tmp_path / "cache")
+    here = load_dataset(folder, tmp_path / "cache")
+    there = load_dataset(Path(shutil.copytree(folder, tmp_path / "elsewhere")), tmp_path / "cache")
     assert here.digest == there.digest
     assert len(here.digest) == 16
     assert here.folder != there.folder
@@ -233,12 +233,12 @@ def test_digest_knows_content_only(tmp_path: Path) -> None:
         document["images"].reverse()
 
     edit(folder / "annotations" / "train.json", shuffle)
-    assert load(folder, tmp_path / "cache").digest == here.digest
+    assert load_dataset(folder, tmp_path / "cache").digest == here.digest
     edit(
         folder / "annotations" / "train.json",
         lambda document: document["annotations"][0]["bbox"].__setitem__(0, 9),
     )
-    assert load(folder, tmp_path / "cache").digest != here.digest
+    assert load_dataset(folder, tmp_path / "cache").digest != here.digest
 
 
 def test_a_picture_shared_by_splits_is_told_not_refused(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_picture_shared_by_splits_is_told_not_refused(tmp_path: Path) -> None:
         ("cat",),
         {"train": [labelled(1, "cat"), labelled(2, "cat")], "val": [labelled(2, "cat")]},
     )
-    assert list(load(tmp_path / "pets", tmp_path / "cache").repairs.values()) == [1]
+    assert list(load_dataset(tmp_path / "pets", tmp_path / "cache").repairs.values()) == [1]
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz"])
@@ -261,11 +261,14 @@ def test_archives(tmp_path: Path, suffix: str) -> None:
             folder.parent,
         )
     )
-    dataset = load(archive, tmp_path / "cache")
-    assert (dataset.name, dataset.digest) == ("boxed", load(folder, tmp_path / "cache").digest)
+    dataset = load_dataset(archive, tmp_path / "cache")
+    assert (dataset.name, dataset.digest) == (
+        "boxed",
+        load_dataset(folder, tmp_path / "cache").digest,
+    )
     unpacked = list((tmp_path / "cache" / "archives").iterdir())
     before = unpacked[0].stat().st_mtime_ns
-    load(archive, tmp_path / "cache")
+    load_dataset(archive, tmp_path / "cache")
     assert list((tmp_path / "cache" / "archives").iterdir()) == unpacked
     assert unpacked[0].stat().st_mtime_ns == before
 
@@ -280,7 +283,7 @@ def test_archive_members_outside_are_refused(tmp_path: Path, name: str) -> None:
         archive.addfile(tarfile.TarInfo(name), io.BytesIO())
     for file in ("bad.zip", "bad.tar"):
         with pytest.raises(DataError, match="outside the dataset's folder"):
-            load(tmp_path / file, tmp_path / "cache")
+            load_dataset(tmp_path / file, tmp_path / "cache")
     assert not list(tmp_path.rglob("evil.txt"))
     assert not list((tmp_path / "cache" / "archives").iterdir())
 
@@ -296,39 +299,39 @@ def test_links_in_archives_are_refused(tmp_path: Path) -> None:
         archive.addfile(member)
     for file in ("bad.zip", "bad.tar"):
         with pytest.raises(DataError, match="is a link"):
-            load(tmp_path / file, tmp_path / "cache")
+            load_dataset(tmp_path / file, tmp_path / "cache")
 
 
 def test_a_cut_archive_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "boxed"), "gztar", small(tmp_path / "pets")))
     archive.write_bytes(archive.read_bytes()[:-200])
     with pytest.raises(DataError, match=r"cannot be unpacked|neither a folder"):
-        load(archive, tmp_path / "cache")
+        load_dataset(archive, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("archives/*"))
 
 
 def test_what_is_not_there_and_what_is_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such folder"):
-        load(tmp_path / "nothing", tmp_path / "cache")
+        load_dataset(tmp_path / "nothing", tmp_path / "cache")
     (tmp_path / "note.txt").write_text("hello")
     with pytest.raises(DataError, match="neither a folder nor a zip"):
-        load(tmp_path / "note.txt", tmp_path / "cache")
+        load_dataset(tmp_path / "note.txt", tmp_path / "cache")
     with pytest.raises(
         DataError,
         match=r"looked for .*data\.yaml.*Annotations.*annotations/\*\.json.*found note\.txt",
     ):
-        load(tmp_path, tmp_path / "cache")
+        load_dataset(tmp_path, tmp_path / "cache")
 
 
 def test_the_cache_is_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "mine"))
-    assert load(small(tmp_path / "pets")).folder.is_relative_to(tmp_path / "mine")
+    assert load_dataset(small(tmp_path / "pets")).folder.is_relative_to(tmp_path / "mine")
 
 
 def test_report_of_a_good_dataset(tmp_path: Path) -> None:
-    found = report(small(tmp_path / "pets"), tmp_path / "cache")
+    found = summarize_dataset(small(tmp_path / "pets"), tmp_path / "cache")
     assert json.loads(json.dumps(found)) == found
     assert found["ok"] is True
     assert found["splits"]["train"] == {
@@ -336,7 +339,7 @@ def test_report_of_a_good_dataset(tmp_path: Path) -> None:
         "boxes": 3,
         "boxes_per_class": {"cat": 2, "dog": 1},
     }
-    assert found["digest"] == load(tmp_path / "pets", tmp_path / "cache").digest
+    assert found["digest"] == load_dataset(tmp_path / "pets", tmp_path / "cache").digest
     assert (found["format"], found["classes"], found["problems"], found["repairs"]) == (
         "coco",
         ["cat", "dog"],
@@ -346,7 +349,7 @@ def test_report_of_a_good_dataset(tmp_path: Path) -> None:
 
 
 def test_report_of_no_dataset(tmp_path: Path) -> None:
-    found = report(tmp_path, tmp_path / "cache")
+    found = summarize_dataset(tmp_path, tmp_path / "cache")
     assert (found["ok"], found["format"], found["digest"], len(found["problems"])) == (
         False,
         None,
@@ -357,7 +360,7 @@ def test_report_of_no_dataset(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="the shared data set BCCD is not on this machine")
 def test_bccd(tmp_path: Path) -> None:
-    dataset = load(BCCD, tmp_path / "cache")
+    dataset = load_dataset(BCCD, tmp_path / "cache")
     assert dataset.classes == ("Platelets", "RBC", "WBC")
     assert {name: split.images for name, split in dataset.splits.items()} == {
         "train": 205,

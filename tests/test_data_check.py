@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from detreg.data import load, report
+from detreg.data import load_dataset, summarize_dataset
 from detreg.data.formats import write
 from detreg.data.images import probe
 from detreg.data.raw import AnnotatedImage, Box
@@ -182,10 +182,10 @@ YOLO = {
 
 
 def problems(folder: Path, cache: Path) -> list[str]:
-    found = report(folder, cache)
+    found = summarize_dataset(folder, cache)
     assert found["ok"] is (not found["problems"])
     with pytest.raises(DataError) as error:
-        load(folder, cache)
+        load_dataset(folder, cache)
     assert list(error.value.problems) == found["problems"]
     assert not (cache / "datasets").exists()
     return found["problems"]
@@ -354,15 +354,15 @@ def test_boxes_of_a_picture_before_its_exif_rotation(tmp_path: Path) -> None:
     )
     right = coco(tmp_path / "right", image(width=30, height=40))
     (right / "images" / "train" / "1.jpg").write_bytes(picture(1, orientation=6))
-    assert load(right, tmp_path / "cache").repairs == {}
+    assert load_dataset(right, tmp_path / "cache").repairs == {}
 
 
 def test_a_flood_of_problems_is_told_in_a_hundred_lines(tmp_path: Path) -> None:
     write("yolo", tmp_path / "flood", ("cat",), {"train": SPLITS["val"], "val": SPLITS["val"]})
     (tmp_path / "flood" / "labels" / "train" / "3.txt").write_text("0\n" * 300)
-    assert len(report(tmp_path / "flood", tmp_path / "cache")["problems"]) == 300
+    assert len(summarize_dataset(tmp_path / "flood", tmp_path / "cache")["problems"]) == 300
     with pytest.raises(DataError) as error:
-        load(tmp_path / "flood", tmp_path / "cache")
+        load_dataset(tmp_path / "flood", tmp_path / "cache")
     assert len(error.value.problems) == 101
     assert "200 more" in error.value.problems[-1]
 
@@ -381,9 +381,9 @@ REPAIRS = {
 
 @pytest.mark.parametrize(("sentence", "change"), REPAIRS.items())
 def test_repairs(tmp_path: Path, sentence: str, change: Change) -> None:
-    dataset = load(coco(tmp_path / "data", change), tmp_path / "cache")
+    dataset = load_dataset(coco(tmp_path / "data", change), tmp_path / "cache")
     assert dataset.repairs == {sentence: 1}
-    assert report(tmp_path / "data", tmp_path / "cache")["repairs"] == {sentence: 1}
+    assert summarize_dataset(tmp_path / "data", tmp_path / "cache")["repairs"] == {sentence: 1}
     for entry in json.loads(dataset.splits["train"].annotations.read_text())["annotations"]:
         x, y, width, height = entry["bbox"]
         assert x >= 0
@@ -422,9 +422,9 @@ def test_no_value_in_a_coco_file_breaks_the_check(tmp_path: Path, value: object)
             document = json.loads(json.dumps(good))
             document[kind][0][key] = value
             file.write_text(json.dumps(document))
-            report(folder, tmp_path / "cache")
+            summarize_dataset(folder, tmp_path / "cache")
         file.write_text(json.dumps({**good, kind: value}))
-        report(folder, tmp_path / "cache")
+        summarize_dataset(folder, tmp_path / "cache")
 
 
 def test_everything_is_told_at_once(tmp_path: Path) -> None:

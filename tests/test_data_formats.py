@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detreg.data import load
+from detreg.data import load_dataset
 from detreg.data.formats import FORMATS, read, write
 from detreg.data.raw import AnnotatedImage, Box
 
@@ -60,7 +60,7 @@ def test_all_formats_have_the_same_digest(tmp_path: Path) -> None:
     digests = set()
     for format in FORMATS:
         write(format, tmp_path / format, ("ant", "bee"), SPLITS)
-        digests.add(load(tmp_path / format, tmp_path / "cache").digest)
+        digests.add(load_dataset(tmp_path / format, tmp_path / "cache").digest)
     assert len(digests) == 1
 
 
@@ -155,7 +155,7 @@ def test_yolo_test_split_that_is_named_but_not_there(tmp_path: Path) -> None:
     write("yolo", tmp_path / "bugs", ("ant", "bee"), SPLITS)
     for kind in ("images", "labels"):
         shutil.rmtree(tmp_path / "bugs" / kind / "test")
-    dataset = load(tmp_path / "bugs", tmp_path / "cache")
+    dataset = load_dataset(tmp_path / "bugs", tmp_path / "cache")
     assert (list(dataset.splits), list(dataset.repairs.values())) == (["train", "val"], [1])
 
 

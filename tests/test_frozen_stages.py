@@ -11,8 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from detreg.data.dataset import Dataset, load
-from detreg.data.sample import draw
+from detreg.data.dataset import Dataset, load_dataset
+from detreg.data.sample import write_sample
 from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
@@ -59,8 +59,8 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Ten drawn images of 96x64 pixels."""
     folder = tmp_path_factory.mktemp("data")
-    draw(folder / "drawn", pictures=10, size=(96, 64))
-    return load(folder / "drawn", folder / "cache")
+    write_sample(folder / "drawn", images=10, size=(96, 64))
+    return load_dataset(folder / "drawn", folder / "cache")
 
 
 def choose_values(template: Template, base_model: str, **values: Any) -> dict[str, Any]:

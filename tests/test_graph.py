@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL, dense
 from cuda_kernels import CUDA_KERNELS
 
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
 from detreg.export.decode import select
@@ -60,7 +60,7 @@ def test_the_file_finds_what_the_network_finds(
     """Random weights, pushed until detections are many; and every operator of the file has a CUDA kernel."""
     template = TEMPLATES[name]
     params, options = settings(template, SMALL[name] | values)
-    dataset = load(tiny)
+    dataset = load_dataset(tiny)
     config = compose(template, template.resolve(params), dataset, options)
     network = dense(template, params, build_network(config.model, None), config)
     trained = dict(predict(network, config.val_dataloader, dataset.classes))

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from test_compose import built
 
-from detreg.data.dataset import Dataset, load
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
@@ -95,7 +95,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             "categories": [{"id": 1, "name": "thing"}],
         }
         (folder / split / "_annotations.coco.json").write_text(json.dumps(content))
-    return load(folder, folder.parent / "cache")
+    return load_dataset(folder, folder.parent / "cache")
 
 
 def choose_params(

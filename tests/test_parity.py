@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import SMALL
 
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.errors import RefusedError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
@@ -233,7 +233,7 @@ def exported_and_trained(
     **values: Any,
 ) -> tuple[GroundTruth, Any, Any, Subject]:
     """A network of random weights, changed: the truth, both sides' detections, and the network."""
-    template, dataset = TEMPLATES[name], load(tiny)
+    template, dataset = TEMPLATES[name], load_dataset(tiny)
     params, options = settings(template, SMALL[name] | values)
     params = template.resolve(params)
     config = compose(template, params, dataset, options)
@@ -299,7 +299,7 @@ def test_a_network_whose_scores_are_all_alike_is_proven_but_not_with_shifted_box
 
 @pytest.mark.parametrize("name", ["yolof", "faster_rcnn"])
 def test_a_changed_selection_is_restored_after_a_failure(name: str, tiny: Path) -> None:
-    template, dataset = TEMPLATES[name], load(tiny)
+    template, dataset = TEMPLATES[name], load_dataset(tiny)
     params, options = settings(template, SMALL[name])
     config = compose(template, template.resolve(params), dataset, options)
     network = build_network(config.model, None)

@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detreg.data import draw, load
+from detreg.data import load_dataset, write_sample
 from detreg.data.formats import FORMATS
-from detreg.data.sample import CLASSES, scene
+from detreg.data.sample import CLASSES, draw_scene
 from detreg.errors import UsageError
 
 
 def test_a_seed_gives_the_same_bytes() -> None:
-    assert scene(3, 0, (96, 80)) == scene(3, 0, (96, 80))
-    assert scene(3, 0, (96, 80)) != scene(3, 1, (96, 80))
+    assert draw_scene(3, 0, (96, 80)) == draw_scene(3, 0, (96, 80))
+    assert draw_scene(3, 0, (96, 80)) != draw_scene(3, 1, (96, 80))
 
 
 def test_every_format_holds_the_same_dataset(tmp_path: Path) -> None:
     digests = set()
     for format in FORMATS:
-        draw(tmp_path / format, format=format, pictures=12, size=(96, 80))
-        dataset = load(tmp_path / format, tmp_path / "cache")
+        write_sample(tmp_path / format, format=format, images=12, size=(96, 80))
+        dataset = load_dataset(tmp_path / format, tmp_path / "cache")
         assert {name: split.images for name, split in dataset.splits.items()} == {
             "train": 8,
             "val": 2,
@@ -34,7 +34,7 @@ def test_every_format_holds_the_same_dataset(tmp_path: Path) -> None:
 
 
 def test_boxes_hold_the_objects() -> None:
-    boxes = [box for number in range(30) for box in scene(number, 5, (192, 160)).boxes]
+    boxes = [box for number in range(30) for box in draw_scene(number, 5, (192, 160)).boxes]
     assert {box.label for box in boxes} == set(CLASSES)
     for box in boxes:
         x1, y1, x2, y2 = box.corners
@@ -44,7 +44,7 @@ def test_boxes_hold_the_objects() -> None:
 
 
 def test_pictures_have_contrast() -> None:
-    picture = scene(0, 0, (192, 160))
+    picture = draw_scene(0, 0, (192, 160))
     pixels = np.asarray(Image.open(io.BytesIO(picture.content)))
     assert pixels.shape == (160, 192, 3)
     assert pixels.std() > 20
@@ -52,24 +52,24 @@ def test_pictures_have_contrast() -> None:
 
 def test_load_sample_draws_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "detreg.data.sample.draw.__kwdefaults__",
-        {"format": "coco", "pictures": 9, "seed": 0, "size": (64, 64)},
+        "detreg.data.sample.write_sample.__kwdefaults__",
+        {"format": "coco", "images": 9, "seed": 0, "size": (64, 64)},
     )
-    dataset = load("sample", tmp_path)
+    dataset = load_dataset("sample", tmp_path)
     assert (dataset.name, dataset.format, dataset.classes) == ("sample", "sample", CLASSES)
     drawn = next((tmp_path / "samples").iterdir())
     before = drawn.stat().st_mtime_ns
-    assert load("sample", tmp_path).digest == dataset.digest
+    assert load_dataset("sample", tmp_path).digest == dataset.digest
     assert drawn.stat().st_mtime_ns == before
 
 
 def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UsageError) as error:
-        draw(tmp_path, format="tfrecord", pictures=2, seed=-1, size=(32, 90))
+        write_sample(tmp_path, format="tfrecord", images=2, seed=-1, size=(32, 90))
     assert [problem.split()[0] for problem in error.value.problems[:4]] == [
         "format",
-        "pictures",
+        "images",
         "seed",
         "size",
     ]

@@ -14,7 +14,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState, create_trial
 
 import detreg
-from detreg.data.dataset import Dataset, load
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.errors import MemoryExhaustedError, StoppedError, UsageError
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep as sweeps
@@ -39,7 +39,7 @@ def planned(tiny: Path, folder: Path, **values: Any) -> Plan:
         | values
     )
     request = make_request((TEMPLATES["yolox"],), given)
-    return make_plan(request, load(str(tiny)).digest, str(given["storage"]))
+    return make_plan(request, load_dataset(str(tiny)).digest, str(given["storage"]))
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def parent(store: str) -> Iterator[str]:
 
 @pytest.fixture
 def dataset(tiny: Path) -> Dataset:
-    return load(str(tiny))
+    return load_dataset(str(tiny))
 
 
 def opened(plan: Plan, pruner: BasePruner | None = None) -> optuna.Study:

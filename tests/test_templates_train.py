@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 import detreg
 from detreg import Detector
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.inference.images import read_image
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
@@ -29,7 +29,7 @@ QUICK = {
 
 def spread_image(name: str, tiny: Path, path: Path) -> Path:
     """A checkpoint whose scores spread: where all are alike, as SSD's from random weights, rounding decides what is found."""
-    template, dataset = TEMPLATES[name], load(str(tiny))
+    template, dataset = TEMPLATES[name], load_dataset(str(tiny))
     params, options = settings(template, SMALL[name] | QUICK[name])
     config = compose(template, template.resolve(params), dataset, options)
     save(

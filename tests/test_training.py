@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 import detreg
 from detreg import pipeline
-from detreg.data.dataset import load as load_dataset
+from detreg.data.dataset import load_dataset
 from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
 from detreg.pipeline import settings
 from detreg.templates import find_template

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from detreg.data.dataset import load as load_dataset
+from detreg.data.dataset import load_dataset
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.params import build
 from detreg.templates import TEMPLATES, find_template

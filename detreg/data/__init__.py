@@ -1,6 +1,6 @@
-"""Datasets: `load` checks one of any format and brings it into one shape, `report` says what is wrong with it, `draw` makes the sample."""
+"""Datasets: read any format, check it, and bring it into one canonical form."""
 
-from detreg.data.dataset import Dataset, Split, load, report
-from detreg.data.sample import draw
+from detreg.data.dataset import Dataset, Split, load_dataset, summarize_dataset
+from detreg.data.sample import write_sample
 
-__all__ = ["Dataset", "Split", "draw", "load", "report"]
+__all__ = ["Dataset", "Split", "load_dataset", "summarize_dataset", "write_sample"]

@@ -20,7 +20,7 @@ from detreg.data import formats
 from detreg.data.check import Report, boxes_per_class, check
 from detreg.data.formats.coco import box_entry
 from detreg.data.raw import Box, DatasetImage
-from detreg.data.source import SAMPLE, Source, cache_folder, open_source
+from detreg.data.source import SAMPLE, Source, open_source, resolve_cache_folder
 from detreg.errors import DataError
 
 MOST_TOLD = 100
@@ -56,12 +56,12 @@ class Dataset:
     repairs: Mapping[str, int]
 
 
-def load(data: str | Path, cache: str | Path | None = None) -> Dataset:
+def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
     """Checks the dataset at `data` ("sample", a folder, or a zip or tar of one) and writes its canonical copy into the cache.
 
     Raises DataError with every problem of the dataset, NotFoundError where there is none.
     """
-    root = cache_folder(cache)
+    root = resolve_cache_folder(cache)
     source = open_source(data, root)
     raw = formats.read(source.folder)
     found = check(raw)
@@ -84,14 +84,14 @@ def load(data: str | Path, cache: str | Path | None = None) -> Dataset:
     )
 
 
-def report(data: str | Path, cache: str | Path | None = None) -> dict[str, Any]:
+def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> dict[str, Any]:
     """What `detreg check` tells of the dataset at `data`, as plain values for JSON; writes no canonical copy.
 
     Keys: ok, format (None where none is recognised), classes, splits ({name: {images, boxes, boxes_per_class: {class: boxes}}}), problems,
     repairs ({what: how often}), digest (None unless ok). Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
     """
     try:
-        source = open_source(data, cache_folder(cache))
+        source = open_source(data, resolve_cache_folder(cache))
         raw = formats.read(source.folder)
     except DataError as error:
         return _summary(None, (), Report(error.problems, {}, {}))

@@ -24,11 +24,11 @@ CLASSES = tuple(SHAPES)
 _Place = tuple[str, tuple[int, int, int, int]]
 
 
-def draw(
+def write_sample(
     folder: Path,
     *,
     format: str = "coco",
-    pictures: int = 240,
+    images: int = 240,
     seed: int = 0,
     size: tuple[int, int] = (192, 160),
 ) -> None:
@@ -42,8 +42,8 @@ def draw(
         problems.append(
             f"format must be one of {', '.join(sorted(formats.FORMATS))}, but got {format!r}"
         )
-    if pictures < 3:
-        problems.append(f"pictures must be 3 or more, one for each split, but got {pictures}")
+    if images < 3:
+        problems.append(f"images must be 3 or more, one for each split, but got {images}")
     if seed < 0:
         problems.append(f"seed must be 0 or more, but got {seed}")
     if min(size) < 64:
@@ -52,8 +52,8 @@ def draw(
         problems.append(f"{folder} is not an empty folder; name another one")
     if problems:
         raise UsageError(problems)
-    scenes = [scene(number, seed, size) for number in range(pictures)]
-    held_out = max(1, pictures // 6)
+    scenes = [draw_scene(number, seed, size) for number in range(images)]
+    held_out = max(1, images // 6)
     splits = {
         "train": scenes[: -2 * held_out],
         "val": scenes[-2 * held_out : -held_out],
@@ -62,7 +62,7 @@ def draw(
     formats.write(format, folder, CLASSES, splits)
 
 
-def scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
+def draw_scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
     """One landscape with its boxes, which depends on nothing but the arguments."""
     rng = np.random.default_rng([seed, number])
     weather = WEATHERS[rng.integers(len(WEATHERS))]

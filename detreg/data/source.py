@@ -27,7 +27,7 @@ class Source:
     drawn: bool = False
 
 
-def cache_folder(cache: str | Path | None = None) -> Path:
+def resolve_cache_folder(cache: str | Path | None = None) -> Path:
     """Where detreg keeps what it makes itself: `cache`, else the variable DETREG_CACHE, else ~/.cache/detreg."""
     return (
         Path(cache or os.environ.get("DETREG_CACHE") or Path.home() / ".cache" / "detreg")
@@ -40,7 +40,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
     """The folder of a dataset. Raises NotFoundError where there is nothing, DataError for an archive that cannot be trusted or read."""
     if data == SAMPLE:
         return Source(
-            SAMPLE, _once(cache / "samples" / f"v{sample.VERSION}", sample.draw), drawn=True
+            SAMPLE, _once(cache / "samples" / f"v{sample.VERSION}", sample.write_sample), drawn=True
         )
     path = Path(data).expanduser().resolve()
     if not path.exists():

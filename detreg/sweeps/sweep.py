@@ -12,7 +12,7 @@ import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from detreg.data.dataset import load
+from detreg.data.dataset import load_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.params import to_texts
@@ -41,7 +41,7 @@ def sweep(template: str, **values: Any) -> dict[str, Any]:
 def run(request: SweepRequest) -> SweepResult:
     """The story itself. Whatever can be refused is refused before the first trial; a restart with the same request resumes it."""
     begun = time.time()
-    dataset = load(request.options.data)
+    dataset = load_dataset(request.options.data)
     print(describe(dataset), flush=True)
     storage = request.sweep.storage or _beside_mlflows()
     plan = make_plan(request, dataset.digest, storage)

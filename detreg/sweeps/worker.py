@@ -22,7 +22,7 @@ import torch
 from optuna.trial import Trial
 
 from detreg import pipeline, templates
-from detreg.data.dataset import Dataset, load
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DiskError, UnreachableError, describe_failure, summarize_error
 from detreg.options import RunOptions
@@ -57,7 +57,7 @@ def check(plan: Plan) -> None:
     """
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
-        dataset = load(plan.options.data)
+        dataset = load_dataset(plan.options.data)
         for template in plan.templates:
             defaults = plan.get_first_params(template)
             dim = plan.space.dimensions[template.name].get("base_model")
@@ -80,7 +80,7 @@ def work(
             study_name=study_name, storage=store, sampler=sampler, pruner=pruner
         )
     )
-    dataset = load(plan.options.data)
+    dataset = load_dataset(plan.options.data)
 
     def objective(trial: Trial) -> float:
         if studies.one_too_many(study, trial.number, wanted):

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from detreg.data.dataset import Dataset
-from detreg.data.source import cache_folder
+from detreg.data.source import resolve_cache_folder
 from detreg.errors import (
     DataError,
     NotFoundError,
@@ -248,7 +248,7 @@ def imagenet(
 
 def cache() -> Path:
     """Where downloads are kept."""
-    return cache_folder() / "weights"
+    return resolve_cache_folder() / "weights"
 
 
 def download(url: str, path: Path, sha256: str = "") -> Path:
