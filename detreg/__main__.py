@@ -2,12 +2,12 @@
 
 import sys
 
+from detreg.cli import run
+from detreg.torchrun import run_in_step
+
 
 def main() -> None:
-    """The command line; its exit code is SPEC's."""
-    from detreg.cli import run
-    from detreg.torchrun import run_in_step
-
+    """Run the command line and exit with its code, which under torchrun all processes share."""
     sys.exit(run_in_step(lambda: run(sys.argv[1:])))
 
 

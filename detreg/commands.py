@@ -1,265 +1,305 @@
-"""What each command does and prints. Everything heavy is imported by the command that needs it, so that help is instant."""
+"""What each command does and prints.
+
+A command imports the modules that do its work when it is called, so that `detreg --help` and
+refusals stay instant. That is the only place in the package for such imports.
+"""
+# ruff: noqa: PLC0415 (one lazy import for each command, as said above)
 
 import argparse
 import json
 import os
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from detreg import templates
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
+from detreg.templates.template import Template
+
+if TYPE_CHECKING:
+    from detreg.pipeline import TrainingResult
+    from detreg.sweeps.finish import SweepResult
+
+EXIT_BAD_DATA = 65
+MAX_EPOCHS = 200
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
-    """Prints the templates, or one template's hyperparameters."""
-    if arguments.json:
-        chosen = (
-            templates.find_template(arguments.name).as_json()
-            if arguments.name
-            else [t.as_json() for t in templates.TEMPLATES.values()]
-        )
-        print(json.dumps(chosen))
-    elif arguments.name is None:
+    """Print the templates, or one template's hyperparameters."""
+    chosen = templates.find_template(arguments.name) if arguments.name else None
+
+    if arguments.json and chosen:
+        print(json.dumps(chosen.as_json()))
+    elif arguments.json:
+        print(json.dumps([template.as_json() for template in templates.TEMPLATES.values()]))
+    elif chosen:
+        _print_template(chosen)
+    else:
         for template in templates.TEMPLATES.values():
             print(f"{template.name:14}{template.summary}")
-    else:
-        template = templates.find_template(arguments.name)
-        print(
-            f"{template.name} (also {', '.join(template.aliases)}): {template.summary}\n\n{template.description}\n"
-        )
-        rows = [
-            (p.name, p.format(p.default), p.domain, p.help)
-            for p in get_params(template.params).values()
-        ]
-        widths = [max(len(row[column]) for row in rows) for column in range(2)]
-        for name, default, domain, help in rows:
-            print(
-                f"{name:{widths[0]}}  {default:{widths[1]}}  {domain}\n{'':{sum(widths) + 4}}{help}"
-            )
     return 0
 
 
+def _print_template(template: Template) -> None:
+    aliases = ", ".join(template.aliases)
+    print(f"{template.name} (also {aliases}): {template.summary}\n\n{template.description}\n")
+
+    params = get_params(template.params).values()
+    defaults = {param.name: param.format(param.default) for param in params}
+    name_width = max(len(name) for name in defaults)
+    default_width = max(len(default) for default in defaults.values())
+    indent = " " * (name_width + default_width + 4)
+
+    for param in params:
+        default = defaults[param.name]
+        print(f"{param.name:{name_width}}  {default:{default_width}}  {param.domain}")
+        print(f"{indent}{param.help}")
+
+
 def check(arguments: argparse.Namespace) -> int:
-    """Prints every problem of a dataset; exit code 65 where there is one."""
+    """Print every problem of a dataset; the exit code is 65 where there is one."""
     from detreg.data.dataset import summarize_dataset
 
     found = summarize_dataset(arguments.data)
+    is_good: bool = found["ok"]
+    exit_code = 0 if is_good else EXIT_BAD_DATA
+
     if arguments.json:
         print(json.dumps(found))
-        return 0 if found["ok"] else 65
+        return exit_code
+
     for problem in found["problems"]:
         print(f"problem: {problem}")
-    for sentence, count in found["repairs"].items():
-        print(f"repaired: {sentence} ({count})")
-    if found["ok"]:
-        splits = ", ".join(
-            f"{name} {split['images']} images with {split['boxes']} boxes"
-            for name, split in found["splits"].items()
-        )
-        print(
-            f"{arguments.data} is good: {found['format']}, {splits}; classes {', '.join(found['classes'])}; digest {found['digest']}"
-        )
-        return 0
-    print(f"{arguments.data} has {len(found['problems'])} problems")
-    return 65
+    for repair, count in found["repairs"].items():
+        print(f"repaired: {repair} ({count})")
+
+    if not is_good:
+        print(f"{arguments.data} has {len(found['problems'])} problems")
+        return exit_code
+
+    splits = []
+    for name, split in found["splits"].items():
+        splits.append(f"{name} {split['images']} images with {split['boxes']} boxes")
+    summary = ", ".join([found["format"], *splits])
+    classes = ", ".join(found["classes"])
+    print(f"{arguments.data} is good: {summary}; classes {classes}; digest {found['digest']}")
+    return exit_code
 
 
 def sample(arguments: argparse.Namespace) -> int:
-    """Writes the built-in dataset."""
+    """Write the built-in dataset."""
     from detreg.data.sample import write_sample
 
+    folder = arguments.folder
     write_sample(
-        Path(arguments.folder),
+        Path(folder),
         format=arguments.format,
-        images=arguments.pictures,
+        images=arguments.images,
         seed=arguments.seed,
     )
-    print(
-        f"{arguments.pictures} pictures in {arguments.folder}; try: detreg check {arguments.folder}"
-    )
+    print(f"{arguments.images} images in {folder}; try: detreg check {folder}")
     return 0
 
 
 def train(arguments: argparse.Namespace) -> int:
-    """Trains, exports and registers, and says what to try next."""
-    template = templates.find_template(arguments.template)
-    names = [*get_params(template.params), *get_params(RunOptions)]
-    values = {
-        name: getattr(arguments, name) for name in names if hasattr(arguments, name)
-    } | arguments.unknown
+    """Train, export and register a model, and print what to try next."""
     from detreg import pipeline
 
-    params, options = pipeline.settings(template, values)
-    trained = pipeline.run(template, params, options)
-    longer = replace(
+    template = templates.find_template(arguments.template)
+    names = [*get_params(template.params), *get_params(RunOptions)]
+    params, options = pipeline.settings(template, _get_values(arguments, names))
+    result = pipeline.run(template, params, options)
+
+    continued = replace(
         params,
-        num_epochs=min(2 * params.num_epochs, 200),
+        num_epochs=min(2 * params.num_epochs, MAX_EPOCHS),
         load_from=None,
-        continue_from_eid=trained.run_id,
+        continue_from_eid=result.run_id,
     )
-    print(_summary(trained, to_changed_texts(longer) | to_changed_texts(options)))
+    print(_describe_training(result, to_changed_texts(continued) | to_changed_texts(options)))
     if arguments.json:
-        print(json.dumps(asdict(trained)))
+        print(json.dumps(asdict(result)))
     return 0
 
 
+def _get_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
+    """Return the hyperparameters and options that were given, and the unknown flags.
+
+    Unknown ones are refused together with everything else that is wrong.
+    """
+    values = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    return values | arguments.unknown
+
+
+def _describe_training(result: "TrainingResult", continued: Mapping[str, str]) -> str:
+    """Return what came out, and three commands to try next.
+
+    `continued` has the flags of a longer training that resumes from this run.
+    """
+    model = f"models:/{result.model_name}@{result.alias}"
+    flags = [f"-P {name}={shlex.quote(value)}" for name, value in continued.items()]
+    continuing = f"mlflow run . -e {result.template} --env-manager local {' '.join(flags)}"
+    return f"""
+mAP {result.mAP:.3f}   mAP_50 {result.mAP_50:.3f}   of the exported model on the val split
+run (eid) {result.run_id}
+registered {result.model_name} version {result.model_version} as {result.alias}: {result.reason}
+
+Try next:
+  look at it         mlflow ui
+  serve it           mlflow models serve -m {model} --env-manager local --port 5001
+  continue from it   {continuing}
+"""
+
+
 def sweep(arguments: argparse.Namespace) -> int:
-    """Searches hyperparameters, registers the best model, and says what to try next."""
+    """Search hyperparameters, register the best model, and print what to try next."""
     from detreg.sweeps import request
     from detreg.sweeps import sweep as sweeps
 
     chosen = request.parse_templates(arguments.template)
-    names = [
-        *get_params(RunOptions),
-        *get_params(SweepOptions),
-        *(name for template in chosen for name in get_params(template.params)),
-    ]
-    values = {
-        name: getattr(arguments, name) for name in names if hasattr(arguments, name)
-    } | arguments.unknown
-    swept = sweeps.run(request.make_request(chosen, values))
-    print(_end_of_sweep(swept))
+    names = [*get_params(RunOptions), *get_params(SweepOptions)]
+    for template in chosen:
+        names += get_params(template.params)
+
+    wanted = request.make_request(chosen, _get_values(arguments, names))
+    result = sweeps.run(wanted)
+    print(_describe_sweep(result))
     if arguments.json:
-        print(json.dumps(asdict(swept)))
+        print(json.dumps(asdict(result)))
     return 0
 
 
-def _end_of_sweep(swept: Any) -> str:
-    """What came out of a sweep, and what to try next."""
-    values = (
-        " ".join(f"{name}={value}" for name, value in swept.hyperparameters.items())
-        or "the defaults"
-    )
-    registered, serve = "not registered", "-"
-    if swept.model_version:
-        registered = f"registered {swept.model_name} version {swept.model_version} as {swept.alias}"
-        serve = f"mlflow models serve -m models:/{swept.model_name}/{swept.model_version} --env-manager local --port 5001"
+def _describe_sweep(result: "SweepResult") -> str:
+    """Return what came out of a sweep, and what to try next."""
+    values = [f"{name}={value}" for name, value in result.hyperparameters.items()]
+    chosen = " ".join(values) or "the defaults"
+
+    if result.model_version:
+        name, version = result.model_name, result.model_version
+        registered = f"registered {name} version {version} as {result.alias}"
+        serve = f"mlflow models serve -m models:/{name}/{version} --env-manager local --port 5001"
+    else:
+        registered = "not registered"
+        serve = "-"
+
     return f"""
-{swept.comparison}
-best: trial {swept.best_trial}, {swept.template} with {values}
-its run (eid) {swept.best_run_id}
-{registered}: {swept.reason}
-{swept.complete} trials complete, {swept.pruned} pruned, {swept.failed} failed
+{result.comparison}
+best: trial {result.best_trial}, {result.template} with {chosen}
+its run (eid) {result.best_run_id}
+{registered}: {result.reason}
+{result.complete} trials complete, {result.pruned} pruned, {result.failed} failed
 
 Try next:
-  look at it         mlflow ui; report/index.html of run {swept.run_id}
+  look at it         mlflow ui; report/index.html of run {result.run_id}
   serve it           {serve}
-  search on          the same command with more --trials goes on with this study
-"""
-
-
-def _summary(trained: Any, continued: dict[str, str]) -> str:
-    """What came out, and the three commands to try next."""
-    flags = " ".join(f"-P {name}={shlex.quote(value)}" for name, value in continued.items())
-    return f"""
-mAP {trained.mAP:.3f}   mAP_50 {trained.mAP_50:.3f}   of the exported model on the val split
-run (eid) {trained.run_id}
-registered {trained.model_name} version {trained.model_version} as {trained.alias}: {trained.reason}
-
-Try next:
-  look at it         mlflow ui
-  serve it           mlflow models serve -m models:/{trained.model_name}@{trained.alias} --env-manager local --port 5001
-  continue from it   mlflow run . -e {trained.template} --env-manager local {flags}
+  search on          run the same command with more --trials to resume this study
 """
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Scores a model on a split."""
-    from detreg.tasks import evaluate
+    """Score a model on a split."""
+    from detreg import tasks
 
-    result = evaluate(arguments.model, arguments.data, arguments.split)
+    result = tasks.evaluate(arguments.model, arguments.data, arguments.split)
     if arguments.json:
         print(json.dumps(result))
-    else:
-        print(
-            f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}   on {arguments.split} of {arguments.data}"
-        )
-        print(f"report in run {result['run_id']}, artifact report/index.html: mlflow ui")
+        return 0
+
+    scores = f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}"
+    print(f"{scores}   on {arguments.split} of {arguments.data}")
+    print(f"report in run {result['run_id']}, artifact report/index.html: mlflow ui")
     return 0
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Writes predictions.json and pictures with boxes."""
-    from detreg.tasks import predict
+    """Write predictions.json and images with boxes."""
+    from detreg import tasks
 
-    path = predict(
+    path = tasks.predict(
         arguments.model,
-        arguments.pictures,
+        arguments.images,
         arguments.out,
         arguments.score_threshold,
         arguments.max_detections,
     )
-    print(f"{path}, and the pictures beside it")
+    print(f"{path}, and the images beside it")
     return 0
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Writes an ONNX file."""
+    """Write a model, or a template's checkpoint, as an ONNX file."""
     from detreg import tasks
 
-    if getattr(arguments, "values_of", None) != "export":
+    # The parser sets this where the first word is a template and not a model.
+    is_template = getattr(arguments, "values_of", None) == "export"
+    if not is_template:
         print(tasks.export_model(arguments.model, arguments.out))
         return 0
+
     template = templates.find_template(arguments.model)
-    values = {
-        name: getattr(arguments, name)
-        for name in get_params(template.params)
-        if hasattr(arguments, name)
-    } | arguments.unknown
-    print(tasks.export_checkpoint(template, values, arguments.pictures, arguments.out))
+    values = _get_values(arguments, get_params(template.params))
+    print(tasks.export_checkpoint(template, values, arguments.images, arguments.out))
     print(arguments.out)
     return 0
 
 
 def promote(arguments: argparse.Namespace) -> int:
-    """Moves the alias champion."""
-    version = None if arguments.version in (None, "none") else arguments.version
-    if (version is None) != arguments.rollback:
+    """Move the alias champion."""
+    # `mlflow run -e promote` writes an empty parameter as the word none.
+    version = None if arguments.version == "none" else arguments.version
+    has_version = version is not None
+    if has_version == arguments.rollback:
         raise UsageError(
-            "give a version, or --rollback: detreg promote NAME VERSION, detreg promote NAME --rollback"
+            "give a version, or --rollback:"
+            " detreg promote NAME VERSION, detreg promote NAME --rollback"
         )
+
     from detreg.tracking import registry
 
-    moved = (
-        registry.rollback(arguments.name)
-        if version is None
-        else registry.promote(arguments.name, version)
-    )
+    if version is None:
+        moved = registry.rollback(arguments.name)
+    else:
+        moved = registry.promote(arguments.name, version)
     print(f"{moved.name} version {moved.version} is {moved.alias}: {moved.reason}")
     return 0
 
 
 def weights(arguments: argparse.Namespace) -> int:
-    """Lists or fetches published weights."""
+    """List or fetch published weights."""
     if arguments.action == "list":
-        chosen = (
-            [templates.find_template(arguments.template)]
-            if arguments.template
-            else templates.TEMPLATES.values()
-        )
-        for template in chosen:
-            for name, weights in template.base_models.items():
-                sources = [source for source in (weights.url, weights.imagenet) if source]
-                print(
-                    f"{template.name:14}{name:22}{' '.join(sources) or 'not published in this layout'}"
-                )
+        _list_weights(arguments.template)
         return 0
+
     if arguments.template is None:
         raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")
-    template = templates.find_template(arguments.template)
-    given = {"base_model": arguments.base_model} if arguments.base_model else {}
-    base_model = build(template.params, given).base_model
+    _fetch_weights(templates.find_template(arguments.template), arguments.base_model)
+    return 0
+
+
+def _list_weights(name: str | None) -> None:
+    chosen = [templates.find_template(name)] if name else templates.TEMPLATES.values()
+    for template in chosen:
+        for base_model, weights in template.base_models.items():
+            sources = [source for source in (weights.url, weights.imagenet) if source]
+            listed = " ".join(sources) or "not published in this layout"
+            print(f"{template.name:14}{base_model:22}{listed}")
+
+
+def _fetch_weights(template: Template, given: str | None) -> None:
+    """Download the weights of a base model, the default one where none is given."""
+    params = build(template.params, {"base_model": given} if given else {})
+    name = params.base_model
+
     from detreg.training.weights import imagenet, published
 
     folder = os.environ.get("DETREG_WEIGHTS")
     into = Path(folder) if folder else None
-    known = template.base_models[base_model]
-    if known.url or not known.imagenet:
-        print(published(template, base_model, into))
-    if known.imagenet:
-        print(imagenet(template, base_model, into))
-    return 0
+    weights = template.base_models[name]
+    if weights.url or not weights.imagenet:
+        print(published(template, name, into))
+    if weights.imagenet:
+        print(imagenet(template, name, into))

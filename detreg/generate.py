@@ -35,8 +35,8 @@ _TASKS: dict[str, tuple[str, dict[str, str]]] = {
         {"model": "", "data": "sample", "split": "val"},
     ),
     "predict": (
-        "predict {model} {pictures} --out {out}",
-        {"model": "", "pictures": "", "out": "predictions"},
+        "predict {model} {images} --out {out}",
+        {"model": "", "images": "", "out": "predictions"},
     ),
     "promote": ("promote {name} {version}", {"name": "", "version": ""}),
     "rollback": ("promote {name} --rollback", {"name": ""}),

@@ -212,8 +212,8 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
         (["check"], "data"),
         (["check", "sample", "again"], "unexpected argument again"),
         (["sample", "there", "--format", "pascal"], "pascal"),
-        (["sample", "there", "--pictures", "many"], "many"),
-        (["sample", "there", "--pictures", "2"], "pictures must be 3 or more"),
+        (["sample", "there", "--images", "many"], "many"),
+        (["sample", "there", "--images", "2"], "pictures must be 3 or more"),
         (["train", "yolox", "--image_size"], "--image_size"),
         (["train", "yolox", "extra"], "extra"),
         (["evaluate", "model.onnx"], "--data"),
@@ -290,7 +290,7 @@ def test_a_bad_dataset_ends_with_65_and_every_problem(capsys: Capture, folder: P
 def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -> None:
     drawn = tmp_path / "boats"
     assert "detreg check" in prints(
-        capsys, "sample", str(drawn), "--format", format, "--pictures", "3", "--seed", "5"
+        capsys, "sample", str(drawn), "--format", format, "--images", "3", "--seed", "5"
     )
     told = json.loads(prints(capsys, "check", str(drawn), "--json"))
     assert told["format"] == format
@@ -299,7 +299,7 @@ def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -
         "val": 1,
         "test": 1,
     }
-    (problem,) = fails(capsys, ["sample", str(drawn), "--pictures", "3"], 2)
+    (problem,) = fails(capsys, ["sample", str(drawn), "--images", "3"], 2)
     assert "not an empty folder" in problem
 
 

@@ -1,0 +1,282 @@
+"""The words that each command takes, as argparse parsers.
+
+Flags of hyperparameters and options come from their declarations, so that nothing is written
+twice. Nothing heavy is imported here: help and refusals are instant.
+"""
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeAlias
+
+from detreg import commands, templates
+from detreg.defaults import MAX_DETECTIONS
+from detreg.errors import UsageError
+from detreg.options import RunOptions, SweepOptions
+from detreg.params import Param, get_params, suggest_spelling
+from detreg.templates.template import Template
+from detreg.version import __version__
+
+Command = Callable[[argparse.Namespace], int]
+
+MODEL_HELP = "a run id, models:/name@alias, models:/name/3 or an .onnx file"
+TEMPLATE_NAMES = ", ".join(templates.TEMPLATES)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raise UsageError instead of exiting, so that every refusal is printed in one way."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Parse the words of the command line.
+
+    The namespace has `command`, the function to call, and `unknown`, the flags that no parser
+    declares. Commands with hyperparameters check `unknown` together with everything else that
+    is wrong; for the others it is refused here. Raises UsageError.
+    """
+    parser = _Parser(
+        prog="detreg",
+        description="Train, tune, register and serve object detectors from templates.",
+        # `--image` must not mean `--image_size`.
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"detreg {__version__}")
+
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_templates(subparsers)
+    _add_check(subparsers)
+    _add_sample(subparsers)
+    _add_train(subparsers, argv)
+    _add_sweep(subparsers, argv)
+    _add_evaluate(subparsers)
+    _add_predict(subparsers)
+    _add_export(subparsers, argv)
+    _add_promote(subparsers)
+    _add_weights(subparsers)
+
+    arguments, unknown = parser.parse_known_args(argv)
+    arguments.unknown = _pair_flags_with_values(unknown)
+
+    takes_values = hasattr(arguments, "values_of")
+    if unknown and not takes_values:
+        name = next(word for word in argv if word in subparsers.choices)
+        raise UsageError(_describe_unknown(arguments.unknown, subparsers.choices[name]))
+    return arguments
+
+
+def _pair_flags_with_values(words: Sequence[str]) -> dict[str, str]:
+    """Return unknown `--name value` and `--name=value` by name."""
+    values: dict[str, str] = {}
+    name = ""
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            values[name] = value
+        elif name:
+            values[name] = word
+        else:
+            raise UsageError(f"unexpected argument {word}")
+    return values
+
+
+def _describe_unknown(names: Iterable[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Return a problem for each unknown flag, with the flag that was probably meant."""
+    flags: list[str] = []
+    for action in parser._actions:
+        flags += [option[2:] for option in action.option_strings if option.startswith("--")]
+    return [f"unknown argument --{name}{suggest_spelling(name, flags)}" for name in names]
+
+
+def _add_command(subparsers: Subparsers, name: str, command: Command, help: str) -> _Parser:
+    parser = subparsers.add_parser(name, help=help, description=help, allow_abbrev=False)
+    parser.set_defaults(command=command)
+    return parser
+
+
+def _add_json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one line of JSON for machines")
+
+
+def _add_flags(parser: argparse.ArgumentParser, params: dict[str, Param], title: str) -> None:
+    """Add a flag for each declared hyperparameter or option; those not given stay unset."""
+    group = parser.add_argument_group(title)
+    for param in params.values():
+        default = param.format(param.default)
+        help = f"{param.help} ({param.domain}; default {default})"
+        group.add_argument(
+            f"--{param.name}",
+            metavar="V",
+            default=argparse.SUPPRESS,
+            help=help.replace("%", "%%"),  # argparse formats help texts with %
+        )
+
+
+def _get_template_words(argv: list[str], command: str) -> str | None:
+    """Return the word after the command, which names templates, or None where help is wanted."""
+    if argv[:1] != [command] or len(argv) < 2 or argv[1] in ("-h", "--help"):
+        return None
+    if argv[1].startswith("-"):
+        raise UsageError(f"the template comes first: detreg {command} TEMPLATE {argv[1]} ...")
+    return argv[1]
+
+
+def _find_template(argv: list[str], command: str) -> Template | None:
+    """Find the template that is named after the command, and put its name in place of an alias."""
+    word = _get_template_words(argv, command)
+    if word is None:
+        return None
+    template = templates.find_template(word)
+    argv[1] = template.name
+    return template
+
+
+def _is_template(word: str) -> bool:
+    """Whether the word is the name or an alias of a template, in any case."""
+    for template in templates.TEMPLATES.values():
+        names = [template.name, *template.aliases]
+        if word.lower() in [name.lower() for name in names]:
+            return True
+    return False
+
+
+def _add_templates(subparsers: Subparsers) -> None:
+    help = "list the templates, or one template's hyperparameters"
+    parser = _add_command(subparsers, "templates", commands.list_templates, help)
+    parser.add_argument("name", nargs="?", help="a template's name or alias")
+    _add_json_flag(parser)
+
+
+def _add_check(subparsers: Subparsers) -> None:
+    help = "find everything that is wrong with a dataset"
+    parser = _add_command(subparsers, "check", commands.check, help)
+    parser.add_argument(
+        "data", help="folder, zip or tar of a COCO, Roboflow, Pascal VOC or YOLO dataset, or sample"
+    )
+    _add_json_flag(parser)
+
+
+def _add_sample(subparsers: Subparsers) -> None:
+    help = "write the built-in dataset into a folder"
+    parser = _add_command(subparsers, "sample", commands.sample, help)
+    parser.add_argument("folder")
+    parser.add_argument("--format", choices=("coco", "voc", "yolo"), default="coco")
+    parser.add_argument("--images", type=int, default=240, help="images in all (default 240)")
+    _add_alias(parser, "--pictures", "images", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _add_train(subparsers: Subparsers, argv: list[str]) -> None:
+    help = "train a template, export it, register it"
+    parser = _add_command(subparsers, "train", commands.train, help)
+    template = _find_template(argv, "train")
+    if template:
+        parser.prog += f" {template.name}"
+        parser.description = f"{template.summary}. {template.description}"
+    parser.add_argument("template", metavar="TEMPLATE", help=f"one of {TEMPLATE_NAMES}")
+    if template:
+        _add_flags(parser, get_params(template.params), "hyperparameters")
+    _add_flags(parser, get_params(RunOptions), "run options")
+    _add_json_flag(parser)
+    parser.set_defaults(values_of="train")
+
+
+def _add_sweep(subparsers: Subparsers, argv: list[str]) -> None:
+    help = "search hyperparameters, register the best model"
+    parser = _add_command(subparsers, "sweep", commands.sweep, help)
+    parser.add_argument(
+        "template", metavar="TEMPLATE[,TEMPLATE]", help=f"one or several of {TEMPLATE_NAMES}"
+    )
+
+    params: dict[str, Param] = {}
+    words = _get_template_words(argv, "sweep")
+    for name in words.split(",") if words else ():
+        params |= get_params(templates.find_template(name).params)
+
+    _add_flags(parser, params, "hyperparameters that are fixed, and not searched")
+    _add_flags(parser, get_params(SweepOptions), "sweep options")
+    _add_flags(parser, get_params(RunOptions), "run options")
+    _add_json_flag(parser)
+    parser.set_defaults(values_of="sweep")
+
+
+def _add_evaluate(subparsers: Subparsers) -> None:
+    help = "score a model on a dataset and write the report"
+    parser = _add_command(subparsers, "evaluate", commands.evaluate, help)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("--data", required=True, help="a dataset, as for train")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    _add_json_flag(parser)
+
+
+def _add_predict(subparsers: Subparsers) -> None:
+    help = "write predictions.json and images with boxes"
+    parser = _add_command(subparsers, "predict", commands.predict, help)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="images, or folders of them")
+    parser.add_argument(
+        "--out", default="predictions", help="folder to write into (default predictions)"
+    )
+    parser.add_argument(
+        "--score_threshold",
+        type=float,
+        help="lowest score that is reported (default: the model's own)",
+    )
+    parser.add_argument(
+        "--max_detections",
+        type=int,
+        default=MAX_DETECTIONS,
+        help=f"most detections of one image (default {MAX_DETECTIONS})",
+    )
+
+
+def _add_export(subparsers: Subparsers, argv: list[str]) -> None:
+    help = "write a model, or a template's checkpoint, as an ONNX file"
+    parser = _add_command(subparsers, "export", commands.export, help)
+    parser.add_argument(
+        "model", metavar="MODEL|TEMPLATE", help=MODEL_HELP + "; or a template, with --load_from"
+    )
+    parser.add_argument("--out", required=True, help="the .onnx file to write")
+
+    # Only a template takes hyperparameters. Any other word names a model.
+    if len(argv) < 2 or not _is_template(argv[1]):
+        return
+    template = _find_template(argv, "export")
+    if template is None:
+        return
+    parser.add_argument(
+        "--images",
+        help="folder of images to compare the file and the network on (default: the sample's)",
+    )
+    _add_alias(parser, "--pictures", "images")
+    _add_flags(parser, get_params(template.params), "hyperparameters")
+    parser.set_defaults(values_of="export")
+
+
+def _add_promote(subparsers: Subparsers) -> None:
+    help = "make a version of a registered model its champion, or go back to the one before"
+    parser = _add_command(subparsers, "promote", commands.promote, help)
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("version", metavar="VERSION", nargs="?")
+    parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
+
+
+def _add_weights(subparsers: Subparsers) -> None:
+    help = "list published weights, or fetch them for machines without a network"
+    parser = _add_command(subparsers, "weights", commands.weights, help)
+    parser.add_argument("action", choices=("list", "fetch"))
+    parser.add_argument("template", metavar="TEMPLATE", nargs="?")
+    parser.add_argument("--base_model", help="default: the template's default")
+
+
+def _add_alias(
+    parser: argparse.ArgumentParser, flag: str, dest: str, type: Callable[[str], object] = str
+) -> None:
+    """Accept the former name of a flag, without showing it in the help."""
+    parser.add_argument(
+        flag, dest=dest, type=type, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
