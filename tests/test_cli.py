@@ -20,8 +20,8 @@ Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A folder and a cache of its own, outside any `mlflow run`, and the process's signal handler put back."""
+def _isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give each test a folder and a cache, and restore the signal handler."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -34,13 +34,13 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A small good dataset."""
+    """Return a small good dataset."""
     write_sample(tmp_path / "drawn", images=6, size=(64, 64))
     return tmp_path / "drawn"
 
 
-def fails(capsys: Capture, argv: Sequence[str], exit_code: int) -> list[str]:
-    """Runs a command that has to fail; returns what it says, a line for each problem."""
+def run_failing(capsys: Capture, argv: Sequence[str], exit_code: int) -> list[str]:
+    """Run a command that must fail and return its problems, one for each line."""
     assert cli.run(list(argv)) == exit_code
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -51,14 +51,14 @@ def fails(capsys: Capture, argv: Sequence[str], exit_code: int) -> list[str]:
     return [line.removeprefix("detreg: ") for line in lines]
 
 
-def prints(capsys: Capture, *argv: str) -> str:
-    """Runs a command that has to succeed; returns its standard output."""
+def run_printing(capsys: Capture, *argv: str) -> str:
+    """Run a command that must succeed and return its standard output."""
     assert cli.run(argv) == 0
     return capsys.readouterr().out
 
 
 def test_templates_are_listed_one_line_each(capsys: Capture) -> None:
-    lines = prints(capsys, "templates").splitlines()
+    lines = run_printing(capsys, "templates").splitlines()
     assert [line.split()[0] for line in lines] == list(TEMPLATES)
     assert all(
         template.summary in line for template, line in zip(TEMPLATES.values(), lines, strict=True)
@@ -67,7 +67,7 @@ def test_templates_are_listed_one_line_each(capsys: Capture) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_is_shown_with_every_hyperparameter(capsys: Capture, name: str) -> None:
-    shown = prints(capsys, "templates", TEMPLATES[name].aliases[0].lower())
+    shown = run_printing(capsys, "templates", TEMPLATES[name].aliases[0].lower())
     for param in get_params(TEMPLATES[name].params).values():
         assert param.name in shown
         assert param.domain in shown
@@ -75,10 +75,10 @@ def test_a_template_is_shown_with_every_hyperparameter(capsys: Capture, name: st
 
 
 def test_templates_as_json_keep_the_contract(capsys: Capture) -> None:
-    listed = json.loads(prints(capsys, "templates", "--json"))
+    listed = json.loads(run_printing(capsys, "templates", "--json"))
     assert [entry["name"] for entry in listed] == list(TEMPLATES)
     for entry in listed:
-        assert json.loads(prints(capsys, "templates", entry["name"], "--json")) == entry
+        assert json.loads(run_printing(capsys, "templates", entry["name"], "--json")) == entry
         assert set(entry) == {"name", "aliases", "summary", "hyperparameters"}
         for param in entry["hyperparameters"]:
             assert set(param) == {
@@ -143,7 +143,7 @@ def test_help_of_a_template_has_every_flag_and_its_default(capsys: Capture) -> N
 
 
 def test_an_unknown_flag_gets_the_near_one(capsys: Capture) -> None:
-    (problem,) = fails(capsys, ["train", "yolox", "--imagesize", "640"], 2)
+    (problem,) = run_failing(capsys, ["train", "yolox", "--imagesize", "640"], 2)
     assert problem == "unknown parameter imagesize (did you mean image_size?)"
 
 
@@ -159,7 +159,7 @@ def test_an_unknown_flag_gets_the_near_one(capsys: Capture) -> None:
 def test_an_unknown_flag_of_any_command_gets_the_near_one(
     capsys: Capture, argv: list[str], near: str
 ) -> None:
-    (problem,) = fails(capsys, argv, 2)
+    (problem,) = run_failing(capsys, argv, 2)
     assert problem.startswith("unknown argument --")
     assert "did you mean" in problem
     assert f"{near}?)" in problem
@@ -167,12 +167,12 @@ def test_an_unknown_flag_of_any_command_gets_the_near_one(
 
 @pytest.mark.parametrize("flag", ["--unknwn", "--comand", "--nam", "--values_off"])
 def test_only_flags_that_there_are_get_suggested(capsys: Capture, flag: str) -> None:
-    (problem,) = fails(capsys, ["templates", flag], 2)
+    (problem,) = run_failing(capsys, ["templates", flag], 2)
     assert problem == f"unknown argument {flag}"
 
 
 def test_flags_are_not_abbreviated(capsys: Capture) -> None:
-    (problem,) = fails(capsys, ["train", "yolox", "--image", "640"], 2)
+    (problem,) = run_failing(capsys, ["train", "yolox", "--image", "640"], 2)
     assert problem.startswith("unknown parameter image")
 
 
@@ -190,7 +190,7 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
         "--data",
         "nowhere",
     ]
-    problems = fails(capsys, argv, 2)
+    problems = run_failing(capsys, argv, 2)
     assert len(problems) == 4
     for words in (
         "batch_size must be",
@@ -213,7 +213,7 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
         (["check", "sample", "again"], "unexpected argument again"),
         (["sample", "there", "--format", "pascal"], "pascal"),
         (["sample", "there", "--images", "many"], "many"),
-        (["sample", "there", "--images", "2"], "pictures must be 3 or more"),
+        (["sample", "there", "--images", "2"], "images must be 3 or more"),
         (["train", "yolox", "--image_size"], "--image_size"),
         (["train", "yolox", "extra"], "extra"),
         (["evaluate", "model.onnx"], "--data"),
@@ -227,7 +227,7 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
 def test_wrong_arguments_end_with_2_and_one_line(
     capsys: Capture, argv: list[str], words: str
 ) -> None:
-    (problem,) = fails(capsys, argv, 2)
+    (problem,) = run_failing(capsys, argv, 2)
     assert words in problem
 
 
@@ -241,27 +241,27 @@ def test_wrong_arguments_end_with_2_and_one_line(
     ],
 )
 def test_what_is_missing_ends_with_66(capsys: Capture, argv: list[str]) -> None:
-    (problem,) = fails(capsys, argv, 66)
+    (problem,) = run_failing(capsys, argv, 66)
     assert "nowhere" in problem
 
 
 def test_a_good_dataset_is_reported(capsys: Capture, folder: Path) -> None:
-    shown = prints(capsys, "check", str(folder))
+    shown = run_printing(capsys, "check", str(folder))
     assert f"{folder} is good" in shown
     assert ", ".join(CLASSES) in shown
-    told = json.loads(prints(capsys, "check", str(folder), "--json"))
-    assert told["ok"] is True
-    assert told["digest"] in shown
-    assert told["classes"] == list(CLASSES)
-    assert {name: split["images"] for name, split in told["splits"].items()} == {
+    report = json.loads(run_printing(capsys, "check", str(folder), "--json"))
+    assert report["ok"] is True
+    assert report["digest"] in shown
+    assert report["classes"] == list(CLASSES)
+    assert {name: split["images"] for name, split in report["splits"].items()} == {
         "train": 4,
         "val": 1,
         "test": 1,
     }
 
 
-def broken(folder: Path) -> Path:
-    """Two mistakes in the training annotations: a box without a known class, and a picture that is not there."""
+def break_annotations(folder: Path) -> Path:
+    """Break the training annotations twice: an unknown class, and an image that does not exist."""
     file = next(folder.rglob("*train*.json"))
     content = json.loads(file.read_text())
     content["annotations"][0]["category_id"] = 77
@@ -271,7 +271,7 @@ def broken(folder: Path) -> Path:
 
 
 def test_a_bad_dataset_ends_with_65_and_every_problem(capsys: Capture, folder: Path) -> None:
-    broken(folder)
+    break_annotations(folder)
     assert cli.run(["check", str(folder)]) == 65
     shown = capsys.readouterr()
     problems = [line for line in shown.out.splitlines() if line.startswith("problem: ")]
@@ -279,32 +279,32 @@ def test_a_bad_dataset_ends_with_65_and_every_problem(capsys: Capture, folder: P
     assert any("gone.jpg" in line for line in problems)
     assert shown.out.splitlines()[-1] == f"{folder} has {len(problems)} problems"
     assert cli.run(["check", str(folder), "--json"]) == 65
-    told = json.loads(capsys.readouterr().out)
-    assert told["ok"] is False
-    assert told["digest"] is None
-    assert [f"problem: {problem}" for problem in told["problems"]] == problems
-    assert fails(capsys, ["train", "yolox", "--data", str(folder)], 65) == told["problems"]
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert report["digest"] is None
+    assert [f"problem: {problem}" for problem in report["problems"]] == problems
+    assert run_failing(capsys, ["train", "yolox", "--data", str(folder)], 65) == report["problems"]
 
 
 @pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
 def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -> None:
     drawn = tmp_path / "boats"
-    assert "detreg check" in prints(
+    assert "detreg check" in run_printing(
         capsys, "sample", str(drawn), "--format", format, "--images", "3", "--seed", "5"
     )
-    told = json.loads(prints(capsys, "check", str(drawn), "--json"))
-    assert told["format"] == format
-    assert {name: split["images"] for name, split in told["splits"].items()} == {
+    report = json.loads(run_printing(capsys, "check", str(drawn), "--json"))
+    assert report["format"] == format
+    assert {name: split["images"] for name, split in report["splits"].items()} == {
         "train": 1,
         "val": 1,
         "test": 1,
     }
-    (problem,) = fails(capsys, ["sample", str(drawn), "--images", "3"], 2)
+    (problem,) = run_failing(capsys, ["sample", str(drawn), "--images", "3"], 2)
     assert "not an empty folder" in problem
 
 
 def test_published_weights_are_listed(capsys: Capture) -> None:
-    lines = prints(capsys, "weights", "list", "yolox").splitlines()
+    lines = run_printing(capsys, "weights", "list", "yolox").splitlines()
     assert [line.split()[1] for line in lines] == list(TEMPLATES["yolox"].base_models)
     assert any("https://" in line for line in lines)
 
@@ -315,11 +315,14 @@ def test_weights_of_a_folder_of_ones_own_are_found(
     file = tmp_path / "yolox_nano_coco.pth"
     file.write_bytes(b"weights")
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
-    assert prints(capsys, "weights", "fetch", "yolox", "--base_model", "yolox_nano") == f"{file}\n"
+    assert (
+        run_printing(capsys, "weights", "fetch", "yolox", "--base_model", "yolox_nano")
+        == f"{file}\n"
+    )
 
 
-class Command:
-    """Stands in for `detreg weights`, and raises what it is given."""
+class RaisingCommand:
+    """Replace `detreg weights` by a command that raises a given error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         self.error = error
@@ -340,8 +343,8 @@ KINDS = [
 def test_an_error_ends_with_the_code_of_its_kind(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: type[errors.DetregError]
 ) -> None:
-    Command(monkeypatch, kind(["first", "second"]))
-    assert fails(capsys, ["weights", "list"], kind.exit_code) == ["first", "second"]
+    RaisingCommand(monkeypatch, kind(["first", "second"]))
+    assert run_failing(capsys, ["weights", "list"], kind.exit_code) == ["first", "second"]
 
 
 def test_the_exit_codes() -> None:
@@ -358,14 +361,14 @@ def test_the_exit_codes() -> None:
 
 
 def test_a_bug_ends_with_70_and_one_line(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    Command(monkeypatch, ZeroDivisionError("division by zero"))
-    (problem,) = fails(capsys, ["weights", "list"], 70)
+    RaisingCommand(monkeypatch, ZeroDivisionError("division by zero"))
+    (problem,) = run_failing(capsys, ["weights", "list"], 70)
     for words in ("bug", "ZeroDivisionError", "division by zero", "--debug"):
         assert words in problem
 
 
 def test_debug_lets_the_traceback_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    Command(monkeypatch, ZeroDivisionError("division by zero"))
+    RaisingCommand(monkeypatch, ZeroDivisionError("division by zero"))
     with pytest.raises(ZeroDivisionError):
         cli.run(["weights", "list", "--debug"])
 
@@ -386,8 +389,8 @@ def test_what_the_machine_raises_has_a_code_too(
     exit_code: int,
     words: str,
 ) -> None:
-    Command(monkeypatch, error)
-    (problem,) = fails(capsys, ["weights", "list"], exit_code)
+    RaisingCommand(monkeypatch, error)
+    (problem,) = run_failing(capsys, ["weights", "list"], exit_code)
     assert words in problem
 
 
@@ -398,7 +401,7 @@ def test_sigterm_ends_with_143(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         return 0
 
     monkeypatch.setattr(commands, "weights", command)
-    (problem,) = fails(capsys, ["weights", "list"], 143)
+    (problem,) = run_failing(capsys, ["weights", "list"], 143)
     assert "terminated" in problem
 
 
@@ -412,11 +415,16 @@ def test_sigterm_ends_with_143(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_help_and_refusals_import_nothing_heavy(argv: list[str]) -> None:
-    script = f"import sys; from detreg.cli import run\ntry: run({argv!r})\nexcept SystemExit: pass\nprint(*sys.modules)"
-    told = subprocess.run(
+    script = (
+        "import sys; from detreg.cli import run\n"
+        f"try: run({argv!r})\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    report = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
-    loaded = {name.split(".")[0] for name in told.stdout.splitlines()[-1].split()}
+    loaded = {name.split(".")[0] for name in report.stdout.splitlines()[-1].split()}
     assert "detreg" in loaded
     assert not loaded & {
         "torch",
@@ -443,13 +451,13 @@ def test_a_sweep_is_refused_before_anything_is_made(capsys: Capture, tmp_path: P
         "--per_item_lrat",
         "1",
     ]
-    told = "\n".join(fails(capsys, ["sweep", "yolox", *words], 2))
+    report = "\n".join(run_failing(capsys, ["sweep", "yolox", *words], 2))
     assert (
-        "trials must be an integer from 1 to 10000, not 0" in told
-        and "did you mean per_item_lrate?" in told
+        "trials must be an integer from 1 to 10000, not 0" in report
+        and "did you mean per_item_lrate?" in report
     )
-    assert "the template comes first" in fails(capsys, ["sweep", "--trials", "3"], 2)[0]
-    assert "did you mean yolox?" in fails(capsys, ["sweep", "yolox,yolocks"], 2)[0]
+    assert "the template comes first" in run_failing(capsys, ["sweep", "--trials", "3"], 2)[0]
+    assert "did you mean yolox?" in run_failing(capsys, ["sweep", "yolox,yolocks"], 2)[0]
     assert cli.run(["sweep", "yolox", "--data", "sample", "--storage", "nonsense"]) == 2
     assert "storage='nonsense' is no database" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.db"))

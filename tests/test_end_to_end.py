@@ -1,4 +1,7 @@
-"""What a user does, with a real MLflow server: `mlflow run`, the command line, `mlflow models serve`."""
+"""What a user does, with a real MLflow server and real commands.
+
+`mlflow run`, the command line and `mlflow models serve`, each as a process of its own.
+"""
 
 import base64
 import json
@@ -9,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +21,18 @@ import pytest
 from conftest import TINY, free_port
 
 ROOT = Path(__file__).parents[1]
+LOCAL = ("--env-manager", "local")
+START_SECONDS = 300
 pytestmark = pytest.mark.slow
 
+JSON = dict[str, Any]
+"""What MLflow's REST interface answers."""
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
+
+def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait for a server; the deadline is there for one that hangs, not for a slow machine."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
         assert process.poll() is None, "the server ended"
         try:
             urllib.request.urlopen(url, timeout=5)
@@ -32,278 +42,274 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError(f"{url} does not answer")
 
 
-def stopped(process: subprocess.Popen[bytes]) -> None:
+def stop_group(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server and the workers it started."""
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(30)
 
 
+def post_json(url: str, body: JSON) -> JSON:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        answer: JSON = json.load(response)
+    return answer
+
+
+def to_flags(values: Mapping[str, object]) -> list[str]:
+    """Return hyperparameters and options as the flags of `detreg`."""
+    words: list[str] = []
+    for name, value in values.items():
+        words += [f"--{name}", str(value)]
+    return words
+
+
+def to_entry_params(values: Mapping[str, object]) -> list[str]:
+    """Return hyperparameters and options as the parameters of `mlflow run`."""
+    words: list[str] = []
+    for name, value in values.items():
+        words += ["-P", f"{name}={value}"]
+    return words
+
+
+def by_key(entries: list[JSON]) -> JSON:
+    """Return the params, metrics or tags of a run by name."""
+    return {entry["key"]: entry["value"] for entry in entries}
+
+
 @dataclass(frozen=True)
-class Desk:
+class Workplace:
     """A user's folder, and a tracking server that keeps artifacts."""
 
     folder: Path
     environment: dict[str, str]
 
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def server(self) -> str:
+        return self.environment["MLFLOW_TRACKING_URI"]
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command and return how it ended."""
         return subprocess.run(
             words, cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
 
-    def good(self, *words: str) -> str:
-        done = self(*words)
+    def run_successfully(self, *words: str) -> str:
+        """Run a command that must succeed and return its standard output."""
+        done = self.run(*words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def api(self, path: str) -> Any:
-        with urllib.request.urlopen(
-            f"{self.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/{path}"
-        ) as answer:
-            return json.load(answer)
+    def get(self, path: str) -> JSON:
+        """Ask the server's REST interface."""
+        with urllib.request.urlopen(f"{self.server}/api/2.0/mlflow/{path}") as response:
+            answer: JSON = json.load(response)
+        return answer
 
-    def latest(self) -> dict[str, Any]:
-        body = json.dumps({"experiment_ids": ["0"], "max_results": 1}).encode()
-        url = f"{self.environment['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/runs/search"
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            run: dict[str, Any] = json.load(answer)["runs"][0]
+    def get_latest_run(self) -> JSON:
+        body = {"experiment_ids": ["0"], "max_results": 1}
+        found = post_json(f"{self.server}/api/2.0/mlflow/runs/search", body)
+        run: JSON = found["runs"][0]
         return run
+
+    def get_champion_version(self) -> str:
+        answer = self.get("registered-models/alias?name=yolox&alias=champion")
+        version: str = answer["model_version"]["version"]
+        return version
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder = tmp_path_factory.mktemp("desk")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("workplace")
     port = free_port()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    # MLflow leaves the experiment of other tests in this process's environment.
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("MLFLOW_EXPERIMENT")
-    }
+
     environment = {
-        **inherited,
-        "PATH": path,
-        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        # One second: the training is shorter than the usual ten.
+        "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
     }
-    environment["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"] = (
-        "1"  # second; the training is shorter than the usual ten
-    )
+    # MLflow leaves the experiment of other tests in this process's environment.
+    for name in list(environment):
+        if name.startswith("MLFLOW_EXPERIMENT"):
+            del environment[name]
+
     command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    command += ["--artifacts-destination", str(folder / "artifacts")]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    wait_for(f"http://127.0.0.1:{port}/health", process)
-    yield Desk(folder, environment)
-    stopped(process)
+
+    wait_until_it_answers(f"http://127.0.0.1:{port}/health", process)
+    yield Workplace(folder, environment)
+    stop_group(process)
 
 
 @pytest.fixture(scope="module")
-def run(desk: Desk, tiny: Path, dense_checkpoint: Path) -> dict[str, Any]:
-    """A training by `mlflow run`, with values that MLflow has already logged in the user's spelling."""
+def run(workplace: Workplace, tiny: Path, dense_checkpoint: Path) -> JSON:
+    """Train by `mlflow run`, which logs the values in the user's spelling before we start."""
     values = TINY | {
         "data": tiny,
         "load_from": dense_checkpoint,
         "per_item_lrate": "1e-6",
         "run_name": "first one",
     }
-    words = [word for name, value in values.items() for word in ("-P", f"{name}={value}")]
-    done = desk(
-        "mlflow", "run", str(ROOT), "-e", "MMDetection_YOLOX", "--env-manager", "local", *words
-    )
+    entry = ["mlflow", "run", str(ROOT), "-e", "MMDetection_YOLOX", *LOCAL]
+    done = workplace.run(*entry, *to_entry_params(values))
+
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Try next:" in done.stdout and "\ndetreg: " not in done.stderr
-    return desk.latest()
+    assert "Try next:" in done.stdout
+    assert "\ndetreg: " not in done.stderr
+    return workplace.get_latest_run()
 
 
-def test_mlflow_run_logs_one_run(run: dict[str, Any]) -> None:
+def test_mlflow_run_logs_one_run(run: JSON) -> None:
     assert run["info"]["status"] == "FINISHED"
-    params = {entry["key"]: entry["value"] for entry in run["data"]["params"]}
-    assert (
-        params["per_item_lrate"] == "1e-6"
-        and params["base_model"] == "yolox_nano"
-        and params["amp"] == "false"
-    )
-    metrics = {entry["key"] for entry in run["data"]["metrics"]}
-    assert {"mAP", "val/mAP", "train/loss", "test/mAP", "parity/matched"} <= metrics
+
+    params = by_key(run["data"]["params"])
+    assert params["per_item_lrate"] == "1e-6"
+    assert params["base_model"] == "yolox_nano"
+    assert params["amp"] == "false"
+
+    metrics = by_key(run["data"]["metrics"])
+    assert {"mAP", "val/mAP", "train/loss", "test/mAP", "parity/matched"} <= set(metrics)
     assert any(name.startswith("system/") for name in metrics)
 
 
-def test_a_run_that_is_refused_says_why(desk: Desk, run: dict[str, Any]) -> None:
-    done = desk(
-        "mlflow",
-        "run",
-        str(ROOT),
-        "-e",
-        "yolox",
-        "--env-manager",
-        "local",
-        "-P",
-        "batch_size=99",
-        "-P",
-        "image_size=100",
+def test_a_refused_run_says_why(workplace: Workplace, run: JSON) -> None:
+    values = {"batch_size": 99, "image_size": 100}
+    done = workplace.run(
+        "mlflow", "run", str(ROOT), "-e", "yolox", *LOCAL, *to_entry_params(values)
     )
+
     assert done.returncode != 0
-    assert (
-        "detreg: batch_size must be an integer from 1 to 32, not 99" in done.stderr
-        and "Traceback (most recent" not in done.stderr
-    )
-    failed = desk.latest()
-    tags = {entry["key"]: entry["value"] for entry in failed["data"]["tags"]}
-    assert (
-        failed["info"]["status"] == "FAILED" and failed["info"]["run_id"] != run["info"]["run_id"]
-    )
-    assert (
-        "batch_size must be" in tags["detreg.failure"]
-        and "image_size must be" in tags["detreg.failure"]
-    )
+    assert "detreg: batch_size must be an integer from 1 to 32" in done.stderr
+    assert "Traceback (most recent" not in done.stderr
+
+    failed = workplace.get_latest_run()
+    assert failed["info"]["run_id"] != run["info"]["run_id"]
+    assert failed["info"]["status"] == "FAILED"
+    reason = by_key(failed["data"]["tags"])["detreg.failure"]
+    assert "batch_size must be" in reason
+    assert "image_size must be" in reason
 
 
-def test_it_goes_on_from_the_server_alone(desk: Desk, run: dict[str, Any], tiny: Path) -> None:
-    """In another folder with another cache, as on another machine."""
+def test_training_resumes_from_the_server_alone(
+    workplace: Workplace, run: JSON, tiny: Path
+) -> None:
+    """Another folder and another cache stand for another machine."""
+    eid = run["info"]["run_id"]
+    away = workplace.folder / "away"
+    away.mkdir()
+    other = Workplace(away, {**workplace.environment, "DETREG_CACHE": str(away / "cache")})
+
     values = TINY | {
         "data": tiny,
         "per_item_lrate": 1e-6,
         "num_epochs": 3,
-        "continue_from_eid": run["info"]["run_id"],
+        "continue_from_eid": eid,
     }
-    words = [word for name, value in values.items() for word in (f"--{name}", str(value))]
-    away = desk.folder / "away"
-    away.mkdir()
-    there = Desk(away, {**desk.environment, "DETREG_CACHE": str(away / "cache")})
-    output = there.good("detreg", "train", "yolox", *words, "--json")
-    assert f"Resumes run {run['info']['run_id']} after epoch 2 of 3" in output
+    output = other.run_successfully("detreg", "train", "yolox", *to_flags(values), "--json")
+
+    assert f"Resumes run {eid} after epoch 2 of 3" in output
     result = json.loads(output.splitlines()[-1])
-    assert result["status"] == "FINISHED" and result["model_version"] == "2"
-    history = desk.api(f"metrics/get-history?run_id={result['run_id']}&metric_key=val/mAP")[
-        "metrics"
-    ]
+    assert result["status"] == "FINISHED"
+    assert result["model_version"] == "2"
+
+    path = f"metrics/get-history?run_id={result['run_id']}&metric_key=val/mAP"
+    history = workplace.get(path)["metrics"]
     assert [entry["step"] for entry in history] == [3]
 
 
-def test_predict_evaluate_export_and_promote(desk: Desk, run: dict[str, Any], tiny: Path) -> None:
-    desk.good(
-        "detreg",
-        "predict",
-        "models:/yolox/1",
-        str(tiny),
-        "--out",
-        "found",
-        "--score_threshold",
-        "0",
+def test_predict_writes_detections_and_images(workplace: Workplace, run: JSON, tiny: Path) -> None:
+    model = f"runs:/{run['info']['run_id']}/model"
+    out = workplace.folder / "found"
+    workplace.run_successfully(
+        "detreg", "predict", model, str(tiny), "--out", str(out), "--score_threshold", "0"
     )
-    rows = json.loads((desk.folder / "found/predictions.json").read_text())
-    assert len(list((desk.folder / "found").glob("*.jpg"))) == len(list(tiny.rglob("*.jpg")))
-    assert (
-        rows
-        and {"image_id", "category_id", "category_name", "bbox", "score", "file_name"}
-        <= rows[0].keys()
-    )
-    result = json.loads(
-        desk.good(
-            "detreg", "evaluate", run["info"]["run_id"], "--data", str(tiny), "--json"
-        ).splitlines()[-1]
-    )
-    trained = {entry["key"]: entry["value"] for entry in run["data"]["metrics"]}
-    assert result["mAP"] == pytest.approx(trained["mAP"], abs=1e-9)
-    desk.good("detreg", "export", "models:/yolox@champion", "--out", "model.onnx")
-    assert (desk.folder / "model.onnx").stat().st_size > 1_000_000
-    before = desk.api("registered-models/alias?name=yolox&alias=champion")["model_version"][
-        "version"
-    ]
+
+    drawn = list(out.glob("*.jpg"))
+    assert len(drawn) == len(list(tiny.rglob("*.jpg")))
+    rows = json.loads((out / "predictions.json").read_text())
+    keys = {"image_id", "category_id", "category_name", "bbox", "score", "file_name"}
+    assert keys <= set(rows[0])
+
+
+def test_evaluate_finds_the_logged_score_again(workplace: Workplace, run: JSON, tiny: Path) -> None:
+    eid = run["info"]["run_id"]
+    output = workplace.run_successfully("detreg", "evaluate", eid, "--data", str(tiny), "--json")
+
+    result = json.loads(output.splitlines()[-1])
+    logged = by_key(run["data"]["metrics"])
+    assert result["mAP"] == pytest.approx(logged["mAP"], abs=1e-9)
+
+
+def test_export_writes_the_champion(workplace: Workplace, run: JSON) -> None:
+    workplace.run_successfully("detreg", "export", "models:/yolox@champion", "--out", "model.onnx")
+    assert (workplace.folder / "model.onnx").stat().st_size > 1_000_000
+
+
+def test_promote_and_rollback_move_the_champion(workplace: Workplace, run: JSON) -> None:
+    before = workplace.get_champion_version()
     other = "2" if before == "1" else "1"
-    desk.good(
-        "mlflow",
-        "run",
-        str(ROOT),
-        "-e",
-        "promote",
-        "--env-manager",
-        "local",
-        "-P",
-        "name=yolox",
-        "-P",
-        f"version={other}",
-    )
-    assert (
-        desk.api("registered-models/alias?name=yolox&alias=champion")["model_version"]["version"]
-        == other
-    )
-    desk.good("detreg", "promote", "yolox", "--rollback")
-    assert (
-        desk.api("registered-models/alias?name=yolox&alias=champion")["model_version"]["version"]
-        == before
-    )
+
+    values = {"name": "yolox", "version": other}
+    entry = ["mlflow", "run", str(ROOT), "-e", "promote", *LOCAL]
+    workplace.run_successfully(*entry, *to_entry_params(values))
+    assert workplace.get_champion_version() == other
+
+    workplace.run_successfully("detreg", "promote", "yolox", "--rollback")
+    assert workplace.get_champion_version() == before
 
 
-def test_the_champion_is_served(desk: Desk, run: dict[str, Any], tiny: Path) -> None:
+def test_the_champion_is_served(workplace: Workplace, run: JSON, tiny: Path) -> None:
     port = free_port()
-    command = [
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        "models:/yolox@champion",
-        "--env-manager",
-        "local",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    with (desk.folder / "serve.log").open("wb") as log:
+    command = ["mlflow", "models", "serve", "-m", "models:/yolox@champion", *LOCAL]
+    command += ["-h", "127.0.0.1", "-p", str(port)]
+    with (workplace.folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(
             command,
-            cwd=desk.folder,
-            env=desk.environment,
+            cwd=workplace.folder,
+            env=workplace.environment,
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+
     try:
-        wait_for(f"http://127.0.0.1:{port}/ping", process)
-        picture = base64.b64encode(next(tiny.rglob("*.jpg")).read_bytes()).decode()
-        body = json.dumps(
-            {
-                "dataframe_records": [{"image": picture}],
-                "params": {"score_threshold": 0.0, "max_detections": 3},
-            }
-        )
-        row = json.load(post(port, body))["predictions"][0]
-        assert (
-            set(row) == {"boxes", "scores", "labels", "class_names"}
-            and len(row["boxes"]) == len(row["scores"]) <= 3
-        )
+        wait_until_it_answers(f"http://127.0.0.1:{port}/ping", process)
+        url = f"http://127.0.0.1:{port}/invocations"
+        image = base64.b64encode(next(tiny.rglob("*.jpg")).read_bytes()).decode()
+        limits = {"score_threshold": 0.0, "max_detections": 3}
+
+        answer = post_json(url, {"dataframe_records": [{"image": image}], "params": limits})
+        row = answer["predictions"][0]
+        assert set(row) == {"boxes", "scores", "labels", "class_names"}
+        assert len(row["boxes"]) == len(row["scores"]) <= 3
+
+        not_an_image = base64.b64encode(b"not an image").decode()
         with pytest.raises(urllib.error.HTTPError) as caught:
-            post(port, json.dumps({"dataframe_records": [{"image": "bm90IGEgcGljdHVyZQ=="}]}))
-        assert caught.value.code == 400 and b"Traceback" not in caught.value.read()
+            post_json(url, {"dataframe_records": [{"image": not_an_image}]})
+        assert caught.value.code == 400
+        assert b"Traceback" not in caught.value.read()
     finally:
-        stopped(process)
+        stop_group(process)
 
 
-def post(port: int, body: str) -> Any:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", body.encode(), {"Content-Type": "application/json"}
-    )
-    return urllib.request.urlopen(request, timeout=60)
-
-
-def test_a_server_that_is_not_there_is_exit_code_69(desk: Desk, tiny: Path) -> None:
+def test_a_missing_server_is_exit_code_69(workplace: Workplace, tiny: Path) -> None:
     environment = {
-        **desk.environment,
+        **workplace.environment,
         "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    values = [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
-    done = Desk(desk.folder, environment)("detreg", "train", "yolox", "--data", str(tiny), *values)
+    away = Workplace(workplace.folder, environment)
+    done = away.run("detreg", "train", "yolox", *to_flags(TINY | {"data": tiny}))
+
     assert done.returncode == 69
-    assert done.stderr.splitlines()[-1].startswith(
-        "detreg: MLflow at http://127.0.0.1:9 does not answer"
-    )
+    last_line = done.stderr.splitlines()[-1]
+    assert last_line.startswith("detreg: MLflow at http://127.0.0.1:9 does not answer")
