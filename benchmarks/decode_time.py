@@ -28,17 +28,19 @@ SOURCES = ("pretrained_weights", "pretrain_base_data")
 def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     """The graph of a fresh network of three classes, and the (width, height) of its input for a 640x480 picture."""
     from detreg.export import graph
-    from detreg.training.compose import card, network, preprocessing, published_config
+    from detreg.inference.from_template import make_card, make_preprocessing
+    from detreg.training.compose import compose_network, load_published_config
     from detreg.training.engine import build_network
 
     none = {name: "none" for name in SOURCES if name in get_params(template.params)}
     params = build(template.params, {**LIGHT.get(template.name, {}), **none, "frozen_stages": 0})
     classes = ("a", "b", "c")
     model = build_network(
-        network(template, params, published_config(template, params), len(classes)), None
+        compose_network(template, params, load_published_config(template, params), len(classes)),
+        None,
     )
-    about = card(template, params, classes, 0.05, None, None)
-    prep = preprocessing(template, params)
+    about = make_card(template, params, classes, 0.05, None, None)
+    prep = make_preprocessing(template, params)
     return graph.export(
         model, template.get_base_model(params).input, about, folder / "model.onnx"
     ), prep.canvas(*prep.resized(640, 480))

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 
 from detreg import Detections, templates
 from detreg.evaluation.matching import match
+from detreg.inference.from_template import make_preprocessing
 from detreg.inference.images import read_image
 from detreg.params import build
-from detreg.training.compose import loader, network, preprocessing, published_config
+from detreg.training.compose import compose_network, load_published_config
 from detreg.training.engine import build_network, predict
+from detreg.training.loaders import compose_scoring_loader
 
 CLASSES = tuple(f"class {number}" for number in range(80))
 SCORE, IOU, SCORE_TOLERANCE = 0.05, 0.99, 0.001
@@ -96,19 +98,19 @@ def main() -> None:
 
     template = templates.find_template("msc10")
     params = build(template.params, VALUES)
-    published = published_config(template, params)
+    published = load_published_config(template, params)
     torch.manual_seed(0)
-    detector: Any = build_network(network(template, params, published, len(CLASSES)), None)
+    detector: Any = build_network(compose_network(template, params, published, len(CLASSES)), None)
     spread_scores(detector, torch.randn(1, 3, 320, 448))
 
     with tempfile.TemporaryDirectory() as folder:
         annotations = list_photos(photos, Path(folder))
-        configuration = loader(template, params, annotations, CLASSES, 0)
+        configuration = compose_scoring_loader(template, params, annotations, CLASSES, 0)
         ours = dict(predict(detector, configuration, CLASSES))
         detector.data_preprocessor = MODELS.build(
             ConfigDict(published.model.data_preprocessor.to_dict())
         )
-        limits = preprocessing(template, params).limits
+        limits = make_preprocessing(template, params).limits
         theirs = dict(predict(detector, as_published(configuration, limits), CLASSES))
 
     equal, total = count_equal(ours, theirs)

@@ -116,11 +116,11 @@ def stock(dataset: Any, weights: str) -> tuple[float, float]:
 
     from detreg.pipeline import settings
     from detreg.templates import find_template
-    from detreg.training.compose import published_config
+    from detreg.training.compose import load_published_config
 
     template = find_template("yolox")
     params, _ = settings(template, VALUES)
-    config = published_config(template, params)
+    config = load_published_config(template, params)
     text = config.pretty_text.replace("640", "416")
     config = type(config).fromstring(text, ".py")
     config.model.data_preprocessor.batch_augments = None

@@ -145,7 +145,8 @@ def run(template: Template, params: CommonParams, options: RunOptions) -> Traini
 
 def prepare(template: Template, params: CommonParams, options: RunOptions, dataset: Dataset) -> Job:
     """The start's weights are read and the configuration is composed. Raises the errors of both."""
-    from detreg.training.compose import compose, small_image_warning
+    from detreg.training.compose import compose
+    from detreg.training.loaders import describe_small_images
     from detreg.training.weights import resolve
 
     resolved = template.resolve(params)
@@ -157,7 +158,7 @@ def prepare(template: Template, params: CommonParams, options: RunOptions, datas
         )
     start = resolve(template, resolved, dataset)
     print(start.sentence, flush=True)
-    warning = small_image_warning(resolved, dataset)
+    warning = describe_small_images(resolved, dataset)
     if warning:
         print(f"Warning: {warning}", file=sys.stderr, flush=True)
     config = compose(template, resolved, dataset, options, start.backbone_is_filled)
@@ -323,8 +324,8 @@ def export(
     """
     from detreg.export import graph
     from detreg.export.subject import Subject
+    from detreg.inference.from_template import make_card
     from detreg.training import checkpoints
-    from detreg.training.compose import card
     from detreg.training.engine import build_network, predict
 
     network = build_network(job.config.model, checkpoints.load(fitted.checkpoint).state_dict)
@@ -332,7 +333,7 @@ def export(
     found = dict(predict(network, loader, job.dataset.classes))
 
     data, threshold = job.dataset, job.options.score_threshold
-    about = card(job.template, job.params, data.classes, threshold, data.digest, active.id)
+    about = make_card(job.template, job.params, data.classes, threshold, data.digest, active.id)
     pixels = job.template.get_base_model(job.params).input
     path = graph.export(network, pixels, about, active.folder / f"{job.template.name}.onnx")
 

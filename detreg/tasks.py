@@ -149,8 +149,10 @@ def export_checkpoint(
     from detreg.export.parity import agreement
     from detreg.export.subject import Subject
     from detreg.inference.detector import Detector
-    from detreg.training.compose import card, loader, network, published_config
+    from detreg.inference.from_template import make_card
+    from detreg.training.compose import compose_network, load_published_config
     from detreg.training.engine import build_network, predict
+    from detreg.training.loaders import compose_scoring_loader
     from detreg.training.weights import checkpoint_of
 
     params = template.resolve(build(template.params, values))
@@ -162,7 +164,8 @@ def export_checkpoint(
         raise UsageError(
             f"{source} does not name its classes (meta.dataset_meta.CLASSES): a label would be a number only"
         )
-    config = network(template, params, published_config(template, params), len(checkpoint.classes))
+    published = load_published_config(template, params)
+    config = compose_network(template, params, published, len(checkpoint.classes))
     try:
         model = build_network(config, checkpoint.state_dict)
     except RuntimeError as error:
@@ -173,11 +176,16 @@ def export_checkpoint(
     with tempfile.TemporaryDirectory() as folder:
         annotations = _without_boxes(pictures, classes, Path(folder))
         truth = GroundTruth.load(annotations)
-        batches = loader(template, params, annotations, classes, 0)
+        batches = compose_scoring_loader(template, params, annotations, classes, 0)
         trained = dict(predict(model, batches, classes))
 
-        about = card(
-            template, params, classes, score_threshold=SCORE_THRESHOLD, digest=None, eid=None
+        about = make_card(
+            template,
+            params,
+            classes,
+            score_threshold=SCORE_THRESHOLD,
+            dataset_digest=None,
+            eid=None,
         )
         pixels = template.get_base_model(params).input
         exported = predict_split(Detector.load(export(model, pixels, about, Path(out))), truth)

@@ -20,8 +20,8 @@ from detreg.params import build
 from detreg.templates import TEMPLATES
 from detreg.templates._retinanet import BASE_MODELS, CHANNELS
 from detreg.training import heads
-from detreg.training.backbones import FreezableSSDVGG, ImageNetBackbone, imagenet_weights
-from detreg.training.compose import network, published_config
+from detreg.training.backbones import FreezableSSDVGG, ImageNetBackbone, load_imagenet_weights
+from detreg.training.compose import compose_network, load_published_config
 
 assert heads  # importing it lets MODELS build them
 SOURCES = {
@@ -269,10 +269,12 @@ def test_imagenet_weights_fill_the_whole_backbone(
 ) -> None:
     template = TEMPLATES["msc10"]
     params = build(template.params, {"base_model": name})
-    config = ConfigDict(network(template, params, published_config(template, params), 3))
+    config = ConfigDict(
+        compose_network(template, params, load_published_config(template, params), 3)
+    )
     detector: Any = without_memory(lambda: MODELS.build(config))
     with torch.device("meta"):
-        weights = imagenet_weights(BASE_MODELS[name].imagenet)
+        weights = load_imagenet_weights(BASE_MODELS[name].imagenet)
     assert list(published) == [BASE_MODELS[name].imagenet.partition(":")[2]]
     expected = {
         key: value.shape
@@ -289,7 +291,7 @@ def test_imagenet_weights_give_the_maps_of_the_published_network(
 ) -> None:
     torch.manual_seed(0)
     source = BASE_MODELS[name].imagenet
-    weights = imagenet_weights(source)
+    weights = load_imagenet_weights(source)
     torch.manual_seed(2)
     backbones = {"resnet50": {"type": "ResNet", "depth": 50, "out_indices": (1, 2, 3)}}
     backbone = MODELS.build(backbones.get(name, {"type": "ImageNetBackbone", "source": source}))

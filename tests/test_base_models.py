@@ -17,7 +17,7 @@ from detreg.params import build
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.training import backbones, heads
-from detreg.training.compose import network, published_config
+from detreg.training.compose import compose_network, load_published_config
 
 assert backbones and heads  # importing them lets MODELS build them
 ALL = [(template, name) for template in TEMPLATES.values() for name in template.base_models]
@@ -28,7 +28,7 @@ def counted(template: Template, base_model: str) -> tuple[float, float]:
     register_all_modules(init_default_scope=False)
     init_default_scope("mmdet")
     params = build(template.params, {"base_model": base_model})
-    config = network(template, params, published_config(template, params), 80)
+    config = compose_network(template, params, load_published_config(template, params), 80)
     # SSD's norm layer makes its weights in memory, wherever it is told to.
     with torch.device("cpu" if base_model.endswith("vgg16") else "meta"):
         detector: Any = MODELS.build(ConfigDict(config)).eval()

@@ -18,20 +18,13 @@ from mmengine.runner import Runner
 from detreg.data.dataset import load_dataset
 from detreg.pipeline import settings
 from detreg.templates import find_template
-from detreg.training import components
-from detreg.training.components import (
-    CocoScores,
-    EpochSampler,
-    PadToCanvas,
-    PlainEpochsHook,
-    RandomMixedSize,
-    RandomSize,
-    SeededIndex,
-    SeedPicture,
-    norm_single_values,
-    seeds_of,
-)
+from detreg.training import seeding
+from detreg.training.batch_norms import normalize_single_values
 from detreg.training.compose import compose
+from detreg.training.metrics import CocoScores, convert_predictions
+from detreg.training.plain_epochs import PlainEpochsHook
+from detreg.training.seeding import EpochSampler, SeededIndex, SeedImage, derive_seeds
+from detreg.training.transforms import PadToCanvas, RandomMixedSize, RandomSize
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
@@ -73,7 +66,7 @@ def test_processes_share_out_each_step(
     alone = order(EpochSampler(range(images), 1, 6, seed=0), 0)
     parts = []
     for rank in range(3):
-        monkeypatch.setattr(components, "get_dist_info", lambda rank=rank: (rank, 3))
+        monkeypatch.setattr(seeding, "get_dist_info", lambda rank=rank: (rank, 3))
         sampler = EpochSampler(range(images), 1, 6, seed=0)
         parts.append(list(torch.utils.data.BatchSampler(sampler, 2, drop_last=False)))
         sampler.set_epoch(0)
@@ -89,11 +82,11 @@ def test_processes_share_out_each_step(
 
 
 def test_seeds_differ_by_what_they_are_for() -> None:
-    seeds = {seeds_of(seed, epoch)[0] for seed in range(20) for epoch in range(20)}
+    seeds = {derive_seeds(seed, epoch)[0] for seed in range(20) for epoch in range(20)}
     assert len(seeds) == 400
     assert all(0 <= seed < 2**32 for seed in seeds)
-    assert seeds_of(2**31 - 1, 199, count=3) == seeds_of(2**31 - 1, 199, count=3)
-    assert len(set(seeds_of(0, 0, count=300))) == 300
+    assert derive_seeds(2**31 - 1, 199, count=3) == derive_seeds(2**31 - 1, 199, count=3)
+    assert len(set(derive_seeds(0, 0, count=300))) == 300
 
 
 def test_a_draw_keeps_its_seed_on_the_way_to_a_loaders_process() -> None:
@@ -104,7 +97,7 @@ def test_a_draw_keeps_its_seed_on_the_way_to_a_loaders_process() -> None:
 
 def test_a_drawn_picture_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
     def drawn(number: int) -> tuple[float, float, float]:
-        SeedPicture()({"sample_idx": number})
+        SeedImage()({"sample_idx": number})
         return random.random(), float(np.random.rand()), float(torch.rand(1))
 
     first = drawn(SeededIndex(7, 5))
@@ -326,7 +319,7 @@ def predicted(boxes: list[list[float]], scores: list[float], labels: list[int]) 
 
 def test_detections_are_clipped_and_best_first() -> None:
     sample = predicted([[0, 0, 10, 10], [-5, -5, 99, 99]], [0.2, 0.9], [0, 1])
-    found = components.detections(sample, ("boat", "house"))
+    found = convert_predictions(sample, ("boat", "house"))
     assert found.boxes.tolist() == [[0, 0, 60, 40], [0, 0, 10, 10]]
     assert found.scores.tolist() == pytest.approx([0.9, 0.2])
     assert found.labels.tolist() == [1, 0]
@@ -362,7 +355,7 @@ def test_a_single_value_is_normed_by_the_statistics_so_far() -> None:
     norm = torch.nn.BatchNorm2d(3)
     with pytest.raises(ValueError, match="more than 1 value"):
         norm(torch.ones(1, 3, 1, 1))
-    norm_single_values(norm)
+    normalize_single_values(norm)
     norm.running_mean.fill_(0.5)
     before = norm.running_mean.clone()
     torch.testing.assert_close(

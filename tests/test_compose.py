@@ -23,6 +23,7 @@ from torch import nn
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.sample import CLASSES, write_sample
 from detreg.errors import DetregError, NotFoundError, UsageError
+from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
 from detreg.params import Param, build, get_params
 from detreg.pipeline import Job
@@ -31,7 +32,8 @@ from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import backbones, checkpoints, heads
 from detreg.training.checkpoints import Checkpoint
-from detreg.training.compose import compose, loader, network, preprocessing, published_config
+from detreg.training.compose import compose, compose_network, load_published_config
+from detreg.training.loaders import compose_scoring_loader
 from detreg.training.weights import PARAMS_FILE, InitialWeights, resolve
 
 assert backbones and heads  # importing them lets MODELS build them by name
@@ -79,7 +81,7 @@ def built(model: dict[str, Any]) -> nn.Module:
 def yolox(num_classes: int = 3, **values: Any) -> nn.Module:
     """The network that detreg trains."""
     params = build(YOLOX.params, NANO | values)
-    return built(network(YOLOX, params, published_config(YOLOX, params), num_classes))
+    return built(compose_network(YOLOX, params, load_published_config(YOLOX, params), num_classes))
 
 
 def another(template: Template, param: Param) -> Any:
@@ -193,7 +195,8 @@ def test_processes_share_the_batch_and_want_a_gpu_each(
     assert config["optim_wrapper"]["optimizer"]["lr"] == pytest.approx(8 * 0.01 / 64)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(
-        UsageError, match="2 processes want a GPU each, and torch sees 1: start no more than that"
+        UsageError,
+        match="each of the 2 processes needs a GPU of its own, but torch sees 1: start at most 1",
     ):
         composed(dataset, batch_size=8)
 
@@ -500,13 +503,13 @@ def pair(name: str, base_model: str, device: str) -> tuple[nn.Module, nn.Module]
     template = TEMPLATES[name]
     published_size = {"ssd300_vgg16": {"image_size": 300}, "ssd512_vgg16": {"image_size": 512}}
     params = build(template.params, {"base_model": base_model} | published_size.get(base_model, {}))
-    config = published_config(template, params)
+    config = load_published_config(template, params)
     theirs = config.model.to_dict()
     if name == "ssd":
         theirs["bbox_head"]["type"] = "PredictingSSDHead"  # theirs cannot predict
     theirs["backbone"]["init_cfg"] = None  # downloads
     with torch.device(device):
-        return built(network(template, params, config, 80)), built(theirs)
+        return built(compose_network(template, params, config, 80)), built(theirs)
 
 
 @EACH_PUBLISHED
@@ -595,7 +598,7 @@ def test_the_default_boxes_are_the_published_ones_at_the_published_size(
     base_model: str, side: int
 ) -> None:
     params = build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": side})
-    config = published_config(TEMPLATES["ssd"], params).model.to_dict()
+    config = load_published_config(TEMPLATES["ssd"], params).model.to_dict()
     ours = TASK_UTILS.build(ssd.make_anchor_generator(config, params))
     theirs = TASK_UTILS.build(config["bbox_head"]["anchor_generator"])
     assert ours.strides == theirs.strides
@@ -609,7 +612,9 @@ def test_default_boxes_lie_over_their_cells_at_every_size(base_model: str, size:
     params = build(TEMPLATES["ssd"].params, {"base_model": base_model, "image_size": size})
     width, height = params.image_size * (3 - len(params.image_size))
     detector = built(
-        network(TEMPLATES["ssd"], params, published_config(TEMPLATES["ssd"], params), 3)
+        compose_network(
+            TEMPLATES["ssd"], params, load_published_config(TEMPLATES["ssd"], params), 3
+        )
     ).eval()
     with torch.no_grad():
         maps = detector.extract_feat(torch.zeros(1, 3, height, width))
@@ -639,10 +644,10 @@ def test_preprocessing_gives_mmdetections_own_pixels(
     dataset: Dataset, values: dict[str, Any]
 ) -> None:
     params = build(YOLOX.params, NANO | values)
-    served = preprocessing(YOLOX, params)
-    transforms = loader(YOLOX, params, dataset.splits["val"].annotations, dataset.classes, 0)[
-        "dataset"
-    ]["pipeline"]
+    served = make_preprocessing(YOLOX, params)
+    transforms = compose_scoring_loader(
+        YOLOX, params, dataset.splits["val"].annotations, dataset.classes, 0
+    )["dataset"]["pipeline"]
     assert [transform["type"] for transform in transforms] == [
         "LoadImageFromFile",
         "Resize",
@@ -752,7 +757,9 @@ def of(name: str, **values: Any) -> Any:
     given = {key: value for key, value in SMALL[name].items() if key in get_params(template.params)}
     params = build(template.params, given | values)
     with torch.device("meta"):
-        return built(network(template, params, published_config(template, params), 3)).eval()
+        return built(
+            compose_network(template, params, load_published_config(template, params), 3)
+        ).eval()
 
 
 def test_yolof_has_one_level_and_a_dilated_encoder() -> None:
@@ -779,10 +786,10 @@ def test_ssd_has_default_boxes_on_several_maps_and_mines_hard_negatives() -> Non
 @pytest.mark.parametrize("positives", [1, 4])
 def test_ssd_learns_from_the_three_hardest_negatives_of_each_positive(positives: int) -> None:
     head = built(
-        network(
+        compose_network(
             TEMPLATES["ssd"],
             build(TEMPLATES["ssd"].params, {}),
-            published_config(TEMPLATES["ssd"], TEMPLATES["ssd"].params()),
+            load_published_config(TEMPLATES["ssd"], TEMPLATES["ssd"].params()),
             3,
         )
     ).bbox_head
@@ -853,7 +860,7 @@ def composed_anchors(name: str, ratios: str) -> dict[str, Any]:
     """The anchor generator that is composed."""
     template = TEMPLATES[name]
     params = build(template.params, {"anchor_ratios": ratios})
-    model = network(template, params, published_config(template, params), 3)
+    model = compose_network(template, params, load_published_config(template, params), 3)
     return dict((model.get("rpn_head") or model["bbox_head"])["anchor_generator"])
 
 

@@ -15,8 +15,8 @@ from torch import nn
 
 import detreg
 from detreg.tracking import runs
+from detreg.training.batch_norms import freeze_statistics
 from detreg.training.checkpoints import load
-from detreg.training.components import keep_statistics
 from detreg.training.sync_batchnorm import synchronize_batch_norms
 
 
@@ -146,7 +146,7 @@ def one_of_two(rank: int, port: int, folder: Path) -> None:
         frozen = network.eval()(pixels())
     state = {name: value.clone() for name, value in network.state_dict().items()}
     torch.save((results, gradients, state, frozen), folder / f"{rank}.pt")
-    keep_statistics(network.train())
+    freeze_statistics(network.train())
     passed(network, pixels()[share])
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     dist.destroy_process_group()

@@ -19,8 +19,8 @@ from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.tracking.runs import Run
 from detreg.training import checkpoints
+from detreg.training.batch_norms import freeze_statistics
 from detreg.training.checkpoints import Checkpoint
-from detreg.training.components import keep_statistics
 from detreg.training.compose import compose
 from detreg.training.engine import build_network, fit
 from detreg.training.weights import InitialWeights
@@ -89,7 +89,7 @@ def train_two_steps(
     torch.manual_seed(0)
     network: Any = build_network(config.model, None).train()
     if params.learning_rate == 0:
-        keep_statistics(network)
+        freeze_statistics(network)
     before = copy_state(network)
 
     optimizer = build_optim_wrapper(network, config.optim_wrapper)

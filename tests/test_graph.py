@@ -18,9 +18,10 @@ from detreg.export.decode import select
 from detreg.export.graph import OPSET, export
 from detreg.export.parity import compare, matched
 from detreg.inference.detector import Detector
+from detreg.inference.from_template import make_card
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
-from detreg.training.compose import card, compose
+from detreg.training.compose import compose
 from detreg.training.engine import build_network, predict
 
 NO_KERNEL_NEEDED = {"Constant"}
@@ -64,7 +65,7 @@ def test_the_file_finds_what_the_network_finds(
     config = compose(template, template.resolve(params), dataset, options)
     network = dense(template, params, build_network(config.model, None), config)
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
-    about = card(template, params, dataset.classes, 0.05, dataset.digest, None)
+    about = make_card(template, params, dataset.classes, 0.05, dataset.digest, None)
     detector = Detector.load(
         export(network, template.get_base_model(params).input, about, tmp_path / "model.onnx")
     )

@@ -15,12 +15,14 @@ from mmengine.runner import Runner
 from test_compose import built
 
 from detreg.data.dataset import Dataset, load_dataset
+from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import CommonParams, Template
-from detreg.training.compose import compose, preprocessing, small_image_warning
+from detreg.training.compose import compose
 from detreg.training.engine import build_network
+from detreg.training.loaders import describe_small_images
 
 ODD = [(1000, 250), (96, 96), (32, 20), (20, 32), (192, 160), (250, 1000)]
 """Width and height of the images."""
@@ -132,7 +134,7 @@ def test_every_network_takes_odd_images_under_every_setting(
         batches = list(Runner.build_dataloader(config.train_dataloader, seed=0))
         assert sum(len(batch["inputs"]) for batch in batches) == len(ODD), setting
 
-        prep = preprocessing(template, params)
+        prep = make_preprocessing(template, params)
         largest = max(params.random_sizes[1])
         for image in (image for batch in batches for image in batch["inputs"]):
             height, width = image.shape[1:]
@@ -276,12 +278,12 @@ def compose_steps(template: Template, params: CommonParams, odd: Dataset) -> lis
 def test_the_share_of_small_images_is_told(odd: Dataset) -> None:
     _, params = choose_params("yolof", "resnet50", "smaller side", image_size=128)
     assert (
-        small_image_warning(params, odd) == ""
+        describe_small_images(params, odd) == ""
     )  # with one size nothing is random: all images have it
     _, params = choose_params(
         "yolof", "resnet50", "smaller side, random", image_size=128, random_resize_upper=192
     )
-    told = small_image_warning(params, odd)
+    told = describe_small_images(params, odd)
     assert told.startswith(
         "3 of 6 training images (50%) are smaller than random_resize_lower=128: they train at their own size"
     )
@@ -289,7 +291,7 @@ def test_the_share_of_small_images_is_told(odd: Dataset) -> None:
 
 def test_ssd300_takes_300_pixels_and_nobody_else(odd: Dataset) -> None:
     template, params = choose_params("ssd", "ssd300_vgg16", "square", image_size=300)
-    assert preprocessing(template, params).fixed_canvas == (300, 300)
+    assert make_preprocessing(template, params).fixed_canvas == (300, 300)
     network: Any = built(compose(template, params, odd, RunOptions()).model.to_dict())
     maps = network.extract_feat(torch.zeros(1, 3, 300, 300))
     assert [level.shape[-1] for level in maps] == [38, 19, 10, 5, 3, 1]

@@ -20,7 +20,7 @@ from detreg.params import build
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.training import backbones, heads
-from detreg.training.compose import network, optimizer_config, published_config
+from detreg.training.compose import compose_network, compose_optimizer, load_published_config
 from detreg.training.hooks import LearningRateHook
 
 assert backbones and heads  # importing them lets MODELS build from them
@@ -64,7 +64,7 @@ def build_model(template: Template, base_model: str) -> nn.Module:
     values |= {"pretrain_base_data": "none"} if template.name == "msc10" else {}
     values |= {"image_size": 320} if base_model.endswith("vgg16") else {}
     params = build(template.params, values)
-    config = network(template, params, published_config(template, params), 3)
+    config = compose_network(template, params, load_published_config(template, params), 3)
 
     # SSD's norm layer makes its weights in memory, wherever it is told to.
     with torch.device("cpu" if base_model.endswith("vgg16") else "meta"):
@@ -136,13 +136,13 @@ def test_every_group_has_the_packaged_rate_over_the_whole_schedule(
 ) -> None:
     values = {"base_model": base_model, "image_size": 320}
     params = template.resolve(build(template.params, values))
-    published = published_config(template, params)
+    published = load_published_config(template, params)
     recipe = template.get_base_model(params).recipe
     epochs = recipe.schedule.epochs
     assert epochs == published.train_cfg.max_epochs
 
     model = build_model(template, base_model)
-    ours = build_optim_wrapper(model, optimizer_config(template, params, RunOptions()))
+    ours = build_optim_wrapper(model, compose_optimizer(template, params, RunOptions()))
     theirs = build_optim_wrapper(model, copy.deepcopy(published.optim_wrapper))
     assert describe_groups(ours.optimizer, model) == describe_groups(theirs.optimizer, model)
 
@@ -171,7 +171,7 @@ def test_base_models_without_a_packaged_recipe_have_the_declared_one(template: T
         params = template.resolve(build(template.params, {"base_model": base_model}))
         recipe = template.get_base_model(params).recipe
         wrapper = build_optim_wrapper(
-            build_model(template, base_model), optimizer_config(template, params, RunOptions())
+            build_model(template, base_model), compose_optimizer(template, params, RunOptions())
         )
         declared = recipe.optimizer["optimizer"]
         for group in wrapper.param_groups:
@@ -211,7 +211,7 @@ def test_a_rate_of_zero_stays_zero_in_every_group() -> None:
     template = TEMPLATES["yolof"]
     params = build(template.params, {"per_item_lrate": 0})
     wrapper = build_optim_wrapper(
-        build_model(template, "resnet50"), optimizer_config(template, params, RunOptions())
+        build_model(template, "resnet50"), compose_optimizer(template, params, RunOptions())
     )
     keep_one_group_of_a_kind(wrapper.optimizer)
     hook = LearningRateHook(0.0, template.get_base_model(params).recipe.schedule.factor)

@@ -27,9 +27,10 @@ from detreg.export.subject import Subject, change_selection, selection_configs
 from detreg.export.ties import Selection, count_ties
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
+from detreg.inference.from_template import make_card
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
-from detreg.training.compose import card, compose
+from detreg.training.compose import compose
 from detreg.training.engine import build_network, predict
 
 CLASSES = ("boat", "buoy", "crane")
@@ -240,7 +241,7 @@ def exported_and_trained(
     torch.manual_seed(0)
     network = build_network(config.model, None)
     change(network)
-    about = card(template, params, dataset.classes, 0.05, dataset.digest, None)
+    about = make_card(template, params, dataset.classes, 0.05, dataset.digest, None)
 
     def predict_all() -> Any:
         return dict(predict(network, config.val_dataloader, dataset.classes, limit=None))

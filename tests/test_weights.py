@@ -209,7 +209,7 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise OSError("no route to the hub")
         return {"backbone.weight": torch.full((2,), float(len(source)))}
 
-    monkeypatch.setattr(backbones, "imagenet_weights", answer)
+    monkeypatch.setattr(backbones, "load_imagenet_weights", answer)
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
     return asked

@@ -141,7 +141,7 @@ class FreezableMobileNetV2(MobileNetV2):
                 freeze(getattr(self, name))
 
 
-def imagenet_weights(source: str) -> dict[str, Tensor]:
+def load_imagenet_weights(source: str) -> dict[str, Tensor]:
     """The backbone's ImageNet weights under the names they have in a detector, downloaded by the library that published them."""
     library, _, name = source.partition(":")
     if name.startswith("resnet"):  # MMDetection's ResNet has the same names for the same layers

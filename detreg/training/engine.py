@@ -24,8 +24,18 @@ from detreg.options import RunOptions
 from detreg.templates.template import CommonParams, Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
-from detreg.training import backbones, checkpoints, components, distributed, heads  # noqa: F401  MMEngine builds from them by name
+from detreg.training import (  # noqa: F401  MMEngine builds from them by name
+    backbones,
+    checkpoints,
+    distributed,
+    heads,
+    plain_epochs,
+    seeding,
+    transforms,
+)
+from detreg.training.batch_norms import freeze_statistics, normalize_single_values
 from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
+from detreg.training.metrics import convert_predictions
 from detreg.training.weights import InitialWeights, fill
 
 # What was imported is no garbage. MMEngine collects garbage before each training, and would look through all of it for seconds.
@@ -127,9 +137,9 @@ def fit(
 def _prepare_batch_norms(model: torch.nn.Module, params: CommonParams) -> None:
     """Let the model's batch-norms take what this training gives them."""
     if not isinstance(model, distributed.SyncedDDP):  # which has the values of several processes
-        components.norm_single_values(model)
+        normalize_single_values(model)
     if params.learning_rate == 0:
-        components.keep_statistics(model)
+        freeze_statistics(model)
 
 
 def fitted(eid: str, folder: Path) -> FitResult:
@@ -198,7 +208,7 @@ def predict(
         for batch in images:
             for sample in network.test_step(batch):
                 content = sample.to_dict()
-                yield content["img_id"], components.detections(content, classes, limit)
+                yield content["img_id"], convert_predictions(content, classes, limit)
 
 
 def _to_device(network: Any) -> Any:

@@ -22,8 +22,8 @@ from tqdm import tqdm
 from detreg.errors import StoppedError, summarize_error
 from detreg.tracking.runs import Run, StoredCheckpoints
 from detreg.training.checkpoints import Checkpoint, save
-from detreg.training.components import seed_everything, seeds_of
 from detreg.training.distributed import unwrap
+from detreg.training.seeding import derive_seeds, seed_everything
 
 UPLOAD_SHARE = 0.05
 """Uploads of checkpoints during training take at most this share of its time."""
@@ -41,7 +41,7 @@ class ReseedHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:  # noqa: ARG002
         """Seeds by the step's number, each process differently."""
-        seed_everything(*seeds_of(self.seed, runner.iter, runner.rank))
+        seed_everything(*derive_seeds(self.seed, runner.iter, runner.rank))
 
 
 class LearningRateHook(Hook):

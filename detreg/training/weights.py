@@ -221,7 +221,7 @@ def imagenet(
 
     Raises UsageError where there are none, UnreachableError where they cannot be downloaded.
     """
-    from detreg.training.backbones import imagenet_weights
+    from detreg.training.backbones import load_imagenet_weights
 
     name = f"{base_model}_imagenet.pth"
     folder = os.environ.get("DETREG_WEIGHTS")
@@ -236,7 +236,7 @@ def imagenet(
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            state = imagenet_weights(source)
+            state = load_imagenet_weights(source)
         except Exception as error:  # whatever the library's own downloader raises
             raise UnreachableError(
                 f"the ImageNet weights {source} cannot be downloaded ({summarize_error(error)[:200]}): fetch them where there is a network "

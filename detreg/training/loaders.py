@@ -1,0 +1,221 @@
+"""The loaders of training and scoring images, as parts of the MMEngine configuration.
+
+A training image passes through these steps, of which a template decides those in parentheses:
+
+    read, (change one image), resize, (mix several images), (change the result), pad, pack
+
+Each is a transform that MMDetection or detreg (transforms.py, seeding.py) builds by name.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from detreg import torchrun
+from detreg.data.dataset import Dataset
+from detreg.inference.from_template import make_preprocessing
+from detreg.inference.preprocessing import Preprocessing
+from detreg.options import RunOptions
+from detreg.templates.template import Augmentation, CommonParams, Template
+from detreg.training.transforms import is_below_limit
+
+ConfigPart = dict[str, Any]
+"""A part of an MMEngine configuration."""
+
+
+def compose_train_loader(
+    template: Template,
+    params: CommonParams,
+    dataset: Dataset,
+    options: RunOptions,
+    published: Config,
+) -> ConfigPart:
+    """Return the loader of the training split; `published` is the packaged configuration."""
+    augmentation = adapt_augmentation(template, params, published)
+    mixing_steps = compose_mixing_steps(template, params, augmentation)
+
+    # The steps of one image by itself, then those of the image that the network gets.
+    first_steps = [
+        *_compose_reading_steps(),
+        *augmentation.before,
+        _compose_training_resize(template, params),
+    ]
+    last_steps = [*augmentation.after, *_compose_packing_steps(template, params)]
+
+    annotations = dataset.splits["train"].annotations
+    if mixing_steps:
+        # The outer dataset draws further images from the inner one to mix with each image.
+        single_images = _compose_coco_dataset(annotations, dataset.classes, first_steps)
+        train_dataset = {
+            "type": "MultiImageMixDataset",
+            "dataset": single_images,
+            "pipeline": [*mixing_steps, *last_steps],
+        }
+    else:
+        steps = [*first_steps, *last_steps]
+        train_dataset = _compose_coco_dataset(annotations, dataset.classes, steps)
+
+    return {
+        "batch_size": params.batch_size // torchrun.get_world_size(),
+        "num_workers": options.num_workers,
+        # Workers that persist would keep mixing images in the plain epochs (PlainEpochsHook).
+        "persistent_workers": False,
+        "sampler": {
+            "type": "EpochSampler",
+            "minimum": params.min_samples_per_epoch,
+            "batch_size": params.batch_size,
+            "seed": options.seed,
+        },
+        "dataset": train_dataset,
+    }
+
+
+def compose_scoring_loader(
+    template: Template,
+    params: CommonParams,
+    annotations: Path,
+    classes: tuple[str, ...],
+    num_workers: int,
+) -> ConfigPart:
+    """Return the loader of a canonical COCO file for scoring.
+
+    It loads every image once, in order, resized and padded as when it is served.
+    """
+    preprocessing = make_preprocessing(template, params)
+    steps: list[ConfigPart] = [
+        {"type": "LoadImageFromFile"},
+        _compose_resize(preprocessing),
+        _compose_pad(preprocessing, fixed=True),
+        {
+            "type": "PackDetInputs",
+            "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
+        },
+    ]
+
+    # Only images of one size share a batch: to pad one to the size of another would change the
+    # result.
+    batch_size = params.batch_size // torchrun.get_world_size() if preprocessing.fixed_canvas else 1
+    return {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "drop_last": False,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+        "dataset": _compose_coco_dataset(annotations, classes, steps) | {"test_mode": True},
+    }
+
+
+def adapt_augmentation(template: Template, params: CommonParams, published: Config) -> Augmentation:
+    """Return what the template makes of the augmentation in the published training pipeline."""
+    dataset = published.train_dataloader.dataset
+    while "pipeline" not in dataset:  # SSD's is wrapped in a RepeatDataset
+        dataset = dataset.dataset
+
+    published_steps = [transform.to_dict() for transform in dataset.pipeline]
+    return template.build_augmentation(published_steps, params)
+
+
+def compose_mixing_steps(
+    template: Template, params: CommonParams, augmentation: Augmentation
+) -> list[ConfigPart]:
+    """Return the steps that combine several images, and give the result a random size if wanted.
+
+    The list is empty where the template mixes nothing.
+    """
+    if augmentation.mixing and has_random_sizes(params):
+        resize = _compose_random_resize("RandomMixedSize", template, params)
+        return [*augmentation.mixing, resize]
+    return augmentation.mixing
+
+
+def has_random_sizes(params: CommonParams) -> bool:
+    """Return whether training images get random sizes instead of image_size."""
+    lower, upper = params.random_sizes
+    return lower != params.image_size or upper != params.image_size
+
+
+def describe_small_images(params: CommonParams, dataset: Dataset) -> str:
+    """Return a warning of the training images that keep a size below random_resize_lower.
+
+    It is empty where there are none.
+    """
+    if not has_random_sizes(params):
+        return ""
+
+    lower, _ = params.random_sizes
+    images = json.loads(dataset.splits["train"].annotations.read_text())["images"]
+    below = sum(is_below_limit(lower, image["width"], image["height"]) for image in images)
+    if not below:
+        return ""
+
+    limit = ",".join(map(str, lower))
+    share = below / len(images)
+    return (
+        f"{below} of {len(images)} training images ({share:.0%}) are smaller than "
+        f"random_resize_lower={limit}: they train at their own size, but are enlarged to image_size "
+        "when the model is scored and served; a lower random_resize_lower, or image_size, brings the "
+        "two together"
+    )
+
+
+def _compose_reading_steps() -> list[ConfigPart]:
+    return [
+        {"type": "SeedImage"},  # first, since it seeds all that follow
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations", "with_bbox": True},
+    ]
+
+
+def _compose_packing_steps(template: Template, params: CommonParams) -> list[ConfigPart]:
+    """Return the steps from an image with its boxes to an item of a batch."""
+    preprocessing = make_preprocessing(template, params)
+    return [
+        _compose_pad(preprocessing, fixed=not has_random_sizes(params)),
+        # keep_empty=False keeps images that have no box left, as images of nothing; True would draw
+        # others in their place.
+        {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
+        {"type": "PackDetInputs"},
+    ]
+
+
+def _compose_training_resize(template: Template, params: CommonParams) -> ConfigPart:
+    if has_random_sizes(params):
+        return _compose_random_resize("RandomSize", template, params)
+    return _compose_resize(make_preprocessing(template, params))
+
+
+def _compose_random_resize(type_: str, template: Template, params: CommonParams) -> ConfigPart:
+    lower, upper = params.random_sizes
+    return {
+        "type": type_,
+        "lower": lower,
+        "upper": upper,
+        "preprocessing": asdict(make_preprocessing(template, params)),
+    }
+
+
+def _compose_resize(preprocessing: Preprocessing) -> ConfigPart:
+    return {
+        "type": "Resize",
+        "scale": preprocessing.exact_size or preprocessing.limits,
+        "keep_ratio": preprocessing.keep_aspect_ratio,
+    }
+
+
+def _compose_pad(preprocessing: Preprocessing, *, fixed: bool) -> ConfigPart:
+    return {"type": "PadToCanvas", "preprocessing": asdict(preprocessing), "fixed": fixed}
+
+
+def _compose_coco_dataset(
+    annotations: Path, classes: tuple[str, ...], steps: list[ConfigPart]
+) -> ConfigPart:
+    return {
+        "type": "CocoDataset",
+        "ann_file": str(annotations),
+        "data_prefix": {"img": ""},  # file names of the canonical COCO file are absolute
+        "metainfo": {"classes": classes},
+        "filter_cfg": {"filter_empty_gt": False},
+        "pipeline": steps,
+    }

@@ -1,0 +1,60 @@
+"""MMDetection's predictions as detreg's detections, and their scores after each epoch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import METRICS
+from mmengine.evaluator import BaseMetric
+
+from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.scores import score
+from detreg.inference.detections import MAX_DETECTIONS, Detections
+
+
+def convert_predictions(
+    sample: Mapping[str, Any], classes: Sequence[str], limit: int | None = MAX_DETECTIONS
+) -> Detections:
+    """Return what MMDetection predicted for one image, best first.
+
+    `sample` is a DetDataSample as a dict. `limit` is the most detections; None keeps all.
+    """
+    predicted = sample["pred_instances"]
+    scores, order = predicted["scores"].detach().float().cpu().sort(descending=True, stable=True)
+
+    best = order[:limit]
+    boxes = predicted["bboxes"].detach().cpu()[best]
+    labels = predicted["labels"].detach().cpu()[best]
+
+    height, width = sample["ori_shape"]
+    return Detections.within(
+        boxes.float().numpy(),
+        scores[:limit].numpy(),
+        labels.long().numpy(),
+        tuple(classes),
+        (width, height),
+    )
+
+
+@METRICS.register_module()
+class CocoScores(BaseMetric):
+    """COCO's box mAP after each epoch, by the same code that scores the exported model."""
+
+    default_prefix = "val"
+
+    def __init__(self, annotations: str) -> None:
+        # "gpu" collects the results by messages; "cpu" would do it by files in the working folder.
+        super().__init__(collect_device="gpu")
+        self.truth = GroundTruth.load(Path(annotations))
+
+    def process(self, data_batch: object, data_samples: Sequence[dict[str, Any]]) -> None:  # noqa: ARG002
+        """Keep the detections of a batch."""
+        classes = self.dataset_meta["classes"]
+        for sample in data_samples:
+            detections = convert_predictions(sample, classes)
+            self.results.append((sample["img_id"], detections))
+
+    def compute_metrics(self, results: list[tuple[int, Detections]]) -> dict[str, float]:
+        """Return `mAP`, `mAP_50` ... as fractions, without those that COCO leaves undefined."""
+        detections_by_image = dict(results)
+        return score(self.truth, detections_by_image).as_metrics()

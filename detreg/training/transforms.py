@@ -1,0 +1,140 @@
+"""Resizing and padding of training images, as transforms that MMEngine builds by name.
+
+They follow `Preprocessing`, which prepares images for the served model, so that training and serving
+see equal pixels.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import Resize
+from mmdet.registry import TRANSFORMS
+
+from detreg.inference.preprocessing import Preprocessing
+
+
+def is_below_limit(limit: Sequence[int], width: int, height: int) -> bool:
+    """Return whether an image is smaller than a size in the form of image_size.
+
+    With one number the image's smaller side counts; with width and height, both sides must be below.
+    """
+    if len(limit) == 1:
+        return min(width, height) < limit[0]
+    return width < limit[0] and height < limit[1]
+
+
+@TRANSFORMS.register_module()
+class RandomSize(Resize):
+    """Resizes each training image to a random size from `lower` to `upper`, in steps of `step` pixels.
+
+    Sizes are in the form of image_size: one number, or width and height. An image that is below
+    `lower` before any transform keeps its size, but its longer side is at most max_aspect_ratio
+    times the smaller one, and it is enlarged to what the network can take.
+
+    The size is drawn from Python's random numbers, which are seeded for every image (`SeedImage`),
+    so that a resumed training is exact.
+    """
+
+    def __init__(
+        self,
+        lower: Sequence[int],
+        upper: Sequence[int],
+        preprocessing: dict[str, Any],
+        step: int = 32,
+    ) -> None:
+        super().__init__(scale=(1, 1))  # replaced for every image
+        self.lower = tuple(lower)
+        self.upper = tuple(upper)
+        self.step = step
+        self.preprocessing = Preprocessing(**preprocessing)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Resize the image and its boxes."""
+        size = self._draw_size()
+        self.scale, self.keep_ratio = self._choose_scale(size, results)
+        return super().transform(results)
+
+    def _draw_size(self) -> tuple[int, ...]:
+        """Draw a size; width and height lie equally far between their limits."""
+        share = random.random()
+
+        size = []
+        for low, high in zip(self.lower, self.upper, strict=True):
+            steps = (high - low) // self.step
+            chosen_step = min(int(share * (steps + 1)), steps)
+            size.append(low + chosen_step * self.step)
+        return tuple(size)
+
+    def _choose_scale(
+        self, size: tuple[int, ...], results: dict[str, Any]
+    ) -> tuple[tuple[int, int], bool]:
+        """Return `scale` and `keep_ratio` of MMDetection's Resize for the drawn size.
+
+        With keep_ratio, `scale` limits the (longer, smaller) side; without, it is (width, height).
+        The original size decides, so that what SSD's Expand and crop have made of an image is
+        resized like the image itself.
+        """
+        height, width = results["ori_shape"]
+        if not is_below_limit(self.lower, width, height):
+            drawn = replace(self.preprocessing, image_size=size)
+            return drawn.exact_size or drawn.limits, drawn.keep_aspect_ratio
+
+        smaller_side = max(min(width, height), self.preprocessing.smallest_input)
+        original = replace(self.preprocessing, image_size=(smaller_side,), keep_aspect_ratio=True)
+        if self.preprocessing.keep_aspect_ratio:
+            return original.limits, True
+        return original.resized(width, height), False
+
+
+@TRANSFORMS.register_module()
+class RandomMixedSize(RandomSize):
+    """Resizes the canvas of mixed images as a whole, by a random size over the usual image_size.
+
+    The last epochs leave it out together with the mixing (`PlainEpochsHook`).
+    """
+
+    def _choose_scale(
+        self, size: tuple[int, ...], results: dict[str, Any]
+    ) -> tuple[tuple[int, int], bool]:
+        height, width = results["img"].shape[:2]
+        usual = self.preprocessing.image_size
+
+        new_width = round(width * size[0] / usual[0])
+        new_height = round(height * size[-1] / usual[-1])
+        return (new_width, new_height), False
+
+
+@TRANSFORMS.register_module()
+class PadToCanvas(BaseTransform):
+    """Pads an image right and below, as it is padded when it is served.
+
+    `fixed` is false where training images have random sizes: each then gets the smallest canvas that
+    holds it, in place of the one canvas of the served model.
+    """
+
+    def __init__(self, preprocessing: dict[str, Any], fixed: bool) -> None:
+        self.preprocessing = Preprocessing(**preprocessing)
+        self.fixed = fixed
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Put the image on its canvas.
+
+        As in MMDetection's Pad, `img_shape` becomes the canvas, to which boxes are clipped before
+        NMS.
+        """
+        height, width = results["img"].shape[:2]
+        if self.fixed:
+            canvas = self.preprocessing.canvas(width, height)
+        else:
+            canvas = self.preprocessing.padded(width, height)
+
+        bgr_pad_value = self.preprocessing.pad_value[::-1]  # mmcv reads images as BGR
+        padded = self.preprocessing.pad(results["img"], canvas, bgr_pad_value)
+
+        results["img"] = padded
+        results["img_shape"] = padded.shape[:2]
+        results["pad_shape"] = padded.shape[:2]
+        return results
