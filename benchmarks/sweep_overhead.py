@@ -25,7 +25,8 @@ from detreg.sweeps import sweep, worker
 from detreg.sweeps.plan import make_plan
 from detreg.sweeps.request import make_request
 from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training.engine import FitResult
 

@@ -284,7 +284,8 @@ def _list_weights(name: str | None) -> None:
     chosen = [templates.find_template(name)] if name else templates.TEMPLATES.values()
     for template in chosen:
         for base_model, weights in template.base_models.items():
-            sources = [source for source in (weights.url, weights.imagenet) if source]
+            coco_url = weights.coco_weights.url if weights.coco_weights else ""
+            sources = [source for source in (coco_url, weights.imagenet) if source]
             listed = " ".join(sources) or "not published in this layout"
             print(f"{template.name:14}{base_model:22}{listed}")
 
@@ -299,7 +300,7 @@ def _fetch_weights(template: Template, given: str | None) -> None:
     folder = os.environ.get("DETREG_WEIGHTS")
     into = Path(folder) if folder else None
     weights = template.base_models[name]
-    if weights.url or not weights.imagenet:
+    if weights.coco_weights or not weights.imagenet:
         print(published(template, name, into))
     if weights.imagenet:
         print(imagenet(template, name, into))

@@ -10,7 +10,8 @@ from pathlib import Path
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import get_params
 from detreg.templates import TEMPLATES
-from detreg.templates.template import BaseModel, Template
+from detreg.templates.base_model import BaseModel
+from detreg.templates.template import Template
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,7 +147,10 @@ def templates_page() -> str:
 def _base_model_row(name: str, base_model: BaseModel) -> str:
     weights = [
         word
-        for word, known in (("`coco`", base_model.url), ("`imagenet`", base_model.imagenet))
+        for word, known in (
+            ("`coco`", base_model.coco_weights),
+            ("`imagenet`", base_model.imagenet),
+        )
         if known
     ]
     ap = "not published" if base_model.coco_ap is None else str(base_model.coco_ap)

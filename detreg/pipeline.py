@@ -16,7 +16,8 @@ from detreg.environment import set_mlflow_defaults
 from detreg.errors import RefusedError, UsageError
 from detreg.options import RunOptions
 from detreg.params import build, get_params, to_plain, to_texts
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 from detreg.version import __version__

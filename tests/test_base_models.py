@@ -62,15 +62,17 @@ def metafile(config: str) -> dict[str, tuple[float, str]]:
 
 @pytest.mark.parametrize(
     ("template", "base_model"),
-    [case for case in ALL if case[0].base_models[case[1]].url],
+    [case for case in ALL if case[0].base_models[case[1]].coco_weights],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_published_weights_are_those_of_the_packaged_metafile(
     template: Template, base_model: str
 ) -> None:
     declared = template.base_models[base_model]
-    assert (declared.coco_ap, declared.url) == metafile(declared.config)[declared.config]
-    assert declared.url.endswith(f"-{declared.sha256}.pth")
+    weights = declared.coco_weights
+    assert weights is not None
+    assert (declared.coco_ap, weights.url) == metafile(declared.config)[declared.config]
+    assert weights.url.endswith(f"-{weights.sha256}.pth")
 
 
 @pytest.mark.parametrize(

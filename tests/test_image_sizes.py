@@ -19,7 +19,8 @@ from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.training.compose import compose
 from detreg.training.engine import build_network
 from detreg.training.loaders import describe_small_images

@@ -16,7 +16,7 @@ from detreg.params import Param, build, get_params
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.space import Dimension, Space, dimension, space
 from detreg.templates import TEMPLATES
-from detreg.templates.template import CommonParams
+from detreg.templates.common_params import CommonParams
 
 YOLOX = get_params(TEMPLATES["yolox"].params)
 

@@ -16,6 +16,7 @@ from detreg.data.dataset import load_dataset
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.params import build
 from detreg.templates import TEMPLATES, find_template
+from detreg.templates.base_model import PublishedFile
 from detreg.templates.template import ClassLayer, Template
 from detreg.training import backbones
 from detreg.training.checkpoints import Checkpoint, save
@@ -53,7 +54,8 @@ def hub() -> Iterator[str]:
 
 
 def with_weights(url: str, sha256: str) -> Template:
-    entry = replace(YOLOX.base_models["yolox_s"], url=url, sha256=sha256)
+    weights = PublishedFile(url, sha256)
+    entry = replace(YOLOX.base_models["yolox_s"], coco_weights=weights)
     return replace(YOLOX, base_models={**YOLOX.base_models, "yolox_s": entry})
 
 
@@ -147,9 +149,9 @@ def test_a_resnet50_of_another_template_is_refused(
         == tmp_path / "resnet50_coco.pth"
     )
     digest = hashlib.sha256(b"mine").hexdigest()[:8]
-    known = replace(
-        faster, base_models={"resnet50": replace(faster.base_models["resnet50"], sha256=digest)}
-    )
+    weights = PublishedFile("https://example.com/resnet50.pth", digest)
+    resnet50 = replace(faster.base_models["resnet50"], coco_weights=weights)
+    known = replace(faster, base_models={"resnet50": resnet50})
     monkeypatch.setitem(TEMPLATES, "faster_rcnn", known)
     assert published(known, "resnet50") == tmp_path / "resnet50_coco.pth"
     with pytest.raises(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detreg.export.decode import Decoded, decoder
 from detreg.inference.card import METADATA_KEY, Card
-from detreg.templates.template import InputSpec
+from detreg.templates.input_spec import InputSpec
 
 OPSET = 17
 

@@ -16,7 +16,7 @@ from detreg.export.ties import Selection
 from detreg.inference.card import Card
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.detector import Detector
-from detreg.templates.template import InputSpec
+from detreg.templates.input_spec import InputSpec
 
 Found = Mapping[int, Detections]
 """Detections by image id."""

@@ -6,7 +6,8 @@ Training, export and serving take both from here, so that all of them see the sa
 from detreg.inference.card import Card
 from detreg.inference.preprocessing import Preprocessing
 from detreg.params import to_plain
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.version import __version__
 
 

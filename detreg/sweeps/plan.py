@@ -11,7 +11,8 @@ from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_plain
 from detreg.sweeps.request import SweepRequest
 from detreg.sweeps.space import Space, Suggests
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 
 # Told to a run, but not part of what it learns.
 _NOT_LEARNED = ("data", "registered_model_name", "num_workers", "score_threshold", "run_name")

@@ -40,7 +40,8 @@ from detreg.sweeps.study import (
     TakenOverError,
     patiently,
 )
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import engine
 

@@ -2,21 +2,14 @@
 
 from dataclasses import dataclass
 
-from detreg.params import ImageSize, boolean, choice, integer, numbers, size
-from detreg.templates.template import (
-    IMAGENET,
-    Augmentation,
-    BaseModel,
-    ClassLayer,
-    CommonParams,
-    Config,
-    InputSpec,
-    Recipe,
-    step_schedule,
-    to_height_ratios,
-)
+from detreg.params import ImageSize, boolean, choice, numbers, size
+from detreg.templates.base_model import BaseModel, openmmlab_file
+from detreg.templates.common_params import CommonParams, batch_size_field, num_epochs_field
+from detreg.templates.config import Config, select_transforms, to_height_ratios
+from detreg.templates.input_spec import IMAGENET, InputSpec
+from detreg.templates.recipe import Recipe, step_schedule
+from detreg.templates.template import Augmentation, ClassLayer
 
-_HUB = "https://download.openmmlab.com/mmdetection/v2.0/retinanet"
 _INCEPTION = InputSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), channels="rgb")
 # Published for the ResNets; the other base models, for which nobody has published a recipe, are trained by the same one.
 RECIPE = Recipe(
@@ -31,29 +24,16 @@ RECIPE = Recipe(
 )
 
 
-def _base_model(
-    imagenet: str, parameters: float, gflops: float, spec: InputSpec = IMAGENET
+def _on_resnet(
+    depth: int, *, stamp: str, coco_ap: float, parameters: float, gflops: float
 ) -> BaseModel:
+    """Declare the published RetinaNet on a ResNet of `depth` layers."""
+    training = f"retinanet_r{depth}_fpn_1x_coco"
     return BaseModel(
-        config="retinanet/retinanet_r50_fpn_1x_coco.py",
-        input=spec,
-        recipe=RECIPE,
-        imagenet=imagenet,
-        parameters=parameters,
-        gflops=gflops,
-    )
-
-
-def _published(
-    depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float
-) -> BaseModel:
-    name = f"retinanet_r{depth}_fpn_1x_coco"
-    return BaseModel(
-        config=f"retinanet/retinanet_r{depth}_fpn_1x_coco.py",
+        config=f"retinanet/{training}.py",
         input=IMAGENET,
         recipe=RECIPE,
-        url=f"{_HUB}/{name}/{name}_{stamp}.pth",
-        sha256=stamp.rsplit("-", 1)[-1],
+        coco_weights=openmmlab_file("retinanet", training, stamp),
         coco_ap=coco_ap,
         imagenet=f"timm:resnet{depth}.tv_in1k",
         parameters=parameters,
@@ -61,14 +41,40 @@ def _published(
     )
 
 
+def _on_imagenet_backbone(
+    imagenet: str, *, parameters: float, gflops: float, input: InputSpec = IMAGENET
+) -> BaseModel:
+    """Declare a RetinaNet that nobody published, on a backbone with ImageNet weights."""
+    return BaseModel(
+        config="retinanet/retinanet_r50_fpn_1x_coco.py",
+        input=input,
+        recipe=RECIPE,
+        imagenet=imagenet,
+        parameters=parameters,
+        gflops=gflops,
+    )
+
+
 BASE_MODELS = {
-    "inception_v4": _base_model("timm:inception_v4.tf_in1k", 54.3, 82.0, _INCEPTION),
-    "inception_v2": _base_model("pytorchcv:bninception", 22.0, 49.8),
-    "resnet50": _published(50, "20200130-c2398f9e", 36.5, 38.0, 61.0),
-    "resnet101": _published(101, "20200130-7a93545f", 38.5, 57.0, 80.4),
-    "mobilenetv2_100": _base_model("timm:mobilenetv2_100.ra_in1k", 11.5, 40.0),
-    "efficientnet_b0": _base_model("timm:efficientnet_b0.ra_in1k", 13.3, 40.5),
-    "convnext_tiny": _base_model("timm:convnext_tiny.in12k_ft_in1k", 38.8, 62.2),
+    "inception_v4": _on_imagenet_backbone(
+        "timm:inception_v4.tf_in1k", parameters=54.3, gflops=82.0, input=_INCEPTION
+    ),
+    "inception_v2": _on_imagenet_backbone("pytorchcv:bninception", parameters=22.0, gflops=49.8),
+    "resnet50": _on_resnet(
+        50, stamp="20200130-c2398f9e", coco_ap=36.5, parameters=38.0, gflops=61.0
+    ),
+    "resnet101": _on_resnet(
+        101, stamp="20200130-7a93545f", coco_ap=38.5, parameters=57.0, gflops=80.4
+    ),
+    "mobilenetv2_100": _on_imagenet_backbone(
+        "timm:mobilenetv2_100.ra_in1k", parameters=11.5, gflops=40.0
+    ),
+    "efficientnet_b0": _on_imagenet_backbone(
+        "timm:efficientnet_b0.ra_in1k", parameters=13.3, gflops=40.5
+    ),
+    "convnext_tiny": _on_imagenet_backbone(
+        "timm:convnext_tiny.in12k_ft_in1k", parameters=38.8, gflops=62.2
+    ),
 }
 
 CHANNELS = {
@@ -91,8 +97,8 @@ class RetinaNetParams(CommonParams):
         512,
         help="Pixels: the smaller side of the image (320, 512 or 800 are usual), or width,height exactly with keep_aspect_ratio=false",
     )
-    batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
-    num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
+    batch_size: int = batch_size_field(8)
+    num_epochs: int = num_epochs_field(50)
     pretrained_weights: str = choice(
         "imagenet",
         "none",
@@ -150,9 +156,7 @@ def build_model(published: Config, params: RetinaNetParams, num_classes: int) ->
 
 def build_augmentation(published: list[Config], params: RetinaNetParams) -> Augmentation:  # noqa: ARG001
     """Flip, as published."""
-    return Augmentation(
-        after=[transform for transform in published if transform["type"] == "RandomFlip"]
-    )
+    return Augmentation(after=select_transforms(published, "RandomFlip"))
 
 
 def get_class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:

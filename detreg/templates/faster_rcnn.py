@@ -8,21 +8,22 @@ second stage learns from 512 proposals of each image, whatever its size.
 
 from dataclasses import dataclass
 
-from detreg.params import ImageSize, boolean, choice, integer, number, numbers, size
-from detreg.templates.template import (
-    IMAGENET,
-    Augmentation,
-    BaseModel,
-    ClassLayer,
+from detreg.params import ImageSize, boolean, numbers
+from detreg.templates.base_model import BaseModel, openmmlab_file
+from detreg.templates.common_params import (
     CommonParams,
-    Config,
-    Recipe,
-    Template,
+    base_model_field,
+    batch_size_field,
     frozen_stages_field,
+    image_size_field,
     lrate_field,
-    step_schedule,
-    to_height_ratios,
+    max_aspect_ratio_field,
+    num_epochs_field,
 )
+from detreg.templates.config import Config, select_transforms, to_height_ratios
+from detreg.templates.input_spec import IMAGENET
+from detreg.templates.recipe import Recipe, step_schedule
+from detreg.templates.template import Augmentation, ClassLayer, Template
 
 RECIPE = Recipe(
     learning_rate=0.02,
@@ -30,28 +31,31 @@ RECIPE = Recipe(
     optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}},
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
 )
-_HUB = "https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn"
-
-
-def _base_model(
-    depth: int, stamp: str, coco_ap: float, parameters: float, gflops: float
-) -> BaseModel:
-    name = f"faster_rcnn_r{depth}_fpn_1x_coco"
-    return BaseModel(
-        config=f"faster_rcnn/faster-rcnn_r{depth}_fpn_1x_coco.py",
-        input=IMAGENET,
-        recipe=RECIPE,
-        url=f"{_HUB}/{name}/{name}_{stamp}.pth",
-        sha256=stamp.rsplit("-", 1)[-1],
-        coco_ap=coco_ap,
-        parameters=parameters,
-        gflops=gflops,
-    )
 
 
 BASE_MODELS = {
-    "resnet50": _base_model(50, "20200130-047c8118", 37.4, 41.8, 134),
-    "resnet101": _base_model(101, "20200130-f513f705", 39.4, 60.7, 182),
+    "resnet50": BaseModel(
+        config="faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
+        input=IMAGENET,
+        recipe=RECIPE,
+        coco_weights=openmmlab_file(
+            "faster_rcnn", "faster_rcnn_r50_fpn_1x_coco", "20200130-047c8118"
+        ),
+        coco_ap=37.4,
+        parameters=41.8,
+        gflops=134,
+    ),
+    "resnet101": BaseModel(
+        config="faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py",
+        input=IMAGENET,
+        recipe=RECIPE,
+        coco_weights=openmmlab_file(
+            "faster_rcnn", "faster_rcnn_r101_fpn_1x_coco", "20200130-f513f705"
+        ),
+        coco_ap=39.4,
+        parameters=60.7,
+        gflops=182,
+    ),
 }
 
 
@@ -59,19 +63,10 @@ BASE_MODELS = {
 class FasterRcnnParams(CommonParams):
     """Published: 12 epochs, 16 images a step at a rate of 0.02, sides of at most 800 and 1333 px."""
 
-    image_size: ImageSize = size(
-        800,
-        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
-    )
-    max_aspect_ratio: float = number(
-        1.7,
-        1.0,
-        5.0,
-        0.1,
-        help="With keep_aspect_ratio: the longer side is at most this multiple of image_size after resizing",
-    )
-    batch_size: int = integer(2, 1, 32, 1, help="Images per optimiser step, over all GPUs")
-    num_epochs: int = integer(12, 1, 200, 1, help="Passes over the training split")
+    image_size: ImageSize = image_size_field(800)
+    max_aspect_ratio: float = max_aspect_ratio_field(1.7)
+    batch_size: int = batch_size_field(2)
+    num_epochs: int = num_epochs_field(12)
     per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
     frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers(
@@ -83,7 +78,7 @@ class FasterRcnnParams(CommonParams):
     use_perclass_regression: bool = boolean(
         True, search="true|false", help="One box regressor per class; false is one for all classes"
     )
-    base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
+    base_model: str = base_model_field("resnet50", BASE_MODELS)
 
 
 def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -> Config:
@@ -109,9 +104,7 @@ def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -
 
 def build_augmentation(published: list[Config], params: FasterRcnnParams) -> Augmentation:  # noqa: ARG001
     """Flip, as published."""
-    return Augmentation(
-        after=[transform for transform in published if transform["type"] == "RandomFlip"]
-    )
+    return Augmentation(after=select_transforms(published, "RandomFlip"))
 
 
 def get_class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:

@@ -8,7 +8,6 @@ training starts from ImageNet's.
 
 from dataclasses import dataclass
 
-from detreg.params import choice
 from detreg.templates._retinanet import (
     BASE_MODELS,
     RetinaNetParams,
@@ -16,6 +15,7 @@ from detreg.templates._retinanet import (
     build_model,
     get_class_layers,
 )
+from detreg.templates.common_params import base_model_field
 from detreg.templates.template import Template
 
 
@@ -23,7 +23,7 @@ from detreg.templates.template import Template
 class InceptionV2Params(RetinaNetParams):
     """Those of RetinaNet, on one backbone."""
 
-    base_model: str = choice("inception_v2", help="The architecture underneath")
+    base_model: str = base_model_field("inception_v2", [])
 
 
 INCEPTION_V2 = Template(

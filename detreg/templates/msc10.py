@@ -16,6 +16,7 @@ from detreg.templates._retinanet import (
     build_model,
     get_class_layers,
 )
+from detreg.templates.common_params import base_model_field
 from detreg.templates.template import Template
 
 
@@ -35,7 +36,7 @@ class Msc10Params(RetinaNetParams):
         "mscoco",
         help="What the base model was trained on before; its weights fill the backbone alone",
     )
-    base_model: str = choice("inception_v4", *BASE_MODELS, help="The architecture underneath")
+    base_model: str = base_model_field("inception_v4", BASE_MODELS)
 
 
 MSC10 = Template(

@@ -2,30 +2,26 @@
 
     mlflow run . -e ssd -P data=/data/boats
 
-The picture is stretched to a square, and the default boxes are shares of it, so other sizes than the published 300, 320 and 512 pixels
+The image is stretched to a square, and the default boxes are shares of it, so other sizes than the published 300, 320 and 512 pixels
 keep their meaning. At the published size the boxes are the published ones.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from detreg.params import ImageSize, boolean, choice, integer, size
-from detreg.templates.template import (
-    IMAGENET,
-    Augmentation,
-    BaseModel,
-    ClassLayer,
+from detreg.params import ImageSize, boolean, choice, size
+from detreg.templates.base_model import BaseModel, openmmlab_file
+from detreg.templates.common_params import (
     CommonParams,
-    Config,
-    InputSpec,
-    Recipe,
-    Template,
-    cosine_schedule,
+    batch_size_field,
     lrate_field,
-    step_schedule,
+    num_epochs_field,
 )
+from detreg.templates.config import Config
+from detreg.templates.input_spec import IMAGENET, InputSpec
+from detreg.templates.recipe import Recipe, cosine_schedule, step_schedule
+from detreg.templates.template import Augmentation, ClassLayer, Template
 
-_HUB = "https://download.openmmlab.com/mmdetection/v2.0/ssd"
 VGG_INPUT = InputSpec(mean=(123.675, 116.28, 103.53), std=(1.0, 1.0, 1.0), channels="rgb")
 SSDLITE_RECIPE = Recipe(
     learning_rate=0.015,
@@ -50,8 +46,7 @@ def _vgg16(side: int, stamp: str, coco_ap: float, parameters: float) -> BaseMode
         image_size=None if side % 32 == 0 else side,
         pad_divisor=1,  # its poolings round up, so any side is taken
         smallest_input=288,
-        url=f"{_HUB}/ssd{side}_coco/ssd{side}_coco_{stamp}.pth",
-        sha256=stamp.rsplit("-", 1)[-1],
+        coco_weights=openmmlab_file("ssd", f"ssd{side}_coco", stamp),
         coco_ap=coco_ap,
         parameters=parameters,
         gflops=38.5,
@@ -64,8 +59,9 @@ BASE_MODELS = {
         input=IMAGENET,
         recipe=SSDLITE_RECIPE,
         smallest_input=64,
-        url=f"{_HUB}/ssdlite_mobilenetv2_scratch_600e_coco/ssdlite_mobilenetv2_scratch_600e_coco_20210629_110627-974d9307.pth",
-        sha256="974d9307",
+        coco_weights=openmmlab_file(
+            "ssd", "ssdlite_mobilenetv2_scratch_600e_coco", "20210629_110627-974d9307"
+        ),
         coco_ap=21.3,
         parameters=4.23,
         gflops=0.746,
@@ -113,8 +109,8 @@ class SsdParams(CommonParams):
         False,
         help="Resize both sides by one factor; false stretches to a square or to width,height",
     )
-    batch_size: int = integer(24, 1, 32, 1, help="Images per optimiser step, over all GPUs")
-    num_epochs: int = integer(120, 1, 200, 1, help="Passes over the training split")
+    batch_size: int = batch_size_field(24)
+    num_epochs: int = num_epochs_field(120)
     per_item_lrate: float | None = lrate_field("1e-5:1e-3:log")
     base_model: str = choice(
         "ssdlite_mobilenetv2", *BASE_MODELS, help="The architecture underneath"
@@ -163,9 +159,9 @@ def build_model(published: Config, params: SsdParams, num_classes: int) -> Confi
 
 
 def make_anchor_generator(published: Config, params: SsdParams) -> Config:
-    """The anchor generator: boxes as shares of the picture, on the maps that a picture of this size has.
+    """The anchor generator: boxes as shares of the image, on the maps that a image of this size has.
 
-    Up to stride 64 maps are halved exactly; beyond, the published strides are the picture's side over the number of cells.
+    Up to stride 64 maps are halved exactly; beyond, the published strides are the image's side over the number of cells.
     """
     boxes = DEFAULT_BOXES[params.base_model]
     side = min(params.image_size)
@@ -203,7 +199,7 @@ def _cells(published: Config, length: int, stride: int) -> list[int]:
 
 
 def build_augmentation(published: list[Config], params: SsdParams) -> Augmentation:  # noqa: ARG001
-    """Expand and crop before resizing, flip and colours after it, as published."""
+    """Expand and crop before resizing, flip and colors after it, as published."""
     before = [
         transform for transform in published if transform["type"] in ("Expand", "MinIoURandomCrop")
     ]
@@ -222,7 +218,7 @@ SSD = Template(
     aliases=("MMDetection_SSD",),
     summary="Default boxes on several maps; SSDLite is small and fast",
     description=(
-        "Multi-scale feature maps: convolutions shrink the picture step by step, and each map predicts offsets from its own default "
+        "Multi-scale feature maps: convolutions shrink the image step by step, and each map predicts offsets from its own default "
         "boxes; hard negative mining trains on the three worst negatives for each positive."
     ),
     when="The smallest model and the fastest answers, on CPUs and phones, for objects that are not small.",

@@ -8,21 +8,21 @@ rates (about one training in six on VOC): the run then stops, says so, and can b
 
 from dataclasses import dataclass
 
-from detreg.params import ImageSize, choice, integer, numbers, size
-from detreg.templates.template import (
-    Augmentation,
-    BaseModel,
-    ClassLayer,
+from detreg.params import ImageSize, numbers
+from detreg.templates.base_model import BaseModel, openmmlab_file
+from detreg.templates.common_params import (
     CommonParams,
-    Config,
-    InputSpec,
-    Recipe,
-    Template,
+    base_model_field,
+    batch_size_field,
     frozen_stages_field,
+    image_size_field,
     lrate_field,
-    step_schedule,
-    to_height_ratios,
+    num_epochs_field,
 )
+from detreg.templates.config import Config, select_transforms, to_height_ratios
+from detreg.templates.input_spec import InputSpec
+from detreg.templates.recipe import Recipe, step_schedule
+from detreg.templates.template import Augmentation, ClassLayer, Template
 
 RECIPE = Recipe(
     learning_rate=0.12,
@@ -42,9 +42,9 @@ BASE_MODELS = {
         # The backbone comes from Caffe: blue first, and no division by the deviation.
         input=InputSpec(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channels="bgr"),
         recipe=RECIPE,
-        url="https://download.openmmlab.com/mmdetection/v2.0/yolof/yolof_r50_c5_8x8_1x_coco/"
-        "yolof_r50_c5_8x8_1x_coco_20210425_024427-8e864411.pth",
-        sha256="8e864411",
+        coco_weights=openmmlab_file(
+            "yolof", "yolof_r50_c5_8x8_1x_coco", "20210425_024427-8e864411"
+        ),
         coco_ap=37.5,
         parameters=44.2,
         gflops=25.4,
@@ -56,18 +56,15 @@ BASE_MODELS = {
 class YolofParams(CommonParams):
     """Published: 12 epochs, 64 images a step at a rate of 0.12, sides of at most 800 and 1333 px."""
 
-    image_size: ImageSize = size(
-        512,
-        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
-    )
-    batch_size: int = integer(16, 1, 32, 1, help="Images per optimiser step, over all GPUs")
-    num_epochs: int = integer(100, 1, 200, 1, help="Passes over the training split")
+    image_size: ImageSize = image_size_field(512)
+    batch_size: int = batch_size_field(16)
+    num_epochs: int = num_epochs_field(100)
     per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
     frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers(
         (1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each"
     )
-    base_model: str = choice("resnet50", *BASE_MODELS, help="The architecture underneath")
+    base_model: str = base_model_field("resnet50", BASE_MODELS)
 
 
 def build_model(published: Config, params: YolofParams, num_classes: int) -> Config:
@@ -89,13 +86,7 @@ def build_model(published: Config, params: YolofParams, num_classes: int) -> Con
 
 def build_augmentation(published: list[Config], params: YolofParams) -> Augmentation:  # noqa: ARG001
     """Flip and shift, as published."""
-    return Augmentation(
-        after=[
-            transform
-            for transform in published
-            if transform["type"] in ("RandomFlip", "RandomShift")
-        ]
-    )
+    return Augmentation(after=select_transforms(published, "RandomFlip", "RandomShift"))
 
 
 YOLOF = Template(

@@ -2,7 +2,7 @@
 
     mlflow run . -e yolox -P data=/data/boats -P base_model=yolox_tiny -P image_size=416
 
-On two CPU cores, yolox_nano at 416 px takes about 0.7 s per step of 8 images; 8 epochs on 205 pictures give a val mAP of 0.54.
+On two CPU cores, yolox_nano at 416 px takes about 0.7 s per step of 8 images; 8 epochs on 205 images give a val mAP of 0.54.
 With `pretrained_weights=coco` expect most of the final mAP within the first epochs.
 """
 
@@ -10,21 +10,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from detreg.params import ImageSize, choice, integer, number, size
-from detreg.templates.template import (
-    Augmentation,
-    BaseModel,
-    ClassLayer,
+from detreg.params import ImageSize, choice, number
+from detreg.templates.base_model import BaseModel, openmmlab_file
+from detreg.templates.common_params import (
     CommonParams,
-    Config,
-    InputSpec,
-    Recipe,
-    Schedule,
-    Template,
+    batch_size_field,
+    image_size_field,
     lrate_field,
+    num_epochs_field,
 )
-
-_HUB = "https://download.openmmlab.com/mmdetection/v2.0/yolox"
+from detreg.templates.config import Config
+from detreg.templates.input_spec import InputSpec
+from detreg.templates.recipe import Recipe, Schedule
+from detreg.templates.template import Augmentation, ClassLayer, Template
 
 GRAY = 114
 """Level of the gray that surrounds images, in Mosaic too."""
@@ -58,15 +56,23 @@ RECIPE = Recipe(
 
 
 def _base_model(
-    letter: str, stamp: str, coco_ap: float, parameters: float, gflops: float
+    letter: str,
+    *,
+    stamp: str | None = None,
+    coco_ap: float,
+    parameters: float,
+    gflops: float,
 ) -> BaseModel:
-    name = f"yolox_{letter}_8x8_300e_coco"
+    """Declare the network of one width and depth; `stamp` is that of its weights in MMDetection's layout."""
+    coco_weights = None
+    if stamp is not None:
+        coco_weights = openmmlab_file("yolox", f"yolox_{letter}_8x8_300e_coco", stamp)
+
     return BaseModel(
         config=f"yolox/yolox_{letter}_8xb8-300e_coco.py",
         input=INPUT,
         recipe=RECIPE,
-        url=f"{_HUB}/{name}/{name}_{stamp}.pth" if stamp else "",
-        sha256=stamp.rsplit("-", 1)[-1],
+        coco_weights=coco_weights,
         coco_ap=coco_ap,
         parameters=parameters,
         gflops=gflops,
@@ -75,12 +81,20 @@ def _base_model(
 
 # Nano and m were published by the method's authors only, not in MMDetection's layout.
 BASE_MODELS = {
-    "yolox_nano": _base_model("nano", "", 25.8, 0.912, 1.24),
-    "yolox_tiny": _base_model("tiny", "20211124_171234-b4047906", 32.0, 5.06, 7.59),
-    "yolox_s": _base_model("s", "20211121_095711-4592a793", 40.5, 8.97, 13.3),
-    "yolox_m": _base_model("m", "", 46.9, 25.3, 36.8),
-    "yolox_l": _base_model("l", "20211126_140236-d3bd2b23", 49.4, 54.2, 77.6),
-    "yolox_x": _base_model("x", "20211126_140254-1ef88d67", 50.9, 99.1, 141),
+    "yolox_nano": _base_model("nano", coco_ap=25.8, parameters=0.912, gflops=1.24),
+    "yolox_tiny": _base_model(
+        "tiny", stamp="20211124_171234-b4047906", coco_ap=32.0, parameters=5.06, gflops=7.59
+    ),
+    "yolox_s": _base_model(
+        "s", stamp="20211121_095711-4592a793", coco_ap=40.5, parameters=8.97, gflops=13.3
+    ),
+    "yolox_m": _base_model("m", coco_ap=46.9, parameters=25.3, gflops=36.8),
+    "yolox_l": _base_model(
+        "l", stamp="20211126_140236-d3bd2b23", coco_ap=49.4, parameters=54.2, gflops=77.6
+    ),
+    "yolox_x": _base_model(
+        "x", stamp="20211126_140254-1ef88d67", coco_ap=50.9, parameters=99.1, gflops=141
+    ),
 }
 
 
@@ -88,10 +102,7 @@ BASE_MODELS = {
 class YoloxParams(CommonParams):
     """Published: 300 epochs, 64 images a step at a rate of 0.01, 640 px letterboxed to a square."""
 
-    image_size: ImageSize = size(
-        640,
-        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
-    )
+    image_size: ImageSize = image_size_field(640)
     max_aspect_ratio: float = number(
         1.0,
         1.0,
@@ -99,8 +110,8 @@ class YoloxParams(CommonParams):
         0.1,
         help="With keep_aspect_ratio: longer side over image_size, at most; 1.0 letterboxes into a square",
     )
-    batch_size: int = integer(8, 1, 32, 1, help="Images per optimiser step, over all GPUs")
-    num_epochs: int = integer(50, 1, 200, 1, help="Passes over the training split")
+    batch_size: int = batch_size_field(8)
+    num_epochs: int = num_epochs_field(50)
     per_item_lrate: float | None = lrate_field("2e-5:2e-3:log")
     base_model: str = choice("yolox_s", *BASE_MODELS, help="Width and depth of the network")
 
@@ -143,9 +154,9 @@ YOLOX = Template(
     summary="Anchor-free, one stage, fast: the first to try",
     description=(
         "Anchor-free: each cell of three feature maps predicts one box, with classification and regression in separate branches "
-        "(decoupled head); SimOTA assigns objects to cells while training; Mosaic and, in the larger models, MixUp combine pictures."
+        "(decoupled head); SimOTA assigns objects to cells while training; Mosaic and, in the larger models, MixUp combine images."
     ),
-    when="Speed, small objects, few pictures with good start weights; the first to try.",
+    when="Speed, small objects, few images with good start weights; the first to try.",
     params=YoloxParams,
     base_models=BASE_MODELS,
     decoder="yolox",

@@ -15,7 +15,9 @@ from detreg.data.dataset import Dataset
 from detreg.errors import UsageError
 from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
-from detreg.templates.template import CommonParams, Schedule, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.recipe import Schedule
+from detreg.templates.template import Template
 from detreg.training.loaders import (
     ConfigPart,
     adapt_augmentation,

@@ -21,7 +21,8 @@ from detreg import torchrun
 from detreg.errors import MemoryExhaustedError, NotFoundError
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.options import RunOptions
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 from detreg.training import (  # noqa: F401  MMEngine builds from them by name

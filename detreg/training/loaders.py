@@ -19,7 +19,8 @@ from detreg.data.dataset import Dataset
 from detreg.inference.from_template import make_preprocessing
 from detreg.inference.preprocessing import Preprocessing
 from detreg.options import RunOptions
-from detreg.templates.template import Augmentation, CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Augmentation, Template
 from detreg.training.transforms import is_below_limit
 
 ConfigPart = dict[str, Any]

@@ -25,7 +25,8 @@ from detreg.errors import (
 )
 from detreg.params import get_params, to_plain
 from detreg.templates import TEMPLATES
-from detreg.templates.template import ClassLayer, CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import ClassLayer, Template
 from detreg.tracking import runs
 from detreg.training.checkpoints import Checkpoint, load, save
 
@@ -171,13 +172,14 @@ def published(
     for candidate in (own_name, name):
         if folder and (Path(folder) / candidate).is_file():
             return _not_of_another(Path(folder) / candidate, template, base_model)
-    if not weights.url:
+    if weights.coco_weights is None:
         alternatives = _alternatives(template, base_model, asked_by)
         raise UsageError(
             f"{asked_by}: nobody published COCO weights of {base_model} in MMDetection's layout: put a file {name} into a folder and "
             f"set DETREG_WEIGHTS to the folder, or {alternatives}"
         )
-    return download(weights.url, (into or cache()) / own_name, weights.sha256)
+    known = weights.coco_weights
+    return download(known.url, (into or cache()) / own_name, known.sha256)
 
 
 def _alternatives(template: Template, base_model: str, asked_by: str) -> str:
@@ -187,19 +189,19 @@ def _alternatives(template: Template, base_model: str, asked_by: str) -> str:
     if not template.base_models[base_model].imagenet:
         others = [choice for choice in others if choice != "imagenet"]
     words = f"take {asked_by}={'|'.join(others)}" if others else f"leave {asked_by} out"
-    alike = [other for other, entry in template.base_models.items() if entry.url]
+    alike = [other for other, entry in template.base_models.items() if entry.coco_weights]
     return f"{words}, or base_model={'|'.join(alike)}" if alike else words
 
 
 def _not_of_another(path: Path, template: Template, base_model: str) -> Path:
     """Raises DataError for the file that was published for another template's base model of the same name."""
-    own = template.base_models[base_model].sha256
-    namesakes = {
-        other.name: other.base_models[base_model].sha256
-        for other in TEMPLATES.values()
-        if base_model in other.base_models
-    }
-    others = {name: sha256 for name, sha256 in namesakes.items() if sha256 not in ("", own)}
+    own = template.base_models[base_model].coco_weights
+    others: dict[str, str] = {}
+    for other in TEMPLATES.values():
+        namesake = other.base_models.get(base_model)
+        if namesake and namesake.coco_weights and namesake.coco_weights != own:
+            others[other.name] = namesake.coco_weights.sha256
+
     if others:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
