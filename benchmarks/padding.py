@@ -19,7 +19,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from detreg import Detections, templates
-from detreg.evaluation.matching import match
+from detreg.evaluation.matching import match_detections
 from detreg.inference.from_template import make_preprocessing
 from detreg.inference.images import read_image
 from detreg.params import build
@@ -85,7 +85,7 @@ def count_equal(ours: dict[int, Detections], theirs: dict[int, Detections]) -> t
     equal = total = 0
     for image, found in ours.items():
         one, other = found.filter(SCORE), theirs[image].filter(SCORE)
-        equal += 2 * len(match(one, other, iou=IOU, score_tolerance=SCORE_TOLERANCE))
+        equal += 2 * len(match_detections(one, other, iou=IOU, score_tolerance=SCORE_TOLERANCE))
         total += len(one) + len(other)
     return equal, total
 

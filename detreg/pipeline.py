@@ -274,7 +274,7 @@ def publish(active: Run, job: Job, fitted: "FitResult", again: bool = False) -> 
     parity = compare(truth, predictions, trained, subject)
     scores = parity.exported
     print(f"Parity: {parity.sentence}", flush=True)
-    active.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.class_metrics("val"))
+    active.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
     if "test" in job.dataset.splits:
         test = GroundTruth.load(job.dataset.splits["test"].annotations)
         active.log_metrics(score(test, predict_split(detector, test)).as_metrics("test"))
@@ -353,7 +353,7 @@ def report(
     predictions: "dict[int, Detections]",
 ) -> None:
     """The page with plots and pictures of the exported model on the val split, as the artifact `report`."""
-    from detreg.evaluation.report import write_report
+    from detreg.evaluation.report import SplitEvaluation, write_report
 
     folder = active.folder / "report"
     facts = {
@@ -366,11 +366,8 @@ def report(
     title = f"{job.template.name} on {job.dataset.name}"
     write_report(
         folder,
-        title=title,
-        split="val",
-        truth=truth,
-        predictions=predictions,
-        scores=parity.exported,
+        title,
+        SplitEvaluation("val", truth, predictions, parity.exported),
         history=fitted.history,
         facts=facts,
     )

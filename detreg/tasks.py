@@ -22,7 +22,7 @@ def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
     """
     from detreg.evaluation.ground_truth import GroundTruth
     from detreg.evaluation.predictions import predict_split
-    from detreg.evaluation.report import write_report
+    from detreg.evaluation.report import SplitEvaluation, write_report
     from detreg.evaluation.scores import score
     from detreg.inference.detector import Detector
 
@@ -42,7 +42,7 @@ def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
         active.log_params({"model": model, "data": data, "split": split})
         active.log_dataset(dataset)
         active.log_metrics(
-            scores.as_metrics() | scores.as_metrics(split) | scores.class_metrics(split)
+            scores.as_metrics() | scores.as_metrics(split) | scores.as_class_metrics(split)
         )
         folder = active.folder / "report"
         facts = {
@@ -52,11 +52,8 @@ def evaluate(model: str, data: str, split: str = "val") -> dict[str, Any]:
         }
         write_report(
             folder,
-            title=f"{model} on {dataset.name}",
-            split=split,
-            truth=truth,
-            predictions=predictions,
-            scores=scores,
+            f"{model} on {dataset.name}",
+            SplitEvaluation(split, truth, predictions, scores),
             facts=facts,
         )
         active.log_file(folder, "report")
@@ -84,8 +81,8 @@ def predict(
     from PIL import Image
 
     from detreg.inference.detector import Detector
-    from detreg.inference.drawing import draw
     from detreg.inference.images import read_image
+    from detreg.report.drawing import draw_detections
 
     files = picture_files(pictures)
     detector = Detector.load(model)
@@ -96,7 +93,7 @@ def predict(
         image = read_image(file)
         found = detector(image, score_threshold, max_detections)
         rows += [{"file_name": str(file), **row} for row in found.to_coco(number)]
-        Image.fromarray(draw(image, found)).save(
+        Image.fromarray(draw_detections(image, found)).save(
             folder / f"{number:04d}_{file.stem}.jpg", quality=92
         )
     path = folder / "predictions.json"

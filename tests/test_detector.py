@@ -17,8 +17,8 @@ from detreg.inference import images, runtime
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
-from detreg.inference.drawing import draw
 from detreg.inference.preprocessing import Preprocessing
+from detreg.report.drawing import draw_detections
 
 LETTERBOX = Preprocessing(
     image_size=(64,), keep_aspect_ratio=True, max_aspect_ratio=1.0, pad_value=(114, 114, 114)
@@ -357,7 +357,7 @@ def test_drawing_leaves_the_picture_alone_and_marks_the_box(
     width, height = size
     image = picture(width, height, (width // 4, height // 4, width // 2, height // 2))
     before = image.copy()
-    drawn = draw(image, detector(image))
+    drawn = draw_detections(image, detector(image))
     np.testing.assert_array_equal(image, before)
     changed = (drawn != image).any(axis=2).mean()
     assert drawn.shape == image.shape

@@ -34,7 +34,7 @@ from detreg.training.compose import compose
 from detreg.training.engine import build_network, predict
 
 CLASSES = ("boat", "buoy", "crane")
-NO_SCORES = Scores(0.0, 0.0, 0.0, None, None, None, {})
+NO_SCORES = Scores(0.0, 0.0, 0.0, None, None, None, {}, np.zeros((10, 101, 0, 4)))
 SELECTION = Selection(iou_threshold=0.5, limit=300)
 NOBODY = GroundTruth.load(
     {
@@ -267,7 +267,7 @@ def test_a_network_that_finds_nothing_is_proven_by_its_candidates(
     found = agree(truth, exported, trained, subject)
     print(f"\n{name}: {found.sentence}")
     assert found.candidates and found.passed
-    images = len(truth.pictures)
+    images = len(truth.images)
     assert 20 * images < found.detections <= 2 * parity.CANDIDATES * images
     assert "nothing scores over 0.05, so the best 100 of each image were compared" in found.sentence
     assert [dict(config) for config in selection_configs(subject.network)] == before

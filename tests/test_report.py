@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from detreg.evaluation import pictures
+from detreg.evaluation.confusion_plot import plot_confusion
+from detreg.evaluation.gallery import choose_typical, choose_worst, describe_outcome
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.outcomes import confusion, outcomes
-from detreg.evaluation.report import write_report
+from detreg.evaluation.outcomes import count_confusion, match_split
+from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
+from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.scores import score
 from detreg.inference.detections import Detections
 
@@ -83,28 +85,28 @@ def predictions():
 
 
 def test_outcomes_judge_every_picture(truth, predictions):
-    judged = outcomes(truth, predictions, iou=0.5, min_score=0.3)
+    judged = match_split(truth, predictions, iou=0.5, min_score=0.3)
     assert list(judged) == [1, 2, 3]
     assert judged[1].found.tolist() == [[1, 0]]
     assert judged[1].confused.tolist() == [[2, 1]]
     assert judged[1].false.tolist() == [0]
     assert judged[1].missed.tolist() == [2]
     assert [judged[image].errors for image in judged] == [3, 1, 1]
-    assert pictures.caption(judged[1]) == "1 found, 1 confused, 1 missed, 1 false"
-    assert pictures.caption(judged[3]) == "0 found, 1 missed"
+    assert describe_outcome(judged[1]) == "1 found, 1 confused, 1 missed, 1 false"
+    assert describe_outcome(judged[3]) == "0 found, 1 missed"
 
 
 def test_confusion_counts_objects_by_row_and_what_they_were_taken_for_by_column(truth, predictions):
-    counts = confusion(truth, outcomes(truth, predictions, iou=0.5, min_score=0.3))
+    counts = count_confusion(truth, match_split(truth, predictions, iou=0.5, min_score=0.3))
     assert counts.tolist() == [[1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]
 
 
 def test_the_worst_pictures_come_first_and_flawless_ones_are_not_among_them(truth, predictions):
     perfect = {**predictions, 3: found((1, 0.9, [10, 10, 40, 40]))}
-    judged = outcomes(truth, perfect, iou=0.5, min_score=0.3)
-    assert pictures.worst(judged, 6) == [1, 2]
-    assert pictures.worst(judged, 1) == [1]
-    assert pictures.typical(judged, 2, besides=[1, 2]) == [3]
+    judged = match_split(truth, perfect, iou=0.5, min_score=0.3)
+    assert choose_worst(judged, 6) == [1, 2]
+    assert choose_worst(judged, 1) == [1]
+    assert choose_typical(judged, 2, exclude=[1, 2]) == [3]
 
 
 HISTORY = [
@@ -125,11 +127,8 @@ def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions,
     facts = {"run": "<script>alert(1)</script>"}
     files = write_report(
         folder,
-        title="yolox & boats",
-        split="val",
-        truth=truth,
-        predictions=predictions,
-        scores=scores,
+        "yolox & boats",
+        SplitEvaluation("val", truth, predictions, scores),
         history=HISTORY,
         facts=facts,
     )
@@ -150,23 +149,18 @@ def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions,
 
 
 def test_a_report_of_nothing_and_of_unreadable_pictures(truth, tmp_path):
-    for picture in truth.pictures.values():
+    for picture in truth.images.values():
         picture.file.unlink()
     files = write_report(
         tmp_path / "report",
-        title="t",
-        split="val",
-        truth=truth,
-        predictions={},
-        scores=score(truth, {}),
+        "t",
+        SplitEvaluation("val", truth, {}, score(truth, {})),
     )
     assert {file.name for file in files} >= {"index.html", "worst_1.jpg", "typical_1.jpg"}
     assert not (tmp_path / "report" / "training.png").exists()
 
 
 def test_of_many_classes_the_plots_show_a_choice(tmp_path):
-    from detreg.evaluation import plots
-
     names = [f"class {n}" for n in range(40)]
     rng = np.random.default_rng(0)
     curves = rng.random((101, 40))
@@ -174,17 +168,24 @@ def test_of_many_classes_the_plots_show_a_choice(tmp_path):
     precision = dict(zip(names, [None, *rng.random(39).tolist()], strict=True))
     boxes = dict.fromkeys(names, 3)
     files = [
-        plots.per_class(precision, boxes, tmp_path / "per_class.png"),
-        plots.precision_recall(names, curves, boxes, tmp_path / "precision_recall.png"),
-        plots.confusion(names, rng.integers(0, 9, (41, 41)), "note", tmp_path / "confusion.png"),
-        plots.training([{"epoch": 1, "train/loss": 1.0}], tmp_path / "training.png"),
+        plot_per_class(precision, boxes, tmp_path / "per_class.png"),
+        plot_precision_recall(names, curves, boxes, tmp_path / "precision_recall.png"),
+        plot_confusion(names, rng.integers(0, 9, (41, 41)), "note", tmp_path / "confusion.png"),
+        plot_training([{"epoch": 1, "train/loss": 1.0}], tmp_path / "training.png"),
     ]
     for file in files:
         assert max(cv2.imread(str(file)).shape[:2]) < 1400
 
 
-def test_scores_and_report_are_imported_without_matplotlib_torch_or_mlflow():
-    code = "import sys, detreg.evaluation.report; print({'matplotlib', 'torch', 'mlflow', 'mmdet'} & sys.modules.keys())"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("scores", {"matplotlib", "torch", "mlflow", "mmdet"}),
+        ("report", {"torch", "mlflow", "mmdet"}),
+    ],
+)
+def test_scores_and_report_import_nothing_heavy(module, heavy):
+    code = f"import sys, detreg.evaluation.{module}; print({heavy} & sys.modules.keys())"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

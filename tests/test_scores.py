@@ -10,8 +10,14 @@ import pytest
 
 from detreg.errors import DataError
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.matching import UNMATCHED, assign, assign_most, match, overlaps
-from detreg.evaluation.scores import Scores, metric_names, score
+from detreg.evaluation.matching import (
+    UNMATCHED,
+    assign_greedily,
+    assign_maximum,
+    compute_iou,
+    match_detections,
+)
+from detreg.evaluation.scores import Scores, make_metric_names, score
 from detreg.inference.detections import Detections
 
 CLASSES = ("boat", "buoy", "crane", "dock")
@@ -63,7 +69,7 @@ def random_predictions(content, seed):
     """Jittered and dropped objects, double detections, inventions; scores on a coarse grid, so that many are equal."""
     rng = np.random.default_rng(seed)
     predictions = {}
-    for image, picture in GroundTruth.load(content).pictures.items():
+    for image, picture in GroundTruth.load(content).images.items():
         if image % 5 == 0:
             continue
         kept = np.flatnonzero(rng.random(2 * len(picture.boxes)) < 0.6) % max(len(picture.boxes), 1)
@@ -127,7 +133,7 @@ def test_scores_equal_pycocotools(seed):
 
 def test_perfect_predictions_score_one():
     content = random_split(3, crowds=0)
-    pictures = GroundTruth.load(content).pictures
+    pictures = GroundTruth.load(content).images
     exact = {
         image: detections(p.boxes, np.ones(len(p.boxes)), p.labels) for image, p in pictures.items()
     }
@@ -203,6 +209,7 @@ def test_metrics_have_names_that_mlflow_takes():
         0.25,
         1.0,
         {"a b": 0.5, "a+b": 0.25, "a/b": 1.0, "..": 0.125, "none": None},
+        np.zeros((10, 101, 5, 4)),
     )
     assert scores.as_metrics("val") == {
         "val/mAP": 0.5,
@@ -211,7 +218,7 @@ def test_metrics_have_names_that_mlflow_takes():
         "val/mAP_l": 1.0,
     }
     assert scores.as_metrics()["mAP"] == 0.5
-    assert scores.class_metrics("val") == {
+    assert scores.as_class_metrics("val") == {
         "val/AP/a b": 0.5,
         "val/AP/a_b": 0.25,
         "val/AP/a_b_2": 1.0,
@@ -220,7 +227,7 @@ def test_metrics_have_names_that_mlflow_takes():
 
 
 def test_metric_names_keep_what_is_allowed_and_are_unique():
-    names = metric_names(["a*b", "a_b", "a_b_2", "a?b", "x" * 300, "x" * 301, "été"])
+    names = make_metric_names(["a*b", "a_b", "a_b_2", "a?b", "x" * 300, "x" * 301, "été"])
     assert (names["a_b"], names["a_b_2"], names["été"]) == ("a_b", "a_b_2", "été")
     assert len(set(names.values())) == len(names)
     assert max(map(len, names.values())) <= 102
@@ -256,7 +263,7 @@ def test_match_equals_brute_force(seed, tolerance):
     jittered = np.repeat(boxes, 2, axis=0) + rng.normal(0, 4, (50, 4))
     jittered[:, 2:] = np.maximum(jittered[:, 2:], jittered[:, :2] + 1)
     b = detections(jittered, rng.random(50), np.repeat(labels, 2))
-    pairs = match(a, b, iou=0.5, score_tolerance=tolerance)
+    pairs = match_detections(a, b, iou=0.5, score_tolerance=tolerance)
     assert pairs.tolist() == brute_match(a, b, 0.5, tolerance)
     assert len(pairs) > 3
 
@@ -268,7 +275,7 @@ def test_as_many_are_assigned_as_can_be_in_any_order(seed):
     fits = overlap >= 0.5
     most = max(sum(fits[list(rows), range(5)]) for rows in itertools.permutations(range(6), 5))
     for order in (rng.permutation(6) for _ in range(4)):
-        assigned = assign_most(overlap[order], 0.5)
+        assigned = assign_maximum(overlap[order], 0.5)
         rows = np.flatnonzero(assigned != UNMATCHED)
         assert len(rows) == len(set(assigned[rows].tolist())) == most
         assert fits[order][rows, assigned[rows]].all()
@@ -277,42 +284,44 @@ def test_as_many_are_assigned_as_can_be_in_any_order(seed):
 def test_a_row_makes_room_for_another_of_equal_score():
     """Greedily, the first row takes the only column that the second one overlaps."""
     overlap = np.array([[0.999, 0.995], [0.992, 0.0]])
-    assert assign(overlap, 0.99).tolist() == [0, UNMATCHED]
-    assert assign_most(overlap, 0.99).tolist() == [1, 0]
+    assert assign_greedily(overlap, 0.99).tolist() == [0, UNMATCHED]
+    assert assign_maximum(overlap, 0.99).tolist() == [1, 0]
 
     one, two = [50, 50, 50.5, 50.5], [50.08, 50, 50.58, 50.5]  # tiny, and less than 0.1 px apart
     between, beside = [50.05, 50, 50.55, 50.5], [49.95, 50, 50.45, 50.5]
     a = detections([one, two], [0.5, 0.5], [0, 0])
     b = detections([between, beside], [0.5, 0.5], [0, 0])
     for first, second in ((a, b), (b, a)):
-        pairs = match(first, second, iou=0.99, score_tolerance=0.001, corner_tolerance=0.1)
+        pairs = match_detections(
+            first, second, iou=0.99, score_tolerance=0.001, corner_tolerance=0.1
+        )
         assert len(pairs) == 2
 
 
 def test_match_of_nothing():
     nothing, one = detections([], [], []), detections([[0, 0, 9, 9]], [0.5], [1])
     assert (
-        match(nothing, one).shape
-        == match(one, nothing).shape
-        == match(nothing, nothing).shape
+        match_detections(nothing, one).shape
+        == match_detections(one, nothing).shape
+        == match_detections(nothing, nothing).shape
         == (0, 2)
     )
-    assert match(one, one).tolist() == [[0, 0]]
+    assert match_detections(one, one).tolist() == [[0, 0]]
 
 
 def test_a_crowd_takes_many_but_only_what_no_object_takes():
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [60, 60, 70, 70.0]])
     objects = np.array([[0, 0, 10, 10], [0, 0, 50, 50.0]])
     crowd = np.array([False, True])
-    overlap = overlaps(boxes, objects, crowd)
+    overlap = compute_iou(boxes, objects, crowd)
     assert overlap[:, 1].tolist() == [1, 1, 0]
-    assert assign(overlap, 0.5, crowd).tolist() == [0, 1, UNMATCHED]
+    assert assign_greedily(overlap, 0.5, crowd).tolist() == [0, 1, UNMATCHED]
 
 
 def test_boxes_without_area_overlap_nothing():
     point = np.array([[5, 5, 5, 5.0]])
     assert (
-        overlaps(point, point, np.array([True])).tolist()
-        == overlaps(point, point).tolist()
+        compute_iou(point, point, np.array([True])).tolist()
+        == compute_iou(point, point).tolist()
         == [[0.0]]
     )

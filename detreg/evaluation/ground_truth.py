@@ -1,29 +1,28 @@
 """The ground truth of one split, read once and used after every epoch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO
 
 from detreg.errors import DataError
+from detreg.inference.detections import Detections
 
-if TYPE_CHECKING:
-    from detreg.inference.detections import Detections
+UNKNOWN_CLASS = -1
 
 
 @dataclass(frozen=True)
 class TruthImage:
-    """One picture of a split and what is on it.
+    """One image of a split and the objects on it.
 
-    boxes is float64 (m, 4), xyxy in pixels; labels int64 (m,) counts GroundTruth.classes; crowd bool (m,) marks boxes around many
-    objects, in which a detection is neither right nor wrong.
+    boxes is float64 (m, 4), xyxy in pixels; labels int64 (m,) are positions in
+    GroundTruth.classes; crowd bool (m,) marks boxes around many objects, in which a detection is
+    neither right nor wrong.
     """
 
     file: Path
@@ -36,85 +35,105 @@ class TruthImage:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """A split's pictures by image id, its classes in the order of labels, and COCO's index over the same annotations."""
+    """A split's images by id, its classes in the order of labels, and COCO's index of the same."""
 
     classes: tuple[str, ...]
-    pictures: Mapping[int, TruthImage]
+    images: Mapping[int, TruthImage]
     coco: COCO
 
     @classmethod
-    def load(cls, annotations: Path | Mapping[str, Any]) -> GroundTruth:
-        """Read a canonical COCO file, or its content, which stays as it is; labels follow the order of the category ids."""
-        content = (
-            json.loads(annotations.read_bytes())
-            if isinstance(annotations, Path)
-            else dict(annotations)
-        )
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        label_of = {category["id"]: label for label, category in enumerate(categories)}
-        boxes_of: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
-        for annotation in content["annotations"]:
-            boxes_of[annotation["image_id"]].append(annotation)
-        pictures = {
-            image["id"]: _picture(image, boxes_of[image["id"]], label_of)
-            for image in content["images"]
-        }
-        # COCOeval writes into the annotations, so content that belongs to the caller is copied.
-        coco = COCO(content, use_deepcopy=not isinstance(annotations, Path))
-        return cls(tuple(category["name"] for category in categories), pictures, coco)
+    def load(cls, annotations: Path | Mapping[str, Any]) -> "GroundTruth":
+        """Read a canonical COCO file, or its content, which is not changed.
 
-    def boxes_per_class(self) -> dict[str, int]:
-        """Number of boxes of each class, crowds left out because they are not scored."""
-        labels = [picture.labels[~picture.crowd] for picture in self.pictures.values()]
-        counts = np.bincount(
-            np.concatenate([*labels, np.zeros(0, dtype=np.int64)]), minlength=len(self.classes)
-        )
+        Labels follow the order of the category ids.
+        """
+        if isinstance(annotations, Path):
+            content = json.loads(annotations.read_bytes())
+            is_ours = True
+        else:
+            content = dict(annotations)
+            is_ours = False
+
+        categories = sorted(content["categories"], key=lambda category: category["id"])
+        classes = tuple(category["name"] for category in categories)
+        label_of = {category["id"]: label for label, category in enumerate(categories)}
+
+        objects: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in content["images"]}
+        for annotation in content["annotations"]:
+            objects[annotation["image_id"]].append(annotation)
+
+        images = {}
+        for image in content["images"]:
+            images[image["id"]] = _make_image(image, objects[image["id"]], label_of)
+
+        # COCOeval writes into the annotations, so content that belongs to the caller is copied.
+        coco = COCO(content, use_deepcopy=not is_ours)
+        return cls(classes, images, coco)
+
+    def count_boxes_per_class(self) -> dict[str, int]:
+        """Count the boxes of each class, without crowds, because they are not scored."""
+        counts = np.zeros(len(self.classes), dtype=np.int64)
+        for image in self.images.values():
+            np.add.at(counts, image.labels[~image.crowd], 1)
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
     def align(self, predictions: Mapping[int, Detections]) -> dict[int, Detections]:
-        """Let the labels of predictions count this split's classes, which are matched by name.
+        """Translate the labels of predictions into this split's, by the names of the classes.
 
-        Detections of a class that the split does not know are left out: COCO does not score them.
-        Raises DataError where no class is common to both, ValueError where an image id is not of this split.
+        Detections of a class that the split does not have are left out: COCO does not score them.
+        Raises DataError where no class is common to both, ValueError where an image id is not of
+        this split.
         """
-        unknown = sorted(predictions.keys() - self.pictures.keys())
+        unknown = sorted(predictions.keys() - self.images.keys())
         if unknown:
             raise ValueError(
                 f"predictions are of images that the split does not have: {unknown[:5]}"
             )
-        tables = {
-            names: self._labels_by_name(names)
-            for names in {detections.class_names for detections in predictions.values()}
-        }
-        return {
-            image: _relabel(found, tables[found.class_names], self.classes)
-            for image, found in sorted(predictions.items())
-        }
 
-    def _labels_by_name(self, class_names: Sequence[str]) -> npt.NDArray[np.int64]:
+        # Predictions of one detector share the tuple of its class names, so there is one table.
+        tables: dict[tuple[str, ...], npt.NDArray[np.int64]] = {}
+        for detections in predictions.values():
+            names = detections.class_names
+            if names not in tables:
+                tables[names] = self._make_label_table(names)
+
+        aligned = {}
+        for image_id, detections in sorted(predictions.items()):
+            table = tables[detections.class_names]
+            aligned[image_id] = _relabel(detections, table, self.classes)
+        return aligned
+
+    def _make_label_table(self, class_names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return this split's label for each label of a detector, or UNKNOWN_CLASS."""
         own = {name: label for label, name in enumerate(self.classes)}
-        table = np.array([own.get(name, -1) for name in class_names], dtype=np.int64)
-        if (table < 0).all():
+        labels = [own.get(name, UNKNOWN_CLASS) for name in class_names]
+        table = np.array(labels, dtype=np.int64)
+        if (table == UNKNOWN_CLASS).all():
             raise DataError(
-                f"the detector and the data have no class in common: the detector knows {_listed(class_names)}, "
-                f"the data {_listed(self.classes)}; give the data's classes the names that the detector was trained with"
+                "the detector and the data have no class in common: the detector knows "
+                f"{_join_names(class_names)}, the data {_join_names(self.classes)}; "
+                "give the data's classes the names that the detector was trained with"
             )
         return table
 
 
-def _picture(
+def _make_image(
     image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int]
 ) -> TruthImage:
-    boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64).reshape(
-        -1, 4
-    )
-    boxes[:, 2:] += boxes[:, :2]
-    labels = np.array(
-        [label_of[annotation["category_id"]] for annotation in annotations], dtype=np.int64
-    )
-    crowd = np.array([annotation["iscrowd"] for annotation in annotations], dtype=bool)
+    bboxes = [annotation["bbox"] for annotation in annotations]
+    labels = [label_of[annotation["category_id"]] for annotation in annotations]
+    crowd = [annotation["iscrowd"] for annotation in annotations]
+
+    boxes = np.array(bboxes, dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]  # from x, y, width, height to the two corners
+
     return TruthImage(
-        Path(image["file_name"]), image["width"], image["height"], boxes, labels, crowd
+        file=Path(image["file_name"]),
+        width=image["width"],
+        height=image["height"],
+        boxes=boxes,
+        labels=np.array(labels, dtype=np.int64),
+        crowd=np.array(crowd, dtype=bool),
     )
 
 
@@ -122,15 +141,17 @@ def _relabel(
     detections: Detections, table: npt.NDArray[np.int64], classes: tuple[str, ...]
 ) -> Detections:
     labels = table[detections.labels]
-    kept = labels >= 0
+    is_known = labels != UNKNOWN_CLASS
     return replace(
         detections,
-        boxes=detections.boxes[kept],
-        scores=detections.scores[kept],
-        labels=labels[kept],
+        boxes=detections.boxes[is_known],
+        scores=detections.scores[is_known],
+        labels=labels[is_known],
         class_names=classes,
     )
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _join_names(names: Sequence[str], limit: int = 8) -> str:
+    text = ", ".join(names[:limit])
+    rest = len(names) - limit
+    return f"{text} and {rest} more" if rest > 0 else text

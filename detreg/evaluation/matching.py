@@ -1,14 +1,11 @@
-"""Which box of one set is which box of another: overlaps, and COCO's greedy assignment over them."""
+"""Which box of one set is which box of another one: overlaps, and assignments over them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections import deque
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from detreg.inference.detections import Detections
+from detreg.inference.detections import Detections
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.int64]
@@ -17,103 +14,127 @@ Bools = npt.NDArray[np.bool_]
 UNMATCHED = -1
 
 
-def overlaps(boxes: Floats, others: Floats, crowd: Bools | None = None) -> npt.NDArray[np.float64]:
-    """Intersection over union of every box with every other one.
+def compute_iou(boxes: Floats, others: Floats, crowd: Bools | None = None) -> Floats:
+    """Compute the intersection over union of every box with every other one.
 
-    boxes (n, 4) and others (m, 4) are xyxy; the result is (n, m), 0 where both boxes are empty. Where crowd (m,) is true, the
-    intersection is divided by the first box's area alone, as COCO does it, because a crowd's box may hold many objects.
+    boxes (n, 4) and others (m, 4) are xyxy; the result is float64 (n, m), 0 where both boxes are
+    empty. Where crowd (m,) is true, the intersection is divided by the first box's area alone, as
+    COCO does it, because a crowd's box may hold many objects.
     """
-    a, b = boxes.astype(np.float64)[:, None], others.astype(np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = sides.clip(min=0).prod(axis=-1)
-    area, other_area = ((box[..., 2:] - box[..., :2]).prod(axis=-1) for box in (a, b))
-    whole = area + other_area - shared
+    a = boxes.astype(np.float64)[:, None]
+    b = others.astype(np.float64)[None]
+
+    upper_left = np.maximum(a[..., :2], b[..., :2])
+    lower_right = np.minimum(a[..., 2:], b[..., 2:])
+    intersection = (lower_right - upper_left).clip(min=0).prod(axis=-1)
+
+    area_a = (a[..., 2:] - a[..., :2]).prod(axis=-1)
+    area_b = (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    union = area_a + area_b - intersection
     if crowd is not None:
-        whole = np.where(crowd[None], area, whole)
-    return np.asarray(np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0))
+        union = np.where(crowd[None], area_a, union)
+
+    zeros = np.zeros_like(intersection)
+    return np.asarray(np.divide(intersection, union, out=zeros, where=union > 0))
 
 
-def assign(overlap: Floats, iou: float, crowd: Bools | None = None) -> Ints:
-    """Give each row the column it overlaps most among those that no earlier row has taken.
-
-    overlap is (n, m) with its rows in falling order of score; the result (n,) holds columns, or UNMATCHED where nothing reaches
-    iou. A crowd column can be taken by many rows, but only by those that no other column satisfies. Of equal overlaps the last
-    column wins, as in pycocotools' evaluateImg, whose rule this is.
-    """
-    columns = overlap.shape[1]
-    crowd = np.zeros(columns, dtype=bool) if crowd is None else crowd
-    assigned = np.full(len(overlap), UNMATCHED, dtype=np.int64)
-    free = np.ones(columns, dtype=bool)
-    for row in np.flatnonzero((overlap >= iou).any(axis=1)):
-        for candidates in (free & ~crowd, crowd):
-            values = np.where(candidates & (overlap[row] >= iou), overlap[row], -1.0)
-            best = columns - 1 - int(values[::-1].argmax())
-            if values[best] >= 0:
-                assigned[row] = best
-                free[best] = crowd[best]
-                break
-    return assigned
-
-
-def near(
-    boxes: Floats,
-    others: Floats,
-    corner_tolerance: float | None = None,
-) -> npt.NDArray[np.float64]:
-    """Measure how well every box (n, 4) fits every other one (m, 4): their overlap (n, m).
+def measure_fit(boxes: Floats, others: Floats, corner_tolerance: float | None = None) -> Floats:
+    """Measure how well every box (n, 4) fits every other one (m, 4): their IoU (n, m).
 
     With corner_tolerance, in pixels, boxes whose corners are that close fit nearly perfectly,
     whatever their overlap: a box of a few pixels loses it to rounding.
     """
-    overlap = overlaps(boxes, others)
+    iou = compute_iou(boxes, others)
     if corner_tolerance is None:
-        return overlap
-    apart = np.abs(boxes[:, None].astype(np.float64) - others[None]).max(axis=-1)
-    return np.where(apart <= corner_tolerance, np.maximum(overlap, 1.0 - apart / 1000), overlap)
+        return iou
+
+    distances = np.abs(boxes[:, None].astype(np.float64) - others[None])
+    distance = distances.max(axis=-1)
+    # Of several close boxes the closest fits best: a pixel costs a thousandth.
+    fit = np.maximum(iou, 1.0 - distance / 1000)
+    return np.where(distance <= corner_tolerance, fit, iou)
 
 
-def assign_most(overlap: Floats, iou: float) -> Ints:
-    """Give as many rows as possible a column of their own that they overlap by at least iou.
+def assign_greedily(overlap: Floats, iou: float, crowd: Bools | None = None) -> Ints:
+    """Give each row the column it overlaps most among those that no earlier row has taken.
 
-    overlap is (n, m); the result (n,) holds columns, or UNMATCHED. It starts as `assign` does, and
-    moves rows to other columns where a row would otherwise get none, so that the order of rows with
-    equal scores does not decide how many are matched.
+    overlap is (n, m) with its rows in descending order of score; the result (n,) holds columns, or
+    UNMATCHED where nothing reaches iou. A crowd column can be taken by many rows, but only by those
+    that no other column satisfies. This is the rule of pycocotools' evaluateImg; as there, the last
+    of several equal overlaps wins.
     """
-    assigned = assign(overlap, iou)
-    fits = overlap >= iou
-    for row in np.flatnonzero((assigned == UNMATCHED) & fits.any(axis=1)):
-        _make_room(int(row), fits, assigned)
+    columns = overlap.shape[1]
+    if crowd is None:
+        crowd = np.zeros(columns, dtype=bool)
+
+    assigned = np.full(len(overlap), UNMATCHED, dtype=np.int64)
+    is_free = np.ones(columns, dtype=bool)
+    for row in np.flatnonzero((overlap >= iou).any(axis=1)):
+        best = _find_best_column(overlap[row], is_free & ~crowd, iou)
+        if best != UNMATCHED:
+            assigned[row] = best
+            is_free[best] = False
+        else:
+            assigned[row] = _find_best_column(overlap[row], crowd, iou)
     return assigned
 
 
-def _make_room(row: int, fits: Bools, assigned: Ints) -> None:
+def _find_best_column(overlap: Floats, is_candidate: Bools, iou: float) -> int:
+    """Return the last of the candidates with the largest overlap of at least iou, or UNMATCHED."""
+    values = np.where(is_candidate & (overlap >= iou), overlap, -1.0)
+    # argmax returns the first maximum, so the values are read from the end.
+    best = len(values) - 1 - int(values[::-1].argmax())
+    return best if values[best] >= 0 else UNMATCHED
+
+
+def assign_maximum(overlap: Floats, iou: float) -> Ints:
+    """Give as many rows as possible a column of their own that they overlap by at least iou.
+
+    overlap is (n, m); the result (n,) holds columns, or UNMATCHED. The greedy assignment comes
+    first. Then each row without a column takes one if other rows can move to other columns, so that
+    the order of rows with equal scores does not decide how many are matched. This is the
+    augmenting-path algorithm for maximum bipartite matching (Kuhn's).
+    """
+    assigned = assign_greedily(overlap, iou)
+    is_allowed = overlap >= iou
+    for row in np.flatnonzero((assigned == UNMATCHED) & is_allowed.any(axis=1)).tolist():
+        _augment(row, is_allowed, assigned)
+    return assigned
+
+
+def _augment(row: int, is_allowed: Bools, assigned: Ints) -> None:
     """Give a row a column by moving other rows to other columns, where that is possible.
 
-    fits (n, m) tells which row may have which column. This is a search for an augmenting path, in
-    breadth, so that the fewest rows move.
+    is_allowed (n, m) tells which row may have which column; assigned (n,) is changed in place.
     """
-    holders = np.full(fits.shape[1], UNMATCHED, dtype=np.int64)
-    given = np.flatnonzero(assigned != UNMATCHED)
-    holders[assigned[given]] = given
-    wanted_by = np.full(fits.shape[1], UNMATCHED, dtype=np.int64)
-    waiting = [row]
-    while waiting:
-        seeker = waiting.pop(0)
-        for column in np.flatnonzero(fits[seeker] & (wanted_by == UNMATCHED)).tolist():
-            wanted_by[column] = seeker
-            if holders[column] == UNMATCHED:
-                _pass_on(column, row, wanted_by, assigned)
+    columns = is_allowed.shape[1]
+    holder_of = np.full(columns, UNMATCHED, dtype=np.int64)
+    matched = np.flatnonzero(assigned != UNMATCHED)
+    holder_of[assigned[matched]] = matched
+
+    # A search in breadth for the shortest augmenting path, so that the fewest rows move.
+    # reached_from holds, for each column that was reached, the row that would take it.
+    reached_from = np.full(columns, UNMATCHED, dtype=np.int64)
+    queue = deque([row])
+    while queue:
+        seeker = queue.popleft()
+        is_new = is_allowed[seeker] & (reached_from == UNMATCHED)
+        for column in np.flatnonzero(is_new).tolist():
+            reached_from[column] = seeker
+            holder = int(holder_of[column])
+            if holder == UNMATCHED:
+                _shift_along_path(column, row, reached_from, assigned)
                 return
-            waiting.append(int(holders[column]))
+            queue.append(holder)
 
 
-def _pass_on(free: int, row: int, wanted_by: Ints, assigned: Ints) -> None:
-    """Give a free column to the row that wants it, that row's former column to the next, and so on.
+def _shift_along_path(free: int, row: int, reached_from: Ints, assigned: Ints) -> None:
+    """Give a free column to the row that reached it, that row's former column to the next row ...
 
-    It ends with `row`, which had none.
+    The path ends with `row`, which had no column. assigned (n,) is changed in place.
     """
     while True:
-        taker = int(wanted_by[free])
+        taker = int(reached_from[free])
         former = int(assigned[taker])
         assigned[taker] = free
         if taker == row:
@@ -121,25 +142,27 @@ def _pass_on(free: int, row: int, wanted_by: Ints, assigned: Ints) -> None:
         free = former
 
 
-def match(
+def match_detections(
     a: Detections,
     b: Detections,
     iou: float = 0.99,
     score_tolerance: float | None = None,
     corner_tolerance: float | None = None,
 ) -> Ints:
-    """Pair the detections of one model with those of another, one to one and within the same class.
+    """Pair the detections of one model with those of another, one to one and within a class.
 
-    Returns (k, 2) indices into a and b, in falling order of a's score; there are as many pairs as
-    there can be. With score_tolerance a pair's scores differ by at most that much; corner_tolerance
-    is that of `near`. Labels are compared as numbers: both sides must count the same classes.
+    Returns (k, 2) indices into a and b, in descending order of a's score; there are as many pairs
+    as there can be. With score_tolerance a pair's scores differ by at most that much;
+    corner_tolerance is that of measure_fit. Labels are compared as numbers, so both sides must have
+    the same classes in the same order.
     """
-    overlap = near(a.boxes, b.boxes, corner_tolerance)
-    allowed = a.labels[:, None] == b.labels[None]
+    is_allowed = a.labels[:, None] == b.labels[None]
     if score_tolerance is not None:
-        apart = np.abs(a.scores[:, None].astype(np.float64) - b.scores[None])
-        allowed &= apart <= score_tolerance
+        differences = np.abs(a.scores[:, None].astype(np.float64) - b.scores[None])
+        is_allowed &= differences <= score_tolerance
 
-    assigned = assign_most(np.where(allowed, overlap, -1.0), iou)
+    fit = measure_fit(a.boxes, b.boxes, corner_tolerance)
+    assigned = assign_maximum(np.where(is_allowed, fit, -1.0), iou)
+
     rows = np.flatnonzero(assigned != UNMATCHED)
     return np.stack([rows, assigned[rows]], axis=1)

@@ -1,6 +1,4 @@
-"""What became of every object and every detection of a picture at one score threshold: found, confused, missed or false."""
-
-from __future__ import annotations
+"""What became of each object and detection of an image: found, confused, missed or false."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detreg.evaluation.ground_truth import GroundTruth, TruthImage
-from detreg.evaluation.matching import UNMATCHED, assign, overlaps
+from detreg.evaluation.matching import UNMATCHED, assign_greedily, compute_iou
 from detreg.inference.detections import Detections
 
 Ints = npt.NDArray[np.int64]
@@ -17,10 +15,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A picture's detections above the threshold against its objects.
+    """An image's detections above a score threshold, compared with its objects.
 
-    found and confused are (k, 2) indices of a detection and of its object, of the same class and of another; false indexes the
-    detections on no object, missed the objects under no detection. Detections on a crowd are in none of them.
+    found and confused are (k, 2) indices of a detection and of its object, of the same class and of
+    another one; false (k,) indexes the detections on no object, missed (k,) the objects under no
+    detection. Detections on a crowd are in none of them.
     """
 
     detections: Detections
@@ -31,14 +30,14 @@ class Outcome:
 
     @property
     def errors(self) -> int:
-        """How much is wrong with the picture."""
+        """Number of errors on the image."""
         return len(self.confused) + len(self.false) + len(self.missed)
 
 
-def outcomes(
+def match_split(
     truth: GroundTruth, predictions: Mapping[int, Detections], iou: float, min_score: float
 ) -> dict[int, Outcome]:
-    """Judge every picture of the split, by image id; on one without an entry in predictions nothing was found."""
+    """Match every image of a split, by image id; without an entry nothing was found on it."""
     aligned = truth.align(predictions)
     nothing = Detections(
         boxes=np.zeros((0, 4), dtype=np.float32),
@@ -46,51 +45,70 @@ def outcomes(
         labels=np.zeros(0, dtype=np.int64),
         class_names=truth.classes,
     )
-    return {
-        image: judge(picture, aligned.get(image, nothing), iou, min_score)
-        for image, picture in truth.pictures.items()
-    }
+
+    outcomes = {}
+    for image_id, image in truth.images.items():
+        detections = aligned.get(image_id, nothing)
+        outcomes[image_id] = match_image(image, detections, iou, min_score)
+    return outcomes
 
 
-def judge(picture: TruthImage, detections: Detections, iou: float, min_score: float) -> Outcome:
-    """Match detections with a score of at least min_score to the picture's objects, by COCO's rule within each class first.
+def match_image(image: TruthImage, detections: Detections, iou: float, min_score: float) -> Outcome:
+    """Match detections with a score of at least min_score with an image's objects.
 
-    What is left on both sides is then matched whatever the class: an object is confused only if its own class did not find it.
+    First COCO's greedy assignment within each class; then the same over what is left on both sides,
+    whatever the class. So an object is confused only if its own class did not find it.
     """
     detections = detections.filter(min_score)
-    overlap = overlaps(detections.boxes, picture.boxes, picture.crowd)
-    same = detections.labels[:, None] == picture.labels[None]
-    own = assign(np.where(same, overlap, -1.0), iou, picture.crowd)
-    taken = np.isin(np.arange(len(picture.boxes)), own) | picture.crowd
-    open_pairs = (own == UNMATCHED)[:, None] & ~taken[None]
-    other = assign(np.where(open_pairs, overlap, -1.0), iou)
-    on_object = own != UNMATCHED
-    on_object[on_object] = ~picture.crowd[own[on_object]]
+    overlap = compute_iou(detections.boxes, image.boxes, image.crowd)
+    objects = np.arange(len(image.boxes))
+
+    is_same_class = detections.labels[:, None] == image.labels[None]
+    own = assign_greedily(np.where(is_same_class, overlap, -1.0), iou, image.crowd)
+
+    # A crowd is never missed and never confused, so it is not free for the second assignment.
+    is_taken = np.isin(objects, own) | image.crowd
+    is_free_pair = (own == UNMATCHED)[:, None] & ~is_taken[None]
+    other = assign_greedily(np.where(is_free_pair, overlap, -1.0), iou)
+
+    # A detection on a crowd has an object, but is not counted as found.
+    is_found = own != UNMATCHED
+    is_found[is_found] = ~image.crowd[own[is_found]]
+
+    is_false = (own == UNMATCHED) & (other == UNMATCHED)
+    is_missed = ~is_taken & ~np.isin(objects, other)
     return Outcome(
         detections=detections,
-        found=_pairs(on_object, own),
-        confused=_pairs(other != UNMATCHED, other),
-        false=np.flatnonzero((own == UNMATCHED) & (other == UNMATCHED)),
-        missed=np.flatnonzero(~taken & ~np.isin(np.arange(len(picture.boxes)), other)),
+        found=_make_pairs(is_found, own),
+        confused=_make_pairs(other != UNMATCHED, other),
+        false=np.flatnonzero(is_false),
+        missed=np.flatnonzero(is_missed),
     )
 
 
-def confusion(truth: GroundTruth, judged: Mapping[int, Outcome]) -> Ints:
-    """Count objects by their class (rows) and the class they were taken for (columns), (classes + 1, classes + 1).
+def count_confusion(truth: GroundTruth, outcomes: Mapping[int, Outcome]) -> Ints:
+    """Count objects by their class (rows) and the class that they were taken for (columns).
 
-    The last row counts false detections, the last column missed objects; both stand for the background.
+    The result is (classes + 1, classes + 1). The last row counts false detections, the last column
+    missed objects; both stand for the background.
     """
     background = len(truth.classes)
-    counts = np.zeros((background + 1, background + 1), dtype=np.int64)
-    for image, outcome in judged.items():
-        labels, predicted = truth.pictures[image].labels, outcome.detections.labels
+    side = background + 1
+    counts = np.zeros((side, side), dtype=np.int64)
+
+    for image_id, outcome in outcomes.items():
+        actual = truth.images[image_id].labels
+        predicted = outcome.detections.labels
+
         pairs = np.concatenate([outcome.found, outcome.confused])
-        np.add.at(counts, (labels[pairs[:, 1]], predicted[pairs[:, 0]]), 1)
-        counts[:, background] += np.bincount(labels[outcome.missed], minlength=background + 1)
-        counts[background] += np.bincount(predicted[outcome.false], minlength=background + 1)
+        np.add.at(counts, (actual[pairs[:, 1]], predicted[pairs[:, 0]]), 1)
+
+        counts[:, background] += np.bincount(actual[outcome.missed], minlength=side)
+        counts[background] += np.bincount(predicted[outcome.false], minlength=side)
     return counts
 
 
-def _pairs(rows: npt.NDArray[np.bool_], columns: Ints) -> Ints:
-    indices = np.flatnonzero(rows)
-    return np.stack([indices, columns[indices]], axis=1)
+def _make_pairs(is_row: npt.NDArray[np.bool_], columns: Ints) -> Ints:
+    """Return (k, 2) indices of the rows for which is_row (n,) is true, and their columns."""
+    rows = np.flatnonzero(is_row)
+    return np.stack([rows, columns[rows]], axis=1)

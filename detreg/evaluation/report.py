@@ -1,59 +1,84 @@
-"""The report of one split: what the numbers are, where they come from, and pictures of what went right and wrong."""
-
-from __future__ import annotations
+"""The report of one split: the scores, where they come from, and what went right and wrong."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from detreg.evaluation.colors import CLASS_COLORS, class_color
+from detreg.evaluation.confusion_plot import plot_confusion
+from detreg.evaluation.gallery import choose_typical, choose_worst, describe_outcome, draw_outcome
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.outcomes import Outcome, confusion, outcomes
-from detreg.evaluation.page import Gallery, GalleryItem, render
-from detreg.evaluation.scores import ALL, IOU_50, Scores, coco_precision
-
-if TYPE_CHECKING:
-    from detreg.inference.detections import Detections
+from detreg.evaluation.outcomes import Outcome, count_confusion, match_split
+from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
+from detreg.evaluation.scores import ALL, IOU_50, Scores
+from detreg.inference.detections import Detections
+from detreg.report.page import Gallery, GalleryItem, Page, write_page
+from detreg.report.theme import CLASS_COLORS, get_class_color
 
 IOU = 0.5
-MIN_SCORE = 0.3  # of a detection that counts in the confusion matrix and is drawn in the pictures
-WORST, TYPICAL = 6, 4  # pictures; more would make the page too heavy for MLflow's viewer
+MIN_SCORE = 0.3
+"""Of a detection that counts in the confusion matrix and is drawn in the galleries."""
 RULE = f"Detections with a score of at least {MIN_SCORE}; found means IoU of at least {IOU}"
+
+# More images would make the page too heavy for MLflow's viewer.
+NUM_WORST = 6
+NUM_TYPICAL = 4
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """A detector's predictions for a split, by image id, with their scores.
+
+    `name` is the split's: train, val or test.
+    """
+
+    name: str
+    truth: GroundTruth
+    predictions: Mapping[int, Detections]
+    scores: Scores
 
 
 def write_report(
     folder: Path,
-    *,
     title: str,
-    split: str,
-    truth: GroundTruth,
-    predictions: Mapping[int, Detections],
-    scores: Scores,
-    history: Sequence[Mapping[str, float]] | None = None,
+    evaluation: SplitEvaluation,
+    *,
+    history: Sequence[Mapping[str, float]] = (),
     facts: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write the plots, the pictures and index.html, which shows them all, into folder, and return the files.
+    """Write plots, drawn images and index.html, which shows them all, and return the files.
 
-    predictions are by image id; history holds the metrics of each epoch under the names that are logged (epoch, train/loss,
-    train/lr, val/mAP ...); facts are shown as a table. Raises DataError where predictions and split have no class in common.
+    history holds the metrics of each epoch under the names that are logged (epoch, train/loss,
+    train/lr, val/mAP ...); facts are shown as a table. Raises DataError where predictions and split
+    have no class in common.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    judged = outcomes(truth, predictions, IOU, MIN_SCORE)
-    plots = _write_plots(folder, truth, predictions, scores, judged, history or ())
-    galleries = _write_galleries(folder, truth, judged)
-    boxes = truth.boxes_per_class()
-    subtitle = f"{split} split: {len(truth.pictures):,} pictures, {sum(boxes.values()):,} boxes, {len(truth.classes)} classes"
-    page = folder / "index.html"
-    colors = {name: class_color(label) for label, name in enumerate(truth.classes)}
-    legend = colors if len(colors) <= len(CLASS_COLORS) else {}
-    page.write_text(
-        render(title, subtitle, _headline(scores), facts or {}, plots, galleries, legend),
-        encoding="utf-8",
+    truth = evaluation.truth
+    outcomes = match_split(truth, evaluation.predictions, IOU, MIN_SCORE)
+
+    plot_files = _write_plots(folder, evaluation, outcomes, history)
+    galleries = _write_galleries(folder, truth, outcomes)
+    page = Page(
+        title=title,
+        subtitle=_describe_split(evaluation.name, truth),
+        numbers=_list_means(evaluation.scores),
+        facts=facts or {},
+        plots=plot_files,
+        galleries=galleries,
     )
-    return [page, *plots, *(shown.file for gallery in galleries for shown in gallery.pictures)]
+    index = write_page(page, folder / "index.html")
+
+    image_files = [item.file for gallery in galleries for item in gallery.items]
+    return [index, *plot_files, *image_files]
 
 
-def _headline(scores: Scores) -> dict[str, float | None]:
+def _describe_split(name: str, truth: GroundTruth) -> str:
+    boxes = sum(truth.count_boxes_per_class().values())
+    return (
+        f"{name} split: {len(truth.images):,} images, {boxes:,} boxes, {len(truth.classes)} classes"
+    )
+
+
+def _list_means(scores: Scores) -> dict[str, float | None]:
     return {
         "mAP (IoU 0.50 to 0.95)": scores.mAP,
         "mAP at IoU 0.50": scores.mAP_50,
@@ -66,54 +91,65 @@ def _headline(scores: Scores) -> dict[str, float | None]:
 
 def _write_plots(
     folder: Path,
-    truth: GroundTruth,
-    predictions: Mapping[int, Detections],
-    scores: Scores,
-    judged: Mapping[int, Outcome],
+    evaluation: SplitEvaluation,
+    outcomes: Mapping[int, Outcome],
     history: Sequence[Mapping[str, float]],
 ) -> list[Path]:
-    from detreg.evaluation import (
-        plots,  # matplotlib takes half a second, which commands without a report need not wait for
-    )
+    truth, scores = evaluation.truth, evaluation.scores
+    boxes = truth.count_boxes_per_class()
+    curves = scores.precision[IOU_50, ..., ALL]
+    counts = count_confusion(truth, outcomes)
 
-    boxes = truth.boxes_per_class()
-    curves = coco_precision(truth, predictions)[IOU_50, ..., ALL]
-    return [
-        *([plots.training(history, folder / "training.png")] if history else []),
-        plots.per_class(scores.per_class, boxes, folder / "per_class.png"),
-        plots.precision_recall(truth.classes, curves, boxes, folder / "precision_recall.png"),
-        plots.confusion(truth.classes, confusion(truth, judged), RULE, folder / "confusion.png"),
+    files = []
+    if history:
+        files.append(plot_training(history, folder / "training.png"))
+    files += [
+        plot_per_class(scores.per_class, boxes, folder / "per_class.png"),
+        plot_precision_recall(truth.classes, curves, boxes, folder / "precision_recall.png"),
+        plot_confusion(truth.classes, counts, RULE, folder / "confusion.png"),
     ]
+    return files
 
 
 def _write_galleries(
-    folder: Path, truth: GroundTruth, judged: Mapping[int, Outcome]
+    folder: Path, truth: GroundTruth, outcomes: Mapping[int, Outcome]
 ) -> list[Gallery]:
-    from detreg.evaluation import pictures
+    worst = choose_worst(outcomes, NUM_WORST)
+    typical = choose_typical(outcomes, NUM_TYPICAL, exclude=worst)
 
-    def shown(kind: str, images: Sequence[int]) -> list[GalleryItem]:
-        files = [folder / f"{kind}_{place}.jpg" for place in range(1, len(images) + 1)]
-        return [
-            GalleryItem(
-                pictures.draw(truth.pictures[image], judged[image], file),
-                truth.pictures[image].file.name,
-                pictures.caption(judged[image]),
-            )
-            for image, file in zip(images, files, strict=True)
-        ]
+    # Colors repeat with more classes than there are colors, so a legend would mislead.
+    legend = {}
+    if len(truth.classes) <= len(CLASS_COLORS):
+        legend = {name: get_class_color(label) for label, name in enumerate(truth.classes)}
 
-    worst = pictures.worst(judged, WORST)
-    typical = pictures.typical(judged, TYPICAL, besides=worst)
-    key = "Objects are dashed in white, detections have the color of their class; what is missed or wrong has a thick line."
     return [
         Gallery(
-            "Typical pictures",
-            f"With about as many errors as half of the pictures have. {key}",
-            shown("typical", typical),
+            "Typical images",
+            "With about as many errors as half of the images have. Objects are dashed in white, "
+            "detections have the color of their class; what is missed or wrong has a thick line.",
+            _write_items(folder, "typical", typical, truth, outcomes),
+            legend,
         ),
         Gallery(
-            "Worst pictures",
+            "Worst images",
             f"With most objects missed or confused and most false detections. {RULE}.",
-            shown("worst", worst),
+            _write_items(folder, "worst", worst, truth, outcomes),
+            legend,
         ),
     ]
+
+
+def _write_items(
+    folder: Path,
+    kind: str,
+    image_ids: Sequence[int],
+    truth: GroundTruth,
+    outcomes: Mapping[int, Outcome],
+) -> list[GalleryItem]:
+    items = []
+    for place, image_id in enumerate(image_ids, start=1):
+        image = truth.images[image_id]
+        outcome = outcomes[image_id]
+        file = draw_outcome(image, outcome, folder / f"{kind}_{place}.jpg")
+        items.append(GalleryItem(file, image.file.name, describe_outcome(outcome)))
+    return items

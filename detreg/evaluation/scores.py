@@ -1,35 +1,54 @@
 """COCO's box scores of a split's predictions, equal to pycocotools and ten times as fast."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCOeval_faster
 
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.inference.detections import Detections
 
-if TYPE_CHECKING:
-    from detreg.inference.detections import Detections
+Truth = GroundTruth | Path | Mapping[str, object]
 
-Truth = GroundTruth | Path | Mapping[str, Any]
+# Positions in COCO's ten IoU thresholds 0.50, 0.55 ... 0.95.
+IOU_50 = 0
+IOU_75 = 5
 
-IOU_50, IOU_75 = 0, 5  # positions in COCO's ten thresholds 0.50, 0.55 ... 0.95
-ALL, SMALL, MEDIUM, LARGE = range(
-    4
-)  # positions in COCO's area ranges, which part at 32 and 96 pixels squared
+# Positions in COCO's ranges of area, with limits at 32 and 96 pixels squared.
+ALL = 0
+SMALL = 1
+MEDIUM = 2
+LARGE = 3
+
+PRECISION_SHAPE = (10, 101, 4)
+"""IoU thresholds, recalls from 0 to 1, ranges of area; the classes come before the last."""
+
+MEANS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+MAX_NAME_LENGTH = 100
+
+
+class CocoResult(TypedDict):
+    """A row of a COCO result file; bbox is x, y, width, height in pixels."""
+
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    score: float
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean average precision from 0 to 1: over IoU 0.50 to 0.95, at 0.50, at 0.75, of small, medium and large objects, per class.
+    """Mean average precision from 0 to 1, None where the split has no object to score.
 
-    None where the split has no object to score. Source: https://cocodataset.org/#detection-eval
+    The means are over IoU 0.50 to 0.95, at 0.50, at 0.75, of small, medium and large objects, and
+    of each class. `precision`, from which they are computed, is float64 (10 IoU thresholds, 101
+    recalls, classes, 4 ranges of area), -1 where a class has no object.
+    Source: https://cocodataset.org/#detection-eval
     """
 
     mAP: float | None
@@ -39,31 +58,43 @@ class Scores:
     mAP_m: float | None
     mAP_l: float | None
     per_class: Mapping[str, float | None]
+    precision: npt.NDArray[np.float64] = field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        thresholds, recalls, areas = PRECISION_SHAPE
+        expected = (thresholds, recalls, len(self.per_class), areas)
+        if self.precision.shape != expected:
+            raise ValueError(f"precision must have shape {expected}, got {self.precision.shape}")
 
     def as_metrics(self, prefix: str = "") -> dict[str, float]:
-        """The six means under MLflow's metric names, as `val/mAP_50` for the prefix `val`; what is not defined is left out."""
-        values = {
-            name: getattr(self, name)
-            for name in ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
-        }
-        return _prefixed(prefix, values)
+        """Return the six means under MLflow's metric names, `val/mAP_50` for the prefix `val`.
 
-    def class_metrics(self, prefix: str = "") -> dict[str, float]:
-        """The classes' average precisions under MLflow's metric names, as `val/AP/boat` for the prefix `val`."""
-        names = metric_names(self.per_class)
-        return _prefixed(
-            prefix, {f"AP/{names[name]}": value for name, value in self.per_class.items()}
-        )
+        What is not defined is left out.
+        """
+        return _add_prefix(prefix, {name: getattr(self, name) for name in MEANS})
+
+    def as_class_metrics(self, prefix: str = "") -> dict[str, float]:
+        """Return each class's average precision under MLflow's metric names, as `val/AP/boat`."""
+        names = make_metric_names(self.per_class)
+        values = {f"AP/{names[name]}": value for name, value in self.per_class.items()}
+        return _add_prefix(prefix, values)
 
 
 def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
-    """Score predictions, by image id, against a split; an image without an entry counts as one on which nothing was found.
+    """Score predictions, by image id, against a split.
 
-    As in pycocotools the hundred best detections of each class and image count. A caller that scores a split more than once
-    loads its GroundTruth once. Raises DataError where predictions and split have no class in common.
+    On an image without an entry nothing was found. As in pycocotools, the 100 best detections of
+    each class and image count. A caller that scores a split more than once loads its GroundTruth
+    once. Raises DataError where predictions and split have no class in common.
     """
-    truth = truth if isinstance(truth, GroundTruth) else GroundTruth.load(truth)
-    precision = coco_precision(truth, predictions)
+    if not isinstance(truth, GroundTruth):
+        truth = GroundTruth.load(truth)
+    precision = compute_precision(truth, predictions)
+
+    per_class = {}
+    for label, name in enumerate(truth.classes):
+        per_class[name] = _mean(precision[:, :, label, ALL])
+
     return Scores(
         mAP=_mean(precision[..., ALL]),
         mAP_50=_mean(precision[IOU_50, ..., ALL]),
@@ -71,51 +102,67 @@ def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
         mAP_s=_mean(precision[..., SMALL]),
         mAP_m=_mean(precision[..., MEDIUM]),
         mAP_l=_mean(precision[..., LARGE]),
-        per_class={
-            name: _mean(precision[:, :, label, ALL]) for label, name in enumerate(truth.classes)
-        },
+        per_class=per_class,
+        precision=precision,
     )
 
 
-def coco_precision(
+def compute_precision(
     truth: GroundTruth, predictions: Mapping[int, Detections]
 ) -> npt.NDArray[np.float64]:
-    """COCO's precision (10 IoU thresholds, 101 recalls from 0 to 1, classes, 4 areas), -1 where a class has no object."""
-    results = truth.coco.loadRes(_coco_results(truth, predictions))
-    evaluation = COCOeval_faster(truth.coco, results, "bbox", print_function=_silent)
+    """Run COCO's evaluation, and return its precision as described at Scores."""
+    results = truth.coco.loadRes(_make_coco_results(truth, predictions))
+    evaluation = COCOeval_faster(truth.coco, results, "bbox", print_function=_print_nothing)
     evaluation.evaluate()
     evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"][..., -1])
+
+    # The last axis is the limit of detections: 1, 10 and 100.
+    precision = evaluation.eval["precision"][..., -1]
+    return np.asarray(precision)
 
 
-def metric_names(class_names: Iterable[str]) -> dict[str, str]:
-    """Give each class a name that MLflow takes in a metric: other characters become `_`, and no two classes share one."""
-    cleaned = {name: re.sub(r"[^\w.\- :]", "_", name)[:100] for name in class_names}
-    # MLflow reads a metric's name as a path, in which . and .. would vanish.
-    names = {
-        name: "_" * len(clean) if not clean.strip(".") else clean for name, clean in cleaned.items()
-    }
-    taken = {name for name, clean in names.items() if name == clean}
-    for name, clean in names.items():
-        if name != clean:
-            candidates = (clean if n == 1 else f"{clean}_{n}" for n in range(1, len(names) + 2))
-            names[name] = next(candidate for candidate in candidates if candidate not in taken)
-            taken.add(names[name])
+def make_metric_names(class_names: Iterable[str]) -> dict[str, str]:
+    """Give each class a name that MLflow takes in a metric, and no two classes the same.
+
+    Characters that MLflow does not take become `_`; a name that is taken gets a number.
+    """
+    names = {name: _clean_name(name) for name in class_names}
+
+    # A class that keeps its name comes first, whatever the order of the classes.
+    taken = {name for name, cleaned in names.items() if name == cleaned}
+    for name, cleaned in names.items():
+        if name == cleaned:
+            continue
+        unique = cleaned
+        number = 1
+        while unique in taken:
+            number += 1
+            unique = f"{cleaned}_{number}"
+        names[name] = unique
+        taken.add(unique)
     return names
 
 
-def _coco_results(
+def _clean_name(name: str) -> str:
+    cleaned = re.sub(r"[^\w.\- :]", "_", name)[:MAX_NAME_LENGTH]
+    # MLflow reads a metric's name as a path, in which . and .. would vanish.
+    has_only_dots = not cleaned.strip(".")
+    return "_" * len(cleaned) if has_only_dots else cleaned
+
+
+def _make_coco_results(
     truth: GroundTruth, predictions: Mapping[int, Detections]
-) -> list[dict[str, Any]]:
+) -> list[CocoResult]:
     category_ids = sorted(truth.coco.getCatIds())
-    results = []
-    for image_id, found in truth.align(predictions).items():
-        # Width and height are taken in float64, like the overlaps: the scores then equal pycocotools' to the last digits.
-        boxes = found.boxes.astype(np.float64)
+    results: list[CocoResult] = []
+    for image_id, detections in truth.align(predictions).items():
+        # Width and height are computed in float64, as the overlaps are: only so do the scores
+        # equal pycocotools' to the last digit.
+        boxes = detections.boxes.astype(np.float64)
         boxes[:, 2:] -= boxes[:, :2]
-        for box, value, label in zip(
-            boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
-        ):
+
+        columns = (boxes.tolist(), detections.scores.tolist(), detections.labels.tolist())
+        for box, value, label in zip(*columns, strict=True):
             results.append(
                 {
                     "image_id": image_id,
@@ -132,10 +179,11 @@ def _mean(precision: npt.NDArray[np.float64]) -> float | None:
     return float(defined.mean()) if defined.size else None
 
 
-def _prefixed(prefix: str, values: Mapping[str, float | None]) -> dict[str, float]:
+def _add_prefix(prefix: str, values: Mapping[str, float | None]) -> dict[str, float]:
+    """Put `prefix/` before the names, and leave out what is None."""
     start = f"{prefix}/" if prefix else ""
     return {start + name: value for name, value in values.items() if value is not None}
 
 
-def _silent(*_: object) -> None:
-    """Swallow what COCOeval would log."""
+def _print_nothing(*_: object) -> None:
+    """Replace COCOeval's print function, which would write to stdout."""

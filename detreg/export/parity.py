@@ -15,7 +15,7 @@ import numpy as np
 
 from detreg.errors import RefusedError
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.matching import match
+from detreg.evaluation.matching import match_detections
 from detreg.evaluation.scores import Scores, score
 from detreg.export.subject import Found, Subject, change_selection
 from detreg.export.ties import CORNER_TOLERANCE, IOU, SCORE_TOLERANCE, Positions, count_ties
@@ -201,7 +201,7 @@ def unmatched(
     candidates: bool = False,
 ) -> tuple[Positions, Positions]:
     """Find what is compared of one image's `a` and `b`, and has no partner in the other one."""
-    pairs = match(a, b, IOU, SCORE_TOLERANCE, CORNER_TOLERANCE)
+    pairs = match_detections(a, b, IOU, SCORE_TOLERANCE, CORNER_TOLERANCE)
     without_a = np.setdiff1d(_compared(a, candidates), pairs[:, 0])
     without_b = np.setdiff1d(_compared(b, candidates), pairs[:, 1])
     return without_a, without_b

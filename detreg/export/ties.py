@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detreg.evaluation.matching import near, overlaps
+from detreg.evaluation.matching import compute_iou, measure_fit
 from detreg.inference.detections import Detections
 
 IOU = 0.99
@@ -58,7 +58,7 @@ def count_ties(
     """
     only_a = [i for i in without[0].tolist() if _is_among(everything, a, i)]
     only_b = without[1].tolist()
-    overlap = overlaps(a.boxes[only_a], b.boxes[only_b])
+    overlap = compute_iou(a.boxes[only_a], b.boxes[only_b])
     is_close = overlap >= selection.iou_threshold - OVERLAP_ROUNDING
     is_close &= a.labels[only_a][:, None] == b.labels[only_b][None]
     scores_a, scores_b = a.scores[only_a], b.scores[only_b]
@@ -111,4 +111,4 @@ def _is_among(everything: Detections, found: Detections, position: int) -> bool:
     alike = everything.labels == found.labels[position]
     alike &= np.abs(everything.scores - found.scores[position]) <= SCORE_TOLERANCE
     box = found.boxes[position : position + 1]
-    return bool((near(box, everything.boxes[alike], CORNER_TOLERANCE) >= IOU).any())
+    return bool((measure_fit(box, everything.boxes[alike], CORNER_TOLERANCE) >= IOU).any())

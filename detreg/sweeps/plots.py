@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from detreg.evaluation.colors import GRID, INK, MUTED, RIGHT, WRONG
-from detreg.evaluation.plots import WIDTH, save, short, tidy, title
+from detreg.report.theme import GRID, INK, MUTED, RIGHT, WRONG
+from detreg.report.figure import WIDTH, save_figure, set_title, shorten_name, tidy_axes
 
 
 def history(trials: Sequence[FrozenTrial], defaults: float | None, path: Path) -> Path:
@@ -55,12 +55,12 @@ def history(trials: Sequence[FrozenTrial], defaults: float | None, path: Path) -
         )
     if defaults is not None:
         axes.axhline(defaults, color=WRONG, linewidth=1.2, linestyle="--", label="defaults")
-    tidy(axes, "Best val mAP of a trial", "Trial")
+    tidy_axes(axes, "Best val mAP of a trial", "Trial")
     axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(loc="lower right", frameon=False)
-    title(axes, "What the trials brought", "A pruned trial is drawn at what it had reached")
-    return save(figure, path)
+    set_title(axes, "What the trials brought", "A pruned trial is drawn at what it had reached")
+    return save_figure(figure, path)
 
 
 def parallel_coordinates(trials: Sequence[FrozenTrial], best: int, path: Path) -> Path:
@@ -86,22 +86,22 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], best: int, path: Path) -
             clip_on=False,
         )
         drawn.set(linewidth=3.0 if chosen else 1.2, alpha=1.0 if chosen else 0.7)
-    tidy(axes, "")
+    tidy_axes(axes, "")
     axes.grid(visible=False)
     axes.set(xlim=(-0.2, len(columns) - 0.8), ylim=(-0.03, 1.03), yticks=[])
-    axes.set_xticks(range(len(columns)), [short(name, 24) for name in columns])
+    axes.set_xticks(range(len(columns)), [shorten_name(name, 24) for name in columns])
     for place, name in enumerate(names):
         _ticks(axes, place, trials, name)
     axes.axvline(len(names), color=GRID, linewidth=1)
     bar = figure.colorbar(ScalarMappable(scale, colors), ax=axes, pad=0.02)
     bar.outline.set_visible(False)
     bar.set_label("val mAP", color=MUTED)
-    title(
+    set_title(
         axes,
         "Values of the trials",
         f"Trial {best}, the best, is the thick line; darker lines scored higher",
     )
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def importances(shares: Mapping[str, float], path: Path) -> Path:
@@ -110,19 +110,22 @@ def importances(shares: Mapping[str, float], path: Path) -> Path:
     figure = Figure(figsize=(WIDTH, 1.4 + 0.4 * len(names)), layout="constrained")
     axes = figure.subplots()
     axes.barh(
-        [short(name) for name in names], [shares[name] for name in names], height=0.62, color=RIGHT
+        [shorten_name(name) for name in names],
+        [shares[name] for name in names],
+        height=0.62,
+        color=RIGHT,
     )
     for row, name in enumerate(names):
         axes.text(shares[name], row, f" {shares[name]:.0%}", va="center", color=INK)
-    tidy(axes, "", "Share in what makes good trials good (PED-ANOVA)")
+    tidy_axes(axes, "", "Share in what makes good trials good (PED-ANOVA)")
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.08)
-    title(
+    set_title(
         axes,
         "What mattered",
         "From all trials, the pruned ones by what they had reached; with few of them a hint, not a measurement",
     )
-    return save(figure, path)
+    return save_figure(figure, path)
 
 
 def get_best_mAP(trial: FrozenTrial) -> float:
@@ -164,7 +167,7 @@ def _ticks(axes: Axes, place: int, trials: Sequence[FrozenTrial], name: str) -> 
         axes.text(
             place + 0.03,
             row / max(1, len(labels) - 1),
-            short(label, 16),
+            shorten_name(label, 16),
             color=MUTED,
             fontsize=9,
             va="center",

@@ -11,7 +11,7 @@ from optuna.importance import get_param_importances
 from optuna.study import Study, create_study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from detreg.evaluation.page import render
+from detreg.report.page import Page, write_page
 from detreg.sweeps import plots
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
@@ -61,10 +61,9 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: SweepResult) -> 
         "epochs": _epochs(plan, trials),
     }
     title = f"Sweep of {', '.join(plan.space.dimensions)}"
-    page = render(
-        title, plan.name, numbers, facts, drawn, [], {}, [_row(group) for group in groups]
-    )
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    rows = [_row(group) for group in groups]
+    page = Page(title, plan.name, numbers, facts, plots=drawn, table=rows)
+    write_page(page, folder / "index.html")
 
 
 def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:

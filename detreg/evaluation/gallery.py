@@ -1,0 +1,91 @@
+"""The report's galleries: which images are worth a look, and what was found, false and missed."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from detreg.errors import DetregError
+from detreg.evaluation.ground_truth import TruthImage
+from detreg.evaluation.outcomes import Outcome
+from detreg.inference.images import read_image
+from detreg.report.canvas import Canvas
+from detreg.report.theme import get_class_color
+
+CROWDED = 12
+"""With more detections than this, only those that are wrong get a tag."""
+
+
+def choose_worst(outcomes: Mapping[int, Outcome], limit: int) -> list[int]:
+    """Return the ids of the images with most errors, the worst first, none without an error."""
+    wrong = [image_id for image_id, outcome in outcomes.items() if outcome.errors]
+    wrong.sort(key=lambda image_id: (-outcomes[image_id].errors, image_id))
+    return wrong[:limit]
+
+
+def choose_typical(
+    outcomes: Mapping[int, Outcome], limit: int, exclude: Sequence[int] = ()
+) -> list[int]:
+    """Return the ids of the images nearest to the median number of errors, in ascending order.
+
+    Those in `exclude` are left out; those on which nothing was found come only where there are not
+    enough others.
+    """
+    if not outcomes:
+        return []
+    median = float(np.median([outcome.errors for outcome in outcomes.values()]))
+
+    def rank(image_id: int) -> tuple[bool, float, int]:
+        outcome = outcomes[image_id]
+        has_found_nothing = len(outcome.found) == 0
+        return has_found_nothing, abs(outcome.errors - median), image_id
+
+    candidates = [image_id for image_id in outcomes if image_id not in exclude]
+    nearest = sorted(candidates, key=rank)[:limit]
+    return sorted(nearest)
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Return an image's outcome in words, such as `18 found, 2 missed, 1 false`."""
+    words = [f"{len(outcome.found)} found"]
+    if len(outcome.confused):
+        words.append(f"{len(outcome.confused)} confused")
+    if len(outcome.missed):
+        words.append(f"{len(outcome.missed)} missed")
+    if len(outcome.false):
+        words.append(f"{len(outcome.false)} false")
+    return ", ".join(words)
+
+
+def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
+    """Write an image as JPEG: objects dashed in white, detections in the color of their class.
+
+    What is wrong, a missed object or a false or confused detection, has a thick line.
+    """
+    canvas = Canvas(_read_or_gray(image))
+    detections = outcome.detections
+    colors = [get_class_color(label) for label in detections.labels.tolist()]
+
+    wrong = {*outcome.false.tolist(), *outcome.confused[:, 0].tolist()}
+    for index, box in enumerate(detections.boxes):
+        canvas.draw_box(box, colors[index], width=4 if index in wrong else 2)
+
+    missed = set(outcome.missed.tolist())
+    for index, box in enumerate(image.boxes):
+        canvas.draw_dashed_box(box, is_bold=index in missed)
+
+    # The best detection comes first; its tag is written last, on top of the others.
+    for index in range(len(detections) - 1, -1, -1):
+        if index in wrong or len(detections) <= CROWDED:
+            text = f"{detections.names[index]} {detections.scores[index]:.2f}"
+            canvas.write_tag(detections.boxes[index], text, colors[index])
+    return canvas.save(path)
+
+
+def _read_or_gray(image: TruthImage) -> npt.NDArray[np.uint8]:
+    """Read an image; one that cannot be read becomes gray, so that no report fails for it."""
+    try:
+        return read_image(image.file)
+    except DetregError:
+        return np.full((image.height, image.width, 3), 128, dtype=np.uint8)

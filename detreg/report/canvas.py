@@ -1,0 +1,109 @@
+"""A canvas that draws boxes and texts in any alphabet over an image, with Pillow."""
+
+from functools import cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from detreg.report.theme import INK, choose_text_color
+
+MIN_SIDE = 480
+MAX_SIDE = 640
+"""Pixels of a canvas's longer side, to which an image is scaled."""
+
+DASH = 6
+PADDING = 3
+JPEG_QUALITY = 82
+
+Box = npt.NDArray[np.floating]
+"""(4,), x1 y1 x2 y2 in pixels of the image, before it is scaled."""
+Line = tuple[float, ...]
+"""x1, y1, x2, y2 of its ends in pixels of the canvas."""
+
+
+class Canvas:
+    """An image, scaled to a size that fits a page, on which boxes are drawn.
+
+    `image` is uint8 (height, width, 3) in RGB. Coordinates are those of the image as it is given.
+    """
+
+    def __init__(self, image: npt.NDArray[np.uint8]) -> None:
+        height, width = image.shape[:2]
+        longer_side = max(height, width)
+        self._scale = min(max(longer_side, MIN_SIDE), MAX_SIDE) / longer_side
+
+        size = (round(width * self._scale), round(height * self._scale))
+        method = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_LINEAR
+        self._image = Image.fromarray(cv2.resize(image, size, interpolation=method))
+        self._draw = ImageDraw.Draw(self._image)
+
+    def draw_box(self, box: Box, color: str, width: int) -> None:
+        """Draw a box with lines of a width in pixels."""
+        self._draw.rectangle(self._to_rectangle(box), outline=color, width=width)
+
+    def draw_dashed_box(self, box: Box, is_bold: bool) -> None:
+        """Draw a box with white dashes; a bold one has thicker lines, dark between the dashes."""
+        left, top, right, bottom = self._to_rectangle(box)
+        sides = (
+            (left, top, right, top),
+            (left, bottom, right, bottom),
+            (left, top, left, bottom),
+            (right, top, right, bottom),
+        )
+        for side in sides:
+            if is_bold:
+                self._draw.line(side, fill=INK, width=4)
+            for dash in _split_into_dashes(side):
+                self._draw.line(dash, fill="white", width=4 if is_bold else 1)
+
+    def write_tag(self, box: Box, text: str, color: str) -> None:
+        """Write a text on a tag of a color above a box, moved to where the canvas has room."""
+        left, top, right, bottom = self._draw.textbbox((0, 0), text, font=_load_font(), anchor="lt")
+        width = right - left + 2 * PADDING
+        height = bottom - top + 2 * PADDING
+
+        box_left, box_top = (box[:2] * self._scale).tolist()
+        x = min(max(box_left, 0), self._image.width - width)
+        y = max(box_top - height, 0)
+        self._draw.rectangle((x, y, x + width, y + height), fill=color)
+
+        position = (x + PADDING, y + PADDING)
+        text_color = choose_text_color(color)
+        self._draw.text(position, text, font=_load_font(), anchor="lt", fill=text_color)
+
+    def save(self, path: Path) -> Path:
+        """Write the canvas as a JPEG, and return its path."""
+        self._image.save(path, quality=JPEG_QUALITY, optimize=True)
+        return path
+
+    def _to_rectangle(self, box: Box) -> tuple[float, float, float, float]:
+        """Scale a box, and order its corners.
+
+        A detector may put out a box whose right side is left of its left one, which Pillow refuses.
+        """
+        x1, y1, x2, y2 = (box * self._scale).tolist()
+        return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _split_into_dashes(line: Line) -> list[Line]:
+    """Return the dashes of a horizontal or vertical line; the gaps are as long as the dashes."""
+    start, end = np.array(line[:2]), np.array(line[2:])
+    length = max(float(np.abs(end - start).max()), 1.0)
+
+    dashes = []
+    for begin in np.arange(0, length, 2 * DASH):
+        shares = np.clip([begin, begin + DASH], 0, length) / length
+        points = start + (end - start) * shares[:, None]
+        dashes.append(tuple(points.ravel().tolist()))
+    return dashes
+
+
+@cache
+def _load_font() -> ImageFont.FreeTypeFont:
+    # matplotlib ships a font with Latin, Greek and Cyrillic letters; OpenCV 4 writes ASCII only.
+    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), 12)
