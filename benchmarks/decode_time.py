@@ -27,7 +27,7 @@ SOURCES = ("pretrained_weights", "pretrain_base_data")
 
 def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     """The graph of a fresh network of three classes, and the (width, height) of its input for a 640x480 picture."""
-    from detreg.export import graph
+    from detreg.export.graph import export_onnx
     from detreg.inference.from_template import make_card, make_preprocessing
     from detreg.training.compose import compose_network, load_published_config
     from detreg.training.engine import build_network
@@ -41,9 +41,9 @@ def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     )
     about = make_card(template, params, classes, 0.05, None, None)
     prep = make_preprocessing(template, params)
-    return graph.export(
-        model, template.get_base_model(params).input, about, folder / "model.onnx"
-    ), prep.canvas(*prep.resized(640, 480))
+    input_spec = template.get_base_model(params).input
+    path = export_onnx(model, template.decoder, input_spec, about, folder / "model.onnx")
+    return path, prep.compute_input_size(640, 480)
 
 
 def profiled(path: Path, size: tuple[int, int], folder: Path) -> tuple[float, float, float]:

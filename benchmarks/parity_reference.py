@@ -15,7 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from detreg import Detections, Detector
-from detreg.export.parity import matched
+from detreg.export.parity import count_matches
 
 SIZE, IOU, SCORE = 416, 0.65, 0.01
 Floats = NDArray[np.float32]
@@ -34,9 +34,9 @@ def main(exported: str, reference: str, folder: str) -> None:
             np.ascontiguousarray(bgr[..., ::-1]), score_threshold=SCORE, max_detections=300
         )
         theirs[number] = detect(session, bgr, detector.classes)
-    partners, total = matched(ours, theirs)
+    matches = count_matches(ours, theirs)
     print(
-        f"{partners} of {total} detections over score 0.05 on {len(ours)} photographs matched: {partners / total:.2%}"
+        f"{matches.matched} of {matches.total} detections over score 0.05 on {len(ours)} photographs matched: {matches.matched_share:.2%}"
     )
 
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from detreg.evaluation.ground_truth import GroundTruth
-    from detreg.export.parity import Parity
-    from detreg.export.subject import Subject
+    from detreg.export.parity import ParityResult
+    from detreg.export.trained_model import TrainedModel
     from detreg.inference.detections import Detections
     from detreg.training.engine import FitResult
     from detreg.training.weights import InitialWeights
@@ -262,18 +262,18 @@ def publish(active: Run, job: Job, fitted: "FitResult", again: bool = False) -> 
     from detreg.evaluation.ground_truth import GroundTruth
     from detreg.evaluation.predictions import predict_split
     from detreg.evaluation.scores import score
-    from detreg.export.parity import compare
+    from detreg.export.parity import measure_parity
     from detreg.inference.detector import Detector
     from detreg.serving.packaging import log_model
     from detreg.tracking.registry import register
 
-    onnx, trained, subject = export(active, job, fitted)
+    onnx, trained, model = export(active, job, fitted)
     detector = Detector.load(onnx)
     truth = GroundTruth.load(job.dataset.splits["val"].annotations)
     predictions = predict_split(detector, truth)
-    parity = compare(truth, predictions, trained, subject)
+    parity = measure_parity(truth, predictions, trained, model)
     scores = parity.exported
-    print(f"Parity: {parity.sentence}", flush=True)
+    print(f"Parity: {parity.summary}", flush=True)
     active.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
     if "test" in job.dataset.splits:
         test = GroundTruth.load(job.dataset.splits["test"].annotations)
@@ -282,9 +282,9 @@ def publish(active: Run, job: Job, fitted: "FitResult", again: bool = False) -> 
     model_uri = log_model(onnx).model_uri
     if not parity.passed:
         cause = "the exported one disagrees with the trained one"
-        if not parity.detections:
+        if not parity.matches.total:
             cause = "nothing proves that the exported one finds what the trained one finds"
-        raise RefusedError(f"the model is not registered, because {cause}: {parity.sentence}")
+        raise RefusedError(f"the model is not registered, because {cause}: {parity.summary}")
     name = job.options.registered_model_name or job.template.name
     tags = {"template": job.template.name}
     registered = register(
@@ -304,7 +304,7 @@ def publish(active: Run, job: Job, fitted: "FitResult", again: bool = False) -> 
         mAP_50=scores.mAP_50 or 0.0,
         mAP_75=scores.mAP_75 or 0.0,
         best_epoch=fitted.best_epoch,
-        parity_matched=parity.matched,
+        parity_matched=parity.matches.matched_share,
         model_name=name,
         model_version=registered.version,
         alias=registered.alias,
@@ -317,14 +317,13 @@ def export(
     active: Run,
     job: Job,
     fitted: "FitResult",
-) -> "tuple[Path, Mapping[int, Detections], Subject]":
+) -> "tuple[Path, Mapping[int, Detections], TrainedModel]":
     """Export the best checkpoint as an ONNX file.
 
     Returns the file, what MMDetection itself finds with that checkpoint on the val split, and the
     network for a second look at both (export.parity).
     """
-    from detreg.export import graph
-    from detreg.export.subject import Subject
+    from detreg.export.trained_model import TrainedModel
     from detreg.inference.from_template import make_card
     from detreg.training import checkpoints
     from detreg.training.engine import build_network, predict
@@ -336,19 +335,20 @@ def export(
     data, threshold = job.dataset, job.options.score_threshold
     about = make_card(job.template, job.params, data.classes, threshold, data.digest, active.id)
     pixels = job.template.get_base_model(job.params).input
-    path = graph.export(network, pixels, about, active.folder / f"{job.template.name}.onnx")
 
     def predict_all() -> "Mapping[int, Detections]":
         return dict(predict(network, loader, data.classes, limit=None))
 
-    return path, found, Subject(network, pixels, about, predict_all)
+    model = TrainedModel(network, job.template.decoder, pixels, about, predict_all)
+    path = model.export(active.folder / f"{job.template.name}.onnx")
+    return path, found, model
 
 
 def report(
     active: Run,
     job: Job,
     fitted: "FitResult",
-    parity: "Parity",
+    parity: "ParityResult",
     truth: "GroundTruth",
     predictions: "dict[int, Detections]",
 ) -> None:
@@ -361,7 +361,7 @@ def report(
         "start": job.start.sentence,
         "dataset": describe(job.dataset),
         "best epoch": f"{fitted.best_epoch} of {job.params.num_epochs}",
-        "parity": parity.sentence,
+        "parity": parity.summary,
     } | to_texts(job.params)
     title = f"{job.template.name} on {job.dataset.name}"
     write_report(

@@ -142,9 +142,8 @@ def export_checkpoint(
     """
     from detreg.evaluation.ground_truth import GroundTruth
     from detreg.evaluation.predictions import predict_split
-    from detreg.export.graph import export
-    from detreg.export.parity import agreement
-    from detreg.export.subject import Subject
+    from detreg.export.parity import require_match
+    from detreg.export.trained_model import TrainedModel
     from detreg.inference.detector import Detector
     from detreg.inference.from_template import make_card
     from detreg.training.compose import compose_network, load_published_config
@@ -185,11 +184,16 @@ def export_checkpoint(
             eid=None,
         )
         pixels = template.get_base_model(params).input
-        exported = predict_split(Detector.load(export(model, pixels, about, Path(out))), truth)
-        subject = Subject(
-            model, pixels, about, lambda: dict(predict(model, batches, classes, limit=None))
+        trained_model = TrainedModel(
+            model,
+            template.decoder,
+            pixels,
+            about,
+            lambda: dict(predict(model, batches, classes, limit=None)),
         )
-        return agreement(truth, exported, trained, subject)
+        path = trained_model.export(Path(out))
+        exported = predict_split(Detector.load(path), truth)
+        return require_match(truth, exported, trained, trained_model)
 
 
 def _without_boxes(pictures: str | None, classes: tuple[str, ...], folder: Path) -> Path:

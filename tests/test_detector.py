@@ -161,8 +161,8 @@ def test_sizes_are_those_of_mmcv(
     canvas: tuple[int, int],
 ) -> None:
     preprocessing = Preprocessing((size,), True, aspect, (0, 0, 0))
-    assert preprocessing.resized(*original) == resized
-    assert preprocessing.canvas(*resized) == canvas
+    assert preprocessing.compute_resized_size(*original) == resized
+    assert preprocessing.compute_canvas_size(*resized) == canvas
     assert preprocessing.fixed_canvas == (canvas if aspect == 1.0 else None)
 
 
@@ -172,7 +172,7 @@ def test_without_aspect_ratio_every_picture_gets_one_size(
 ) -> None:
     preprocessing = Preprocessing(image_size, False, 1.5, (0, 0, 0))
     assert (
-        preprocessing.resized(77, 1234)
+        preprocessing.compute_resized_size(77, 1234)
         == preprocessing.exact_size
         == preprocessing.fixed_canvas
         == exact

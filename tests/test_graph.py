@@ -14,9 +14,9 @@ from cuda_kernels import CUDA_KERNELS
 from detreg.data.dataset import load_dataset
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
-from detreg.export.decode import select
-from detreg.export.graph import OPSET, export
-from detreg.export.parity import compare, matched
+from detreg.export.decode.selection import DecodedBoxes, select_detections
+from detreg.export.graph import OPSET, export_onnx
+from detreg.export.parity import measure_parity
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
 from detreg.pipeline import settings
@@ -67,17 +67,23 @@ def test_the_file_finds_what_the_network_finds(
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
     about = make_card(template, params, dataset.classes, 0.05, dataset.digest, None)
     detector = Detector.load(
-        export(network, template.get_base_model(params).input, about, tmp_path / "model.onnx")
+        export_onnx(
+            network,
+            template.decoder,
+            template.get_base_model(params).input,
+            about,
+            tmp_path / "model.onnx",
+        )
     )
     truth = GroundTruth.load(dataset.splits["val"].annotations)
     exported = predict_split(detector, truth)
-    partners, total = matched(exported, trained)
-    difference = compare(truth, exported, trained).difference
+    parity = measure_parity(truth, exported, trained)
+    matched, total = parity.matches.matched, parity.matches.total
     print(
-        f"\n{name} {values}: {partners} of {total} matched, mAP {difference:+.5f}"
+        f"\n{name} {values}: {matched} of {total} matched, mAP {parity.mAP_difference:+.5f}"
     )  # the table in docs/export.md, with pytest's -s
-    assert total > 40 and partners >= 0.999 * total
-    assert abs(difference) <= 0.001
+    assert total > 40 and matched >= 0.999 * total
+    assert abs(parity.mAP_difference) <= 0.001
     assert detector.card == about
     model = onnx.load(tmp_path / "model.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
@@ -125,8 +131,11 @@ def test_select_equals_mmcvs_batched_nms() -> None:
         torch.rand(2, 400, generator=generator),
         torch.randint(0, 5, (2, 400), generator=generator),
     )
-    found_boxes, found_scores, found_labels = select(
-        boxes, scores, labels, above=0.3, iou_threshold=0.5, count=300
+    found_boxes, found_scores, found_labels = select_detections(
+        DecodedBoxes(boxes, scores, labels),
+        score_threshold=0.3,
+        iou_threshold=0.5,
+        max_detections=300,
     )
     for image in range(2):
         valid = scores[image] > 0.3

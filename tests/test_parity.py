@@ -9,24 +9,25 @@ import pytest
 import torch
 from conftest import SMALL
 
-from detreg.data.dataset import load_dataset
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.errors import RefusedError
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.scores import Scores
-from detreg.export import decode, graph, parity
+from detreg.export import parity
+from detreg.export.decode import selection
+from detreg.export.decode.selection import DecodedBoxes
+from detreg.export.decode.table import DECODERS
 from detreg.export.parity import (
-    Agreement,
-    Parity,
-    agree,
-    agreement,
-    matched,
-    unmatched,
+    MatchSummary,
+    ParityResult,
+    count_matches,
+    find_unmatched,
+    match_models,
+    require_match,
 )
-from detreg.export.subject import Subject, change_selection, selection_configs
 from detreg.export.ties import Selection, count_ties
-from detreg.inference.detections import Detections
-from detreg.inference.detector import Detector
+from detreg.export.trained_model import TrainedModel
+from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.from_template import make_card
 from detreg.pipeline import settings
 from detreg.templates import TEMPLATES
@@ -35,7 +36,7 @@ from detreg.training.engine import build_network, predict
 
 CLASSES = ("boat", "buoy", "crane")
 NO_SCORES = Scores(0.0, 0.0, 0.0, None, None, None, {}, np.zeros((10, 101, 0, 4)))
-SELECTION = Selection(iou_threshold=0.5, limit=300)
+SELECTION = Selection(iou_threshold=0.5, max_detections=300)
 NOBODY = GroundTruth.load(
     {
         "images": [{"id": 1, "file_name": "/none/1.jpg", "width": 300, "height": 300}],
@@ -68,7 +69,7 @@ def explained(
     selection: Selection = SELECTION,
 ) -> tuple[int, int]:
     """How many detections have no partner, and how many of these ties explain."""
-    without = unmatched(exported, trained)
+    without = find_unmatched(exported, trained)
     ties = count_ties(exported, trained, without, everything, selection)
     return sum(map(len, without)), ties
 
@@ -79,7 +80,8 @@ APART: tuple[Row, ...] = ((0, 0.9, 0), (60, 0.7, 1), (120, 0.7, 1), (180, 0.7, 0
 
 def test_equal_detections_are_partners_in_any_order_of_equals() -> None:
     swapped = (APART[0], APART[3], APART[2], APART[1], APART[4])
-    assert matched({1: made(*APART)}, {1: made(*swapped)}) == (10, 10)
+    matches = count_matches({1: made(*APART)}, {1: made(*swapped)})
+    assert (matches.matched, matches.total) == (10, 10)
 
 
 WRONG: dict[str, tuple[tuple[Row, ...], int]] = {
@@ -101,14 +103,15 @@ def test_what_is_wrong_has_no_partner_and_no_tie_explains_it(
     right = made(*APART)
     assert explained(made(*exported), right, everything=right) == (without, 0)
     total = len(exported) + len(APART)
-    assert matched({1: made(*exported)}, {1: right}) == (total - without, total)
+    matches = count_matches({1: made(*exported)}, {1: right})
+    assert (matches.matched, matches.total) == (total - without, total)
 
 
 def test_of_equals_at_the_end_of_a_full_list_either_may_be_the_last() -> None:
     ends = [(120, 0.7, 0), (180, 0.7 + 5e-6, 0), (240, 0.7, 1)]
     first, everything = (0, 0.9, 0), made((0, 0.9, 0), *ends)
     a, b = made(first, ends[0], ends[1]), made(first, ends[1], ends[2])
-    full = Selection(iou_threshold=0.5, limit=3)
+    full = Selection(iou_threshold=0.5, max_detections=3)
     assert explained(a, b, everything, full) == (2, 2)
     # The list has room for more: it should hold all of them.
     assert explained(a, b, everything) == (2, 0)
@@ -121,7 +124,7 @@ def test_of_equals_at_the_end_of_a_full_list_either_may_be_the_last() -> None:
 
 
 def test_what_scores_as_much_as_the_threshold_may_be_on_either_side_of_it() -> None:
-    at = Selection(iou_threshold=0.5, limit=300, threshold=0.6)
+    at = Selection(iou_threshold=0.5, max_detections=300, score_threshold=0.6)
     exported, trained = made((0, 0.9, 0), (60, 0.6 + 5e-6, 0)), made((0, 0.9, 0))
     everything = made((0, 0.9, 0), (60, 0.6 - 5e-6, 0))
     assert explained(exported, trained, everything, at) == (1, 1)
@@ -165,8 +168,10 @@ def test_boxes_that_the_exported_nms_never_sees_may_be_missing() -> None:
     first, second, third, _ = rows
     trained = made(*rows)
 
-    def of(entrants: int | None, *exported: Row) -> tuple[int, int]:
-        selection = Selection(iou_threshold=0.5, limit=300, entrants=entrants)
+    def of(max_nms_candidates: int | None, *exported: Row) -> tuple[int, int]:
+        selection = Selection(
+            iou_threshold=0.5, max_detections=300, max_nms_candidates=max_nms_candidates
+        )
         return explained(made(*exported), trained, trained, selection)
 
     assert of(2, first, second) == (2, 2)
@@ -178,22 +183,22 @@ def test_parity_of_nothing_is_no_parity() -> None:
     nothing = {1: made()}
     low = {1: made((0, 0.04, 0))}
     for pair in ((nothing, nothing), (low, low)):
-        found = agree(NOBODY, *pair)
-        assert (found.detections, found.share, found.passed) == (0, 0.0, False)
-        compared = Parity(found, NO_SCORES, NO_SCORES)
+        found = match_models(NOBODY, *pair)
+        assert (found.total, found.matched_share, found.passed) == (0, 0.0, False)
+        compared = ParityResult(found, NO_SCORES, NO_SCORES)
         assert not compared.passed
-        assert "nothing over score 0.05 to compare on 1 images" in compared.sentence
-        assert "failed" in compared.sentence
+        assert "nothing over score 0.05 to compare on 1 images" in compared.summary
+        assert "failed" in compared.summary
         with pytest.raises(RefusedError, match="nothing proves that the exported model"):
-            agreement(NOBODY, *pair)
+            require_match(NOBODY, *pair)
 
 
 def test_the_gate_is_at_its_share() -> None:
-    assert Agreement(99, 100, 1).passed
-    assert not Agreement(98, 100, 1).passed
+    assert MatchSummary(99, 100, 1).passed
+    assert not MatchSummary(98, 100, 1).passed
     with pytest.raises(RefusedError, match=r"8 of 10 .* at least 99% of what is compared"):
         shifted = made(*WRONG["a shifted box"][0])
-        agreement(NOBODY, {1: shifted}, {1: made(*APART)})
+        require_match(NOBODY, {1: shifted}, {1: made(*APART)})
 
 
 def leave(network: Any) -> None:
@@ -226,31 +231,52 @@ SILENT: dict[str, Callable[[Any], None]] = {
 }
 
 
-def exported_and_trained(
-    name: str,
-    change: Callable[[Any], None],
-    tiny: Path,
-    folder: Path,
-    **values: Any,
-) -> tuple[GroundTruth, Any, Any, Subject]:
-    """A network of random weights, changed: the truth, both sides' detections, and the network."""
-    template, dataset = TEMPLATES[name], load_dataset(tiny)
+def build_model(
+    name: str, change: Callable[[Any], None], dataset: Dataset, **values: Any
+) -> TrainedModel:
+    """Build a network with random weights, changed by `change`, for a small training."""
+    template = TEMPLATES[name]
     params, options = settings(template, SMALL[name] | values)
     params = template.resolve(params)
     config = compose(template, params, dataset, options)
     torch.manual_seed(0)
     network = build_network(config.model, None)
     change(network)
-    about = make_card(template, params, dataset.classes, 0.05, dataset.digest, None)
 
-    def predict_all() -> Any:
+    def predict_all() -> dict[int, Detections]:
         return dict(predict(network, config.val_dataloader, dataset.classes, limit=None))
 
-    subject = Subject(network, template.get_base_model(params).input, about, predict_all)
+    about = make_card(template, params, dataset.classes, 0.05, dataset.digest, None)
+    input_spec = template.get_base_model(params).input
+    return TrainedModel(network, template.decoder, input_spec, about, predict_all)
+
+
+def predict_both(
+    model: TrainedModel, dataset: Dataset
+) -> tuple[GroundTruth, dict[int, Detections], dict[int, Detections]]:
+    """Return the truth of the val split, and what the exported and the trained model find."""
     truth = GroundTruth.load(dataset.splits["val"].annotations)
-    trained = dict(predict(network, config.val_dataloader, dataset.classes))
-    path = graph.export(network, subject.input, about, folder / "model.onnx")
-    return truth, predict_split(Detector.load(path), truth), trained, subject
+    trained = {}
+    for image, detections in model.predict_all().items():
+        trained[image] = detections.filter(0.0, MAX_DETECTIONS)
+    return truth, dict(model.export_and_predict(truth)), trained
+
+
+def read_selection_configs(model: TrainedModel) -> list[dict[str, Any]]:
+    """Return copies of the configurations of the network's last selection."""
+    configs = DECODERS[model.decoder].get_selection_configs(model.network)
+    return [dict(config) for config in configs]
+
+
+def shift_selected_boxes(monkeypatch: pytest.MonkeyPatch, pixels: float) -> None:
+    """Make every export put its boxes `pixels` to the right and below."""
+    select_detections = selection.select_detections
+
+    def select_shifted(candidates: DecodedBoxes, *limits: Any) -> DecodedBoxes:
+        shifted = candidates._replace(boxes=candidates.boxes + pixels)
+        return select_detections(shifted, *limits)
+
+    monkeypatch.setattr(selection, "select_detections", select_shifted)
 
 
 @pytest.mark.parametrize(
@@ -258,55 +284,54 @@ def exported_and_trained(
     [pytest.param(name, marks=() if name == "yolox" else pytest.mark.slow) for name in SILENT],
 )
 def test_a_network_that_finds_nothing_is_proven_by_its_candidates(
-    name: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth, exported, trained, subject = exported_and_trained(name, SILENT[name], tiny, tmp_path)
-    before = [dict(config) for config in selection_configs(subject.network)]
-    assert matched(exported, trained) == (0, 0)
+    dataset = load_dataset(tiny)
+    model = build_model(name, SILENT[name], dataset)
+    truth, exported, trained = predict_both(model, dataset)
+    before = read_selection_configs(model)
+    assert count_matches(exported, trained).total == 0
 
-    found = agree(truth, exported, trained, subject)
-    print(f"\n{name}: {found.sentence}")
-    assert found.candidates and found.passed
+    found = match_models(truth, exported, trained, model)
+    print(f"\n{name}: {found.summary}")
+    assert found.are_candidates and found.passed
     images = len(truth.images)
-    assert 20 * images < found.detections <= 2 * parity.CANDIDATES * images
-    assert "nothing scores over 0.05, so the best 100 of each image were compared" in found.sentence
-    assert [dict(config) for config in selection_configs(subject.network)] == before
+    assert 20 * images < found.total <= 2 * parity.MAX_CANDIDATES * images
+    assert "nothing scores over 0.05, so the best 100 of each image were compared" in found.summary
+    assert read_selection_configs(model) == before
 
-    right = decode.select
-    monkeypatch.setattr(decode, "select", lambda boxes, *rest: right(boxes + 3.0, *rest))
+    shift_selected_boxes(monkeypatch, 3.0)
     with pytest.raises(RefusedError, match=r"disagrees with the trained one: .* candidates"):
-        agreement(truth, exported, trained, subject)
-    assert [dict(config) for config in selection_configs(subject.network)] == before
+        require_match(truth, exported, trained, model)
+    assert read_selection_configs(model) == before
 
 
 def test_a_network_whose_scores_are_all_alike_is_proven_but_not_with_shifted_boxes(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounding alone decides what NMS keeps, and which boxes a full list ends with."""
-    made_of = exported_and_trained("ssd", level, tiny, tmp_path, image_size=96)
-    truth, exported, trained, subject = made_of
-    assert {len(found) for found in trained.values()} == {subject.selection.limit}
-    found = agree(truth, exported, trained, subject)
-    print(f"\n{matched(exported, trained)} without ties, with them: {found.sentence}")
-    assert found.passed and not found.candidates
+    dataset = load_dataset(tiny)
+    model = build_model("ssd", level, dataset, image_size=96)
+    truth, exported, trained = predict_both(model, dataset)
+    assert {len(found) for found in trained.values()} == {model.selection.max_detections}
+    found = match_models(truth, exported, trained, model)
+    print(f"\n{count_matches(exported, trained)} without ties, with them: {found.summary}")
+    assert found.passed and not found.are_candidates
 
-    right = decode.select
-    monkeypatch.setattr(decode, "select", lambda boxes, *rest: right(boxes + 1.0, *rest))
-    shifted = subject.export_and_predict(truth)
-    wrong = agree(truth, shifted, trained, subject)
-    print(f"shifted: {wrong.sentence}")
-    assert not wrong.passed and wrong.partners < 0.1 * wrong.detections
+    shift_selected_boxes(monkeypatch, 1.0)
+    shifted = model.export_and_predict(truth)
+    wrong = match_models(truth, shifted, trained, model)
+    print(f"shifted: {wrong.summary}")
+    assert not wrong.passed and wrong.matched < 0.1 * wrong.total
 
 
 @pytest.mark.parametrize("name", ["yolof", "faster_rcnn"])
 def test_a_changed_selection_is_restored_after_a_failure(name: str, tiny: Path) -> None:
-    template, dataset = TEMPLATES[name], load_dataset(tiny)
-    params, options = settings(template, SMALL[name])
-    config = compose(template, template.resolve(params), dataset, options)
-    network = build_network(config.model, None)
-    before = [dict(config) for config in selection_configs(network)]
-    with pytest.raises(KeyboardInterrupt), change_selection(network, score_thr=0.0, unknown=1):
-        for config in selection_configs(network):
-            assert config.score_thr == 0.0 and "unknown" not in config
+    model = build_model(name, leave, load_dataset(tiny))
+    before = read_selection_configs(model)
+    with pytest.raises(KeyboardInterrupt), model.override_selection(score_thr=0.0, unknown=1):
+        for config in read_selection_configs(model):
+            assert config["score_thr"] == 0.0
+            assert "unknown" not in config
         raise KeyboardInterrupt
-    assert [dict(config) for config in selection_configs(network)] == before
+    assert read_selection_configs(model) == before

@@ -303,12 +303,15 @@ def test_a_loss_that_is_no_number_stops_with_advice(
 def test_a_model_that_disagrees_is_not_registered(
     trained: dict[str, Any], tiny: Path, dense_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detreg.export import decode
+    from detreg.export.decode import selection
 
-    right = decode.select
-    monkeypatch.setattr(
-        decode, "select", lambda boxes, *rest: right(boxes + 3.0, *rest)
-    )  # three pixels off
+    select_detections = selection.select_detections
+
+    def select_shifted(candidates: selection.DecodedBoxes, *limits: Any) -> selection.DecodedBoxes:
+        shifted = candidates._replace(boxes=candidates.boxes + 3.0)  # three pixels off
+        return select_detections(shifted, *limits)
+
+    monkeypatch.setattr(selection, "select_detections", select_shifted)
     versions = len(MlflowClient().search_model_versions("name = 'yolox'"))
     with pytest.raises(RefusedError, match="disagrees with the trained one"):
         detreg.train(

@@ -1,93 +1,133 @@
-"""The network with everything around it as one ONNX graph: uint8 RGB in; boxes, scores and labels out.
+"""The network with everything around it as one ONNX graph.
 
-Inside: channel order and normalization, network, decoding (decode.py), and one class-aware NMS, equal to MMDetection's own
-post-processing. Operators are standard ones of opset 17, for which onnxruntime has CUDA kernels; decoding and NMS stay float32.
+Input: uint8 RGB images. Outputs: those of inference/outputs.py. Inside: channel order and
+normalization, network, decoding (decode/), and one class-aware NMS, equal to MMDetection's own
+post-processing. Operators are standard ones of opset 17, for which onnxruntime has CUDA kernels;
+decoding and NMS stay float32.
 """
 
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from detreg.export.decode import Decoded, decoder
+from detreg.export.decode.selection import DecodedBoxes
+from detreg.export.decode.table import DECODERS
+from detreg.files import write_atomically
 from detreg.inference.card import METADATA_KEY, Card
+from detreg.inference.outputs import BATCH, LABELS, REQUIRED_OUTPUTS
 from detreg.templates.input_spec import InputSpec
+from detreg.templates.template import DecoderName
+
+if TYPE_CHECKING:
+    from mmdet.models.detectors import BaseDetector
 
 OPSET = 17
+_INPUT = "images"
+_EXAMPLE_IMAGE = (640, 480)
+"""Width and height of the image that gives the traced input its size where sizes vary."""
 
 
-class Graph(nn.Module):
-    """A detector from uint8 images (n, height, width, 3) RGB to boxes (n, k, 4), scores (n, k) and labels (n, k).
+class DetectionGraph(nn.Module):
+    """A detector from uint8 images (n, height, width, 3) RGB to boxes, scores and labels.
 
-    Rows past the detections have score 0 and label -1. `fixed` tells that all images have one size.
+    Rows after the detections have score 0 and label -1. `has_fixed_size` says that all inputs have
+    the same height and width.
     """
 
-    def __init__(self, detector: Any, spec: InputSpec, fixed: bool) -> None:
+    def __init__(
+        self,
+        network: "BaseDetector",
+        decoder: DecoderName,
+        input_spec: InputSpec,
+        has_fixed_size: bool,
+    ) -> None:
         super().__init__()
-        self.detector = detector
-        self.fixed = fixed
-        self.bgr = spec.channels == "bgr"
-        self.detect = decoder(detector)
-        self.is_normalized = spec.is_normalized
-        self.mean = nn.Buffer(torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
-        self.std = nn.Buffer(torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        self.network = network
+        self.decode = DECODERS[decoder].decode
+        self.has_fixed_size = has_fixed_size
+        self.is_bgr = input_spec.channels == "bgr"
+        self.is_normalized = input_spec.is_normalized
+        mean = torch.tensor(input_spec.mean).view(1, 3, 1, 1)
+        std = torch.tensor(input_spec.std).view(1, 3, 1, 1)
+        self.mean = nn.Buffer(mean, persistent=False)
+        self.std = nn.Buffer(std, persistent=False)
 
-    def forward(self, images: Tensor) -> Decoded:
-        """See the class."""
+    def forward(self, images: Tensor) -> DecodedBoxes:
+        """Return boxes (n, k, 4), scores (n, k) and labels (n, k), best first."""
         pixels = images.permute(0, 3, 1, 2)
-        pixels = (pixels.flip(1) if self.bgr else pixels).float()
+        if self.is_bgr:
+            pixels = pixels.flip(1)
+        pixels = pixels.float()
         if self.is_normalized:
             pixels = (pixels - self.mean) / self.std
-        maps, sides = self.detector.extract_feat(pixels), torch._shape_as_tensor(pixels)[2:]
-        boxes, scores, labels = self.detect(self.detector, maps, sides, self.fixed)
-        found = scores > 0
-        return (
-            boxes * found.unsqueeze(-1),
-            scores,
-            torch.where(found, labels, torch.full_like(labels, -1)),
-        )
+
+        maps = self.network.extract_feat(pixels)
+        input_size = torch._shape_as_tensor(pixels)[2:]
+        boxes, scores, labels = self.decode(self.network, maps, input_size, self.has_fixed_size)
+
+        is_detection = scores > 0
+        boxes = boxes * is_detection.unsqueeze(-1)
+        labels = torch.where(is_detection, labels, torch.full_like(labels, LABELS.padding))
+        return DecodedBoxes(boxes, scores, labels)
 
 
-def export(detector: nn.Module, spec: InputSpec, card: Card, path: Path) -> Path:
-    """Writes `detector` as one ONNX file with `card` in its metadata; batch is dynamic, height and width where images keep their ratio.
+def export_onnx(
+    network: nn.Module,
+    decoder: DecoderName,
+    input_spec: InputSpec,
+    card: Card,
+    path: Path,
+) -> Path:
+    """Write a network as one ONNX file with `card` in its metadata, and return `path`.
 
-    The card's preprocessing gives the input's size. A file appears only when it is whole and onnx's checker passes it.
+    The batch is dynamic; height and width are too, where images keep their ratio and are not
+    padded to one size. The card's preprocessing decides that. The file appears only when it is
+    complete and onnx's checker accepts it. The network is left on the CPU.
     """
     canvas = card.preprocessing.fixed_canvas
-    # A wrapper in training mode would put the detector back into it while exporting.
-    graph = Graph(detector, spec, fixed=canvas is not None).cpu().eval()
-    width, height = canvas or card.preprocessing.canvas(*card.preprocessing.resized(640, 480))
-    axes = {0: "batch"} if canvas else {0: "batch", 1: "height", 2: "width"}
+    # Left in training mode, the wrapper would put the network back into it during the export.
+    graph = DetectionGraph(network, decoder, input_spec, canvas is not None).cpu().eval()
+    width, height = canvas or card.preprocessing.compute_input_size(*_EXAMPLE_IMAGE)
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    model = _trace(graph, example)
+
+    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.checker.check_model(model, full_check=True)
+    with write_atomically(path) as file:
+        file.write(model.SerializeToString())
+    return path
+
+
+def _trace(graph: DetectionGraph, example: Tensor) -> onnx.ModelProto:
+    """Return the ONNX model of a graph; `example` (2, height, width, 3) has the size to trace."""
+    names = [output.name for output in REQUIRED_OUTPUTS]
+    input_axes = {0: BATCH}
+    if not graph.has_fixed_size:
+        input_axes |= {1: "height", 2: "width"}
+    dynamic_axes = {_INPUT: input_axes} | {name: {0: BATCH} for name in names}
+
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        raw = Path(folder) / "graph.onnx"
-        example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-        rows = graph(example)[1].shape[1]
+        num_rows = graph(example).scores.shape[1]
+        path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             graph,
             (example,),
-            str(raw),
-            input_names=["images"],
-            output_names=["boxes", "scores", "labels"],
-            dynamic_axes={
-                "images": axes,
-                "boxes": {0: "batch"},
-                "scores": {0: "batch"},
-                "labels": {0: "batch"},
-            },
+            str(path),
+            input_names=[_INPUT],
+            output_names=names,
+            dynamic_axes=dynamic_axes,
             opset_version=OPSET,
             dynamo=False,
         )
-        model = onnx.load(raw)
-    for output in model.graph.output:  # the exporter does not see that top-k makes this size fixed
-        output.type.tensor_type.shape.dim[1].dim_value = rows
-    model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    onnx.checker.check_model(model, full_check=True)
-    temporary = path.with_suffix(".tmp")
-    onnx.save(model, temporary)
-    temporary.replace(path)
-    return path
+        model = onnx.load(path)
+
+    # The exporter does not see that TopK makes this size constant.
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[1].dim_value = num_rows
+    return model

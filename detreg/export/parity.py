@@ -1,9 +1,9 @@
 """Whether the exported model finds what the trained network finds, on real images.
 
-The first look compares the detections that both sides report anyway. It leaves two questions open,
-for which `Subject` lets the network look at the images again:
+The first comparison takes the detections that both sides report anyway. It leaves two questions
+open, for which `TrainedModel` lets the network predict on the same images again:
 
-- Nothing scores over SCORE_FROM: then the best candidates are compared, whatever their score.
+- Nothing scores over MIN_SCORE: then the best candidates are compared, whatever their score.
 - Boxes have the same score: rounding decides which of them NMS keeps, or which is the last of the
   list. Such a detection counts as matched only where the network has that very candidate, with its
   box, class and score, before NMS, and where a tie explains that it is not in the other list.
@@ -17,219 +17,222 @@ from detreg.errors import RefusedError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.matching import match_detections
 from detreg.evaluation.scores import Scores, score
-from detreg.export.subject import Found, Subject, change_selection
 from detreg.export.ties import CORNER_TOLERANCE, IOU, SCORE_TOLERANCE, Positions, count_ties
+from detreg.export.trained_model import Predictions, TrainedModel
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 
-MATCHED_AT_LEAST = 0.99
-MAP_APART_AT_MOST = 0.001
-SCORE_FROM = 0.05
-"""Detections under this score are not compared: there are many, and none is ever looked at."""
-CANDIDATES = 100
-"""The most candidates of an image that are compared where nothing reaches SCORE_FROM."""
+MIN_MATCHED_SHARE = 0.99
+MAX_MAP_DIFFERENCE = 0.001
+MIN_SCORE = 0.05
+"""Detections under this score are not compared: there are many, and nobody ever looks at them."""
+MAX_CANDIDATES = 100
+"""The most candidates of an image that are compared where nothing reaches MIN_SCORE."""
 
 
 @dataclass(frozen=True)
-class Agreement:
+class MatchSummary:
     """How many of both models' detections have a partner in the other model.
 
-    `partners` of `detections` have one, `ties` of these in place of another one of equal score.
-    `candidates` tells that boxes of any score were compared, as nothing reached SCORE_FROM.
+    Of `total` detections `matched` have a partner; `ties` of these have none themselves, but an
+    equal score explains why. `are_candidates` says that boxes of any score were compared, because
+    nothing reached MIN_SCORE.
     """
 
-    partners: int
-    detections: int
-    images: int
+    matched: int
+    total: int
+    num_images: int
     ties: int = 0
-    candidates: bool = False
+    are_candidates: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.ties <= self.matched <= self.total:
+            raise ValueError(
+                "0 <= ties <= matched <= total must hold, "
+                f"got ties={self.ties}, matched={self.matched}, total={self.total}"
+            )
 
     @property
-    def share(self) -> float:
+    def matched_share(self) -> float:
         """The part that has a partner, from 0 to 1; 0 where there is nothing to compare."""
-        return self.partners / self.detections if self.detections else 0.0
+        return self.matched / self.total if self.total else 0.0
 
     @property
     def passed(self) -> bool:
         """Whether there was something to compare, and enough of it has a partner."""
-        return self.detections > 0 and self.partners >= MATCHED_AT_LEAST * self.detections
+        return self.total > 0 and self.matched >= MIN_MATCHED_SHARE * self.total
 
     @property
-    def compared(self) -> str:
-        """What was compared, in words."""
-        if not self.candidates:
-            return f"{self.detections} detections over score {SCORE_FROM}"
-        return (
-            f"{self.detections} candidates (nothing scores over {SCORE_FROM}, so the best "
-            f"{CANDIDATES} of each image were compared, whatever their score)"
-        )
-
-    @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The figures in words."""
-        if not self.detections:
-            floor = "score 0" if self.candidates else f"score {SCORE_FROM}"
-            return f"nothing over {floor} to compare on {self.images} images"
+        if not self.total:
+            floor = "score 0" if self.are_candidates else f"score {MIN_SCORE}"
+            return f"nothing over {floor} to compare on {self.num_images} images"
+
+        compared = f"{self.total} detections over score {MIN_SCORE}"
+        if self.are_candidates:
+            compared = (
+                f"{self.total} candidates (nothing scores over {MIN_SCORE}, so the best "
+                f"{MAX_CANDIDATES} of each image were compared, whatever their score)"
+            )
         ties = f", {self.ties} of them in place of one of equal score" if self.ties else ""
-        return f"{self.partners} of {self.compared} on {self.images} images matched{ties}"
+        return f"{self.matched} of {compared} on {self.num_images} images matched{ties}"
 
 
 @dataclass(frozen=True)
-class Parity:
-    """The comparison of two models on the same images.
+class ParityResult:
+    """The comparison of the exported and the trained model on the same images.
 
-    `agreement` is of their detections; `exported` and `trained` are their scores.
+    `matches` is of their detections; `exported` and `trained` are their scores.
     """
 
-    agreement: Agreement
+    matches: MatchSummary
     exported: Scores
     trained: Scores
 
     @property
-    def matched(self) -> float:
-        """The share of both models' detections that have a partner, from 0 to 1."""
-        return self.agreement.share
-
-    @property
-    def detections(self) -> int:
-        """How many detections of both models were compared."""
-        return self.agreement.detections
-
-    @property
     def passed(self) -> bool:
-        """Whether the exported model may stand for the trained one; not if nothing was compared."""
-        return self.agreement.passed and abs(self.difference) <= MAP_APART_AT_MOST
+        """Whether the exported model may replace the trained one; not if nothing was compared."""
+        return self.matches.passed and abs(self.mAP_difference) <= MAX_MAP_DIFFERENCE
 
     @property
-    def difference(self) -> float:
+    def mAP_difference(self) -> float:
         """mAP of the exported model minus that of the trained one, from -1 to 1."""
         return (self.exported.mAP or 0.0) - (self.trained.mAP or 0.0)
 
     @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The comparison in words."""
-        share = f"{self.matched:.2%} matched: " if self.detections else ""
+        share = f"{self.matches.matched_share:.2%} matched: " if self.matches.total else ""
+        exported, trained = self.exported.mAP or 0.0, self.trained.mAP or 0.0
         verdict = "passed" if self.passed else "failed"
         return (
-            f"{share}{self.agreement.sentence}; mAP {self.exported.mAP or 0.0:.4f} exported and "
-            f"{self.trained.mAP or 0.0:.4f} trained ({verdict}: at least {MATCHED_AT_LEAST:.0%} "
-            f"matched and mAP at most {MAP_APART_AT_MOST} apart are wanted)"
+            f"{share}{self.matches.summary}; mAP {exported:.4f} exported and {trained:.4f} trained "
+            f"({verdict}: at least {MIN_MATCHED_SHARE:.0%} must match and mAP may differ by at "
+            f"most {MAX_MAP_DIFFERENCE})"
         )
 
     def as_metrics(self) -> dict[str, float]:
-        """What is logged of it."""
+        """Return the metrics that are logged."""
         return {
-            "parity/matched": self.matched,
-            "parity/detections": float(self.detections),
+            "parity/matched": self.matches.matched_share,
+            "parity/detections": float(self.matches.total),
             "parity/mAP_exported": self.exported.mAP or 0.0,
             "parity/mAP_trained": self.trained.mAP or 0.0,
         }
 
 
-def compare(
+def measure_parity(
     truth: GroundTruth,
-    exported: Found,
-    trained: Found,
-    subject: Subject | None = None,
-) -> Parity:
-    """Score and match two models' predictions for the same split.
+    exported: Predictions,
+    trained: Predictions,
+    model: TrainedModel | None = None,
+) -> ParityResult:
+    """Match and score two models' predictions for the same split.
 
-    With `subject`, the trained network, candidates and ties are looked at too.
+    With `model`, the trained network, candidates and ties are looked at too.
     """
-    agreed = agree(truth, exported, trained, subject)
-    return Parity(agreed, score(truth, exported), score(truth, trained))
+    matches = match_models(truth, exported, trained, model)
+    return ParityResult(matches, score(truth, exported), score(truth, trained))
 
 
-def agreement(
+def require_match(
     truth: GroundTruth,
-    exported: Found,
-    trained: Found,
-    subject: Subject | None = None,
+    exported: Predictions,
+    trained: Predictions,
+    model: TrainedModel | None = None,
 ) -> str:
-    """Tell in words how far two models agree, where there is nothing to score.
+    """Return in words how far two models agree, on images without ground truth.
 
     Raises RefusedError where too few detections match, or there is nothing to compare.
     """
-    agreed = agree(truth, exported, trained, subject)
-    if agreed.passed:
-        return agreed.sentence
+    matches = match_models(truth, exported, trained, model)
+    if matches.passed:
+        return matches.summary
+
     cause = "the exported model disagrees with the trained one"
-    if not agreed.detections:
+    if not matches.total:
         cause = "nothing proves that the exported model finds what the trained one finds"
-    rule = f"at least {MATCHED_AT_LEAST:.0%} of what is compared must match"
-    raise RefusedError(f"{cause}: {agreed.sentence}; {rule}")
+    rule = f"at least {MIN_MATCHED_SHARE:.0%} of what is compared must match"
+    raise RefusedError(f"{cause}: {matches.summary}; {rule}")
 
 
-def agree(
+def match_models(
     truth: GroundTruth,
-    exported: Found,
-    trained: Found,
-    subject: Subject | None = None,
-) -> Agreement:
-    """Match two models' detections; with `subject`, look again where the first look is not enough.
+    exported: Predictions,
+    trained: Predictions,
+    model: TrainedModel | None = None,
+) -> MatchSummary:
+    """Match two models' detections; with `model`, look again where that does not pass.
 
-    Boxes of any score are compared where nothing reaches SCORE_FROM, and ties are looked for where
-    less than MATCHED_AT_LEAST has a partner.
+    Boxes of any score are compared where nothing reaches MIN_SCORE, and ties are looked for where
+    less than MIN_MATCHED_SHARE has a partner.
     """
-    first = _count(exported, trained)
-    if first.passed or subject is None:
+    first = count_matches(exported, trained)
+    if first.passed or model is None:
         return first
-    if first.detections:
-        return _with_ties(first, exported, trained, subject)
+    if first.total:
+        return _count_ties_as_matched(first, exported, trained, model)
 
     # The lists are as long as they can be, so that ties at their ends lie below what is compared.
-    with change_selection(subject.network, score_thr=0.0, max_per_img=MAX_DETECTIONS):
-        exported = subject.export_and_predict(truth)
-        own = subject.predict().items()
-        trained = {image: found.filter(0.0, MAX_DETECTIONS) for image, found in own}
-        second = _count(exported, trained, candidates=True)
-        return second if second.passed else _with_ties(second, exported, trained, subject)
+    with model.override_selection(score_thr=0.0, max_per_img=MAX_DETECTIONS):
+        exported = model.export_and_predict(truth)
+        trained = {}
+        for image, detections in model.predict_all().items():
+            trained[image] = detections.filter(0.0, MAX_DETECTIONS)
+
+        second = count_matches(exported, trained, are_candidates=True)
+        if second.passed:
+            return second
+        return _count_ties_as_matched(second, exported, trained, model)
 
 
-def matched(a: Found, b: Found) -> tuple[int, int]:
-    """Count the detections of `a` and `b` over SCORE_FROM: those with a partner, and all.
+def count_matches(a: Predictions, b: Predictions, are_candidates: bool = False) -> MatchSummary:
+    """Count the compared detections of `a` and `b` on all images, and those with a partner.
 
     Partners have one class, an IoU over IOU or corners within CORNER_TOLERANCE, and scores within
     SCORE_TOLERANCE.
     """
-    counted = _count(a, b)
-    return counted.partners, counted.detections
+    images = a.keys() | b.keys()
+    matched = total = 0
+    for image in images:
+        num_a = len(_find_compared(a[image], are_candidates))
+        num_b = len(_find_compared(b[image], are_candidates))
+        unmatched_a, unmatched_b = find_unmatched(a[image], b[image], are_candidates)
+        total += num_a + num_b
+        matched += num_a + num_b - len(unmatched_a) - len(unmatched_b)
+    return MatchSummary(matched, total, len(images), are_candidates=are_candidates)
 
 
-def unmatched(
+def find_unmatched(
     a: Detections,
     b: Detections,
-    candidates: bool = False,
+    are_candidates: bool = False,
 ) -> tuple[Positions, Positions]:
-    """Find what is compared of one image's `a` and `b`, and has no partner in the other one."""
+    """Return the compared positions of one image's `a` and `b` without a partner in the other."""
     pairs = match_detections(a, b, IOU, SCORE_TOLERANCE, CORNER_TOLERANCE)
-    without_a = np.setdiff1d(_compared(a, candidates), pairs[:, 0])
-    without_b = np.setdiff1d(_compared(b, candidates), pairs[:, 1])
-    return without_a, without_b
+    unmatched_a = np.setdiff1d(_find_compared(a, are_candidates), pairs[:, 0])
+    unmatched_b = np.setdiff1d(_find_compared(b, are_candidates), pairs[:, 1])
+    return unmatched_a, unmatched_b
 
 
-def _count(a: Found, b: Found, candidates: bool = False) -> Agreement:
-    partners = total = 0
-    for image in a.keys() | b.keys():
-        compared = len(_compared(a[image], candidates)) + len(_compared(b[image], candidates))
-        partners += compared - sum(map(len, unmatched(a[image], b[image], candidates)))
-        total += compared
-    return Agreement(partners, total, len(a.keys() | b.keys()), candidates=candidates)
+def _find_compared(detections: Detections, are_candidates: bool) -> Positions:
+    """Return the positions that are compared."""
+    if are_candidates:
+        # A score of exactly 0 stands for nothing in the exported file.
+        return np.flatnonzero(detections.scores > 0)[:MAX_CANDIDATES]
+    return np.flatnonzero(detections.scores >= MIN_SCORE)
 
 
-def _compared(detections: Detections, candidates: bool) -> Positions:
-    """Positions of what is compared; a score of exactly 0 is no row in the exported file."""
-    if candidates:
-        return np.flatnonzero(detections.scores > 0)[:CANDIDATES]
-    return np.flatnonzero(detections.scores >= SCORE_FROM)
-
-
-def _with_ties(found: Agreement, exported: Found, trained: Found, subject: Subject) -> Agreement:
-    """Add what ties explain to the partners."""
-    selection = subject.selection
-    everything = subject.predict_candidates(above=max(selection.threshold - SCORE_TOLERANCE, 0.0))
+def _count_ties_as_matched(
+    summary: MatchSummary, exported: Predictions, trained: Predictions, model: TrainedModel
+) -> MatchSummary:
+    """Return the summary with the detections that ties explain added to those with a partner."""
+    selection = model.selection
+    min_score = max(selection.score_threshold - SCORE_TOLERANCE, 0.0)
+    candidates = model.predict_candidates(min_score)
     ties = 0
     for image in exported.keys() | trained.keys():
-        sides = exported[image], trained[image]
-        without = unmatched(*sides, found.candidates)
-        ties += count_ties(*sides, without, everything[image], selection)
-    return replace(found, partners=found.partners + ties, ties=ties)
+        a, b = exported[image], trained[image]
+        unmatched = find_unmatched(a, b, summary.are_candidates)
+        ties += count_ties(a, b, unmatched, candidates[image], selection)
+    return replace(summary, matched=summary.matched + ties, ties=ties)

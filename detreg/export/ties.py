@@ -29,15 +29,15 @@ Positions = NDArray[np.int64]
 class Selection:
     """The last step of a detector: which of its candidates become detections.
 
-    Candidates over `threshold` enter NMS, which drops what overlaps a better box of its class by
-    more than `iou_threshold`; at most `limit` of an image are left. The exported model gives only
-    the best `entrants` to NMS, MMDetection gives all; None where both do the same.
+    Candidates over `score_threshold` enter NMS, which drops what overlaps a better box of its class by
+    more than `iou_threshold`; at most `max_detections` of an image are left. The exported model gives only
+    the best `max_nms_candidates` to NMS, MMDetection gives all; None where both do the same.
     """
 
     iou_threshold: float
-    limit: int
-    threshold: float = 0.0
-    entrants: int | None = None
+    max_detections: int
+    score_threshold: float = 0.0
+    max_nms_candidates: int | None = None
 
 
 def count_ties(
@@ -65,9 +65,9 @@ def count_ties(
     may_drop_a = is_close & (scores_b[None] >= scores_a[:, None] - TIE)
     may_drop_b = is_close & (scores_a[:, None] >= scores_b[None] - TIE)
 
-    least_in_a = max(_last_entrant(everything, selection), selection.threshold)
+    least_in_a = max(_last_entrant(everything, selection), selection.score_threshold)
     too_low_for_a = scores_b <= least_in_a + TIE
-    too_low_for_b = scores_a <= selection.threshold + TIE
+    too_low_for_b = scores_a <= selection.score_threshold + TIE
     no_room_in_a = _has_no_room(a, scores_b, selection)
     no_room_in_b = _has_no_room(b, scores_a, selection)
 
@@ -94,16 +94,16 @@ def _has_no_room(
     selection: Selection,
 ) -> NDArray[np.bool_]:
     """Tell which scores come after the last of a full list, or tie with it."""
-    if len(full) < selection.limit:
+    if len(full) < selection.max_detections:
         return np.zeros(len(scores), dtype=bool)
     return scores <= full.scores[-1] + TIE
 
 
 def _last_entrant(everything: Detections, selection: Selection) -> float:
     """The lowest score that the exported NMS knows; below every score where it knows all."""
-    if selection.entrants is None or len(everything) <= selection.entrants:
+    if selection.max_nms_candidates is None or len(everything) <= selection.max_nms_candidates:
         return -1.0
-    return float(everything.scores[selection.entrants - 1])
+    return float(everything.scores[selection.max_nms_candidates - 1])
 
 
 def _is_among(everything: Detections, found: Detections, position: int) -> bool:

@@ -31,7 +31,7 @@ class Detections:
             raise DataError(problems)
 
     @classmethod
-    def within(
+    def clip_to_image(
         cls,
         boxes: NDArray[np.float32],
         scores: NDArray[np.float32],

@@ -15,7 +15,7 @@ from detreg.errors import DataError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.model_files import read_model
-from detreg.inference.preprocessing import Prepared, Size
+from detreg.inference.preprocessing import PreparedImage, Size
 from detreg.inference.runtime import CUDA, open_session
 
 Image = NDArray[np.uint8]
@@ -131,14 +131,12 @@ class Detector:
         same_size: dict[Size, list[int]] = defaultdict(list)
         for position, image in enumerate(images):
             height, width = image.shape[:2]
-            same_size[
-                self.card.preprocessing.canvas(*self.card.preprocessing.resized(width, height))
-            ].append(position)
+            same_size[self.card.preprocessing.compute_input_size(width, height)].append(position)
         size = self._fixed_batch() or max(batch_size, 1)
         for positions in same_size.values():
             yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
-    def _run(self, pictures: list[Prepared]) -> list[_Rows]:
+    def _run(self, pictures: list[PreparedImage]) -> list[_Rows]:
         pixels = np.stack([picture.pixels for picture in pictures])
         lacking = (self._fixed_batch() or 0) - len(pictures)
         if lacking > 0:
@@ -158,10 +156,12 @@ class Detector:
         return width, height
 
 
-def _detections(rows: _Rows, picture: Prepared, classes: tuple[str, ...]) -> Detections:
+def _detections(rows: _Rows, picture: PreparedImage, classes: tuple[str, ...]) -> Detections:
     real = rows.labels >= 0
     boxes = (rows.boxes[real] / np.array(picture.scale * 2, np.float32)).astype(np.float32)
-    return Detections.within(boxes, rows.scores[real], rows.labels[real], classes, picture.original)
+    return Detections.clip_to_image(
+        boxes, rows.scores[real], rows.labels[real], classes, picture.original
+    )
 
 
 def _check_image(image: Image) -> None:

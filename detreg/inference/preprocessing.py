@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """A picture as the network takes it, and the way back.
 
     `pixels` is uint8 (height, width, 3) RGB; `scale` (x, y) is resized over original; `original` is (width, height).
@@ -82,11 +82,11 @@ class Preprocessing:
     def fixed_canvas(self) -> Size | None:
         """The size of every input where it does not depend on the picture, else None."""
         if self.exact_size:
-            return self.padded(*self.exact_size)
+            return self.compute_padded_size(*self.exact_size)
         longest, shortest = self.limits
-        return self.padded(shortest, shortest) if longest == shortest else None
+        return self.compute_padded_size(shortest, shortest) if longest == shortest else None
 
-    def resized(self, width: int, height: int) -> Size:
+    def compute_resized_size(self, width: int, height: int) -> Size:
         """The size of a picture after resizing, rounded as mmcv 2.1 does (mmcv/image/geometric.py, rescale_size)."""
         if self.exact_size:
             return self.exact_size
@@ -95,11 +95,15 @@ class Preprocessing:
         # Only a picture thousands of times as long as wide rounds to nothing.
         return max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1)
 
-    def canvas(self, width: int, height: int) -> Size:
+    def compute_canvas_size(self, width: int, height: int) -> Size:
         """The size of the input for a picture that is `width` x `height` after resizing."""
-        return self.fixed_canvas or self.padded(width, height)
+        return self.fixed_canvas or self.compute_padded_size(width, height)
 
-    def padded(self, width: int, height: int) -> Size:
+    def compute_input_size(self, width: int, height: int) -> Size:
+        """Return the size of the input for an image of `width` x `height`."""
+        return self.compute_canvas_size(*self.compute_resized_size(width, height))
+
+    def compute_padded_size(self, width: int, height: int) -> Size:
         """The smallest canvas that holds `width` x `height` pixels and that the network can take."""
         sides = (max(side, self.smallest_input) for side in (width, height))
         canvas_width, canvas_height = (
@@ -107,22 +111,25 @@ class Preprocessing:
         )
         return canvas_width, canvas_height
 
-    @staticmethod
-    def pad(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -> NDArray[np.uint8]:
-        """A canvas filled with `value`, one level for each channel, with uint8 `pixels` (height, width, 3) at its top left."""
-        width, height = canvas
-        padded = np.empty((height, width, 3), np.uint8)
-        padded[:] = value
-        padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-        return padded
-
-    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+    def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
         """Resizes (bilinear) and pads one picture.
 
         `image` is uint8 (height, width, 3) RGB and stays as it is.
         """
         height, width = image.shape[:2]
-        new_width, new_height = self.resized(width, height)
+        new_width, new_height = self.compute_resized_size(width, height)
         resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-        pixels = self.pad(resized, self.canvas(new_width, new_height), self.pad_value)
-        return Prepared(pixels, (new_width / width, new_height / height), (width, height))
+        pixels = pad_image(resized, self.compute_canvas_size(new_width, new_height), self.pad_value)
+        return PreparedImage(pixels, (new_width / width, new_height / height), (width, height))
+
+
+def pad_image(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return a canvas filled with `value` (red, green, blue), with the image at its top left.
+
+    `pixels` is uint8 (height, width, 3), `canvas` (width, height).
+    """
+    width, height = canvas
+    padded = np.empty((height, width, 3), np.uint8)
+    padded[:] = value
+    padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+    return padded

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from detreg.report.theme import GRID, INK, MUTED, RIGHT, WRONG
 from detreg.report.figure import WIDTH, save_figure, set_title, shorten_name, tidy_axes
+from detreg.report.theme import GRID, INK, MUTED, RIGHT, WRONG
 
 
 def history(trials: Sequence[FrozenTrial], defaults: float | None, path: Path) -> Path:

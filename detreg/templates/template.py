@@ -26,7 +26,7 @@ class Augmentation:
 
 P = TypeVar("P", bound=CommonParams)
 
-Decoder = Literal["yolox", "one_stage", "two_stage"]
+DecoderName = Literal["yolox", "one_stage", "two_stage"]
 """The kinds of head that detreg/export/decode/ can export, one file for each."""
 
 
@@ -61,7 +61,7 @@ class Template:
     """From the published training pipeline and the params."""
     get_class_layers: Callable[[Any], tuple[ClassLayer, ...]]
     """From the params to the layers with outputs per class."""
-    decoder: Decoder
+    decoder: DecoderName
     """How the exported graph turns the outputs of the network's head into detections."""
     ema_momentum: float | None = None
     """Momentum of the exponential moving average of the weights that is scored and exported; None keeps none."""

@@ -27,7 +27,7 @@ def convert_predictions(
     labels = predicted["labels"].detach().cpu()[best]
 
     height, width = sample["ori_shape"]
-    return Detections.within(
+    return Detections.clip_to_image(
         boxes.float().numpy(),
         scores[:limit].numpy(),
         labels.long().numpy(),

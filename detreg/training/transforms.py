@@ -13,7 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 
-from detreg.inference.preprocessing import Preprocessing
+from detreg.inference.preprocessing import Preprocessing, pad_image
 
 
 def is_below_limit(limit: Sequence[int], width: int, height: int) -> bool:
@@ -86,7 +86,7 @@ class RandomSize(Resize):
         original = replace(self.preprocessing, image_size=(smaller_side,), keep_aspect_ratio=True)
         if self.preprocessing.keep_aspect_ratio:
             return original.limits, True
-        return original.resized(width, height), False
+        return original.compute_resized_size(width, height), False
 
 
 @TRANSFORMS.register_module()
@@ -127,12 +127,12 @@ class PadToCanvas(BaseTransform):
         """
         height, width = results["img"].shape[:2]
         if self.fixed:
-            canvas = self.preprocessing.canvas(width, height)
+            canvas = self.preprocessing.compute_canvas_size(width, height)
         else:
-            canvas = self.preprocessing.padded(width, height)
+            canvas = self.preprocessing.compute_padded_size(width, height)
 
         bgr_pad_value = self.preprocessing.pad_value[::-1]  # mmcv reads images as BGR
-        padded = self.preprocessing.pad(results["img"], canvas, bgr_pad_value)
+        padded = pad_image(results["img"], canvas, bgr_pad_value)
 
         results["img"] = padded
         results["img_shape"] = padded.shape[:2]
