@@ -53,7 +53,7 @@ class Param:
     also: tuple[int, ...] = ()
     """Numbers off the grid of `step` that are taken too, such as a published size."""
     search: str | None = None
-    """What a sweep searches of it unless told otherwise, written as in `space` (detreg/sweeps/space.py); None leaves it at its value."""
+    """What a sweep searches of it unless told otherwise, written as in `space` (detreg/sweeps/dimension_text.py); None leaves it at its value."""
     name: str = ""
 
     def parse(self, value: Any) -> Any:

@@ -13,8 +13,11 @@ import pytest
 from detreg.errors import NotFoundError, UsageError
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import Param, build, get_params
+from detreg.sweeps.dimension import Dimension
+from detreg.sweeps.dimension_text import parse_dimension
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.space import Dimension, Space, dimension, space
+from detreg.sweeps.space import Space
+from detreg.sweeps.space_text import parse_space
 from detreg.templates import TEMPLATES
 from detreg.templates.common_params import CommonParams
 
@@ -22,7 +25,7 @@ YOLOX = get_params(TEMPLATES["yolox"].params)
 
 
 def of(templates: str, text: str | None = None, **fixed: Any) -> Any:
-    return space(tuple(TEMPLATES[name] for name in templates.split(",")), text, fixed)
+    return parse_space(tuple(TEMPLATES[name] for name in templates.split(",")), text, fixed)
 
 
 def refused(templates: str, text: str | None = None, **fixed: Any) -> str:
@@ -32,10 +35,14 @@ def refused(templates: str, text: str | None = None, **fixed: Any) -> str:
 
 
 def test_the_contracts_example() -> None:
-    dims = of(
-        "yolox",
-        "per_item_lrate=1e-5:1e-3:log image_size=320:640:32 frozen_stages=0:2:1 base_model=yolox_nano|yolox_tiny",
-    ).dimensions["yolox"]
+    dims = (
+        of(
+            "yolox",
+            "per_item_lrate=1e-5:1e-3:log image_size=320:640:32 frozen_stages=0:2:1 base_model=yolox_nano|yolox_tiny",
+        )
+        .templates["yolox"]
+        .dimensions
+    )
     assert (
         dims["per_item_lrate"].low,
         dims["per_item_lrate"].high,
@@ -71,9 +78,9 @@ def test_the_contracts_example() -> None:
         ("max_aspect_ratio=1:2:log", "a hyperparameter without steps"),
         ("per_item_lrate=auto:1e-3", "must have numbers at both ends of a range, got auto"),
         ("random_resize_lower=none:640", "must have numbers at both ends of a range, got none"),
-        ("frozen_stages=0:2:log", "log scale wants a minimum above 0"),
-        ("frozen_stages=0:2:two", "a number or log, not 'two'"),
-        ("per_item_lrate=0:1e-3:log", "log scale wants a minimum above 0"),
+        ("frozen_stages=0:2:log", "log scale needs a minimum above 0"),
+        ("frozen_stages=0:2:two", "a number or log, got 'two'"),
+        ("per_item_lrate=0:1e-3:log", "log scale needs a minimum above 0"),
         ("per_item_lrate=nan:1e-3", "from 0 to 1"),
         ("per_item_lrate=1e-5:1e-4:1e-3:log", "too many parts"),
         ("max_aspect_ratio=1:2:0.3", "does not divide the range; the maximum would be 1.9 or 2.2"),
@@ -84,7 +91,7 @@ def test_the_contracts_example() -> None:
         ("per_item_lrat=1e-5:1e-3", "did you mean per_item_lrate?"),
         ("seed=0:9", "unknown parameter seed"),
         ("image_size=320:640 image_size=64:128", "more than once"),
-        ("load_from", "no range of its own"),
+        ("load_from", "no range that could be searched by default"),
         ("random_resize_lower=320|800", "must not be above"),
     ],
 )
@@ -103,7 +110,7 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_default_space_of_every_template(name: str) -> None:
-    dims = of(name).dimensions[name]
+    dims = of(name).templates[name].dimensions
     assert dims["per_item_lrate"].log and {"frozen_stages"} < dims.keys()
     first = of(name).make_first_trial(name)["per_item_lrate"]
     assert dims["per_item_lrate"].low < first < dims["per_item_lrate"].high
@@ -145,16 +152,19 @@ def test_every_suggestion_is_valid(name: str, seed: int) -> None:
 
 
 def test_a_names_default_range_and_the_whole_one() -> None:
-    assert str(dimension(YOLOX["per_item_lrate"])) == "2e-05:0.002:log"
-    assert str(dimension(YOLOX["per_item_lrate"], "1e-4:1e-3")) == "0.0001:0.001:log"
-    assert str(dimension(YOLOX["per_item_lrate"], "1e-4:5e-4:1e-4")) == "0.0001:0.0005:0.0001"
-    assert str(dimension(YOLOX["batch_size"])) == "1:32:1"
-    assert str(dimension(YOLOX["keep_aspect_ratio"])) == "true|false"
-    assert dimension(YOLOX["image_size"], "640|800,512").choices == ("640", "800,512")
+    assert str(parse_dimension(YOLOX["per_item_lrate"])) == "2e-05:0.002:log"
+    assert str(parse_dimension(YOLOX["per_item_lrate"], "1e-4:1e-3")) == "0.0001:0.001:log"
+    assert str(parse_dimension(YOLOX["per_item_lrate"], "1e-4:5e-4:1e-4")) == "0.0001:0.0005:0.0001"
+    assert str(parse_dimension(YOLOX["batch_size"])) == "1:32:1"
+    assert str(parse_dimension(YOLOX["keep_aspect_ratio"])) == "true|false"
+    assert parse_dimension(YOLOX["image_size"], "640|800,512").choices == ("640", "800,512")
 
 
 def test_a_range_without_weights_is_left_out_of_the_default_space_only() -> None:
-    assert "frozen_stages" not in of("yolox", None, pretrained_weights="none").dimensions["yolox"]
+    assert (
+        "frozen_stages"
+        not in of("yolox", None, pretrained_weights="none").templates["yolox"].dimensions
+    )
     assert "would freeze random weights" in refused(
         "yolox", "frozen_stages=0:2", pretrained_weights="none"
     )
@@ -166,16 +176,16 @@ def test_several_templates_have_ranges_of_their_own() -> None:
         "per_item_lrate ssd.image_size=192:320:32",
         **{"yolox.base_model": "yolox_nano", "batch_size": 4},
     )
-    assert searched.dimensions["yolox"].keys() == {"per_item_lrate"} and searched.dimensions[
-        "ssd"
-    ].keys() == {
+    assert searched.templates["yolox"].dimensions.keys() == {
+        "per_item_lrate"
+    } and searched.templates["ssd"].dimensions.keys() == {
         "per_item_lrate",
         "image_size",
     }
-    assert searched.fixed["yolox"] == {
+    assert searched.templates["yolox"].fixed == {
         "base_model": "yolox_nano",
         "batch_size": 4,
-    } and searched.fixed["ssd"] == {"batch_size": 4}
+    } and searched.templates["ssd"].fixed == {"batch_size": 4}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     seen = set()
     for _ in range(20):
@@ -184,7 +194,7 @@ def test_several_templates_have_ranges_of_their_own() -> None:
         seen.add(template.name)
         assert values.keys() <= get_params(template.params).keys()
         assert trial.params.keys() - {"template"} == {
-            f"{template.name}.{name}" for name in searched.dimensions[template.name]
+            f"{template.name}.{name}" for name in searched.templates[template.name].dimensions
         }
     assert seen == {"yolox", "ssd"}
     assert "ssd: base_model must be" in refused("yolox,ssd", None, base_model="yolox_nano")
@@ -234,8 +244,8 @@ def test_a_yaml_file(tmp_path: Path) -> None:
 
 
 def test_nearest_is_on_the_grid() -> None:
-    assert Dimension(YOLOX["image_size"], 320, 640, 64).nearest((500,)) == 512
-    assert Dimension(YOLOX["per_item_lrate"], 1e-5, 1e-3, log=True).nearest(0.5) == 1e-3
+    assert Dimension(YOLOX["image_size"], 320, 640, 64).find_nearest((500,)) == 512
+    assert Dimension(YOLOX["per_item_lrate"], 1e-5, 1e-3, log=True).find_nearest(0.5) == 1e-3
 
 
 def plan_first(searched: Space, template: str) -> CommonParams:
@@ -507,7 +517,7 @@ def test_a_space_is_refused_exactly_where_some_trial_could_not_be_built(template
         if not texts:
             continue
 
-        dims = {name: dimension(params[name], text) for name, text in texts.items()}
+        dims = {name: parse_dimension(params[name], text) for name, text in texts.items()}
         fine = True
         for values in product(*(all_values(dim) for dim in dims.values())):
             typed = dict(zip(dims, values, strict=True))

@@ -1,4 +1,4 @@
-"""Durations as people write them, such as `1h30m`, and as the terminal shows them, such as `1:30:00`."""
+"""Durations as text: `1h30m` as people write them, `1:30:00` as the terminal shows them."""
 
 import re
 

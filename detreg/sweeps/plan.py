@@ -9,8 +9,9 @@ from typing import Any
 from detreg import templates
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_plain
+from detreg.sweeps.dimension import Suggester
 from detreg.sweeps.request import SweepRequest
-from detreg.sweeps.space import Space, Suggests
+from detreg.sweeps.space import Space
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 
@@ -58,12 +59,12 @@ class Plan:
             self.sweep.pruner,
         ]
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        return f"{'+'.join(self.space.dimensions)}-{self.dataset_digest[:8]}-{digest}"
+        return f"{'+'.join(self.space.templates)}-{self.dataset_digest[:8]}-{digest}"
 
     @property
     def templates(self) -> list[Template]:
         """The templates that are searched."""
-        return [templates.TEMPLATES[name] for name in self.space.dimensions]
+        return [templates.TEMPLATES[name] for name in self.space.templates]
 
     def start(self, parent: str, deadline: float | None) -> "Plan":
         """Return the plan of a sweep that has started, in the MLflow run `parent`."""
@@ -71,9 +72,9 @@ class Plan:
 
     def get_first_params(self, template: Template) -> CommonParams:
         """Return the hyperparameters of a template's first trial."""
-        return build(template.params, self.space.find_first_values(template.name))
+        return build(template.params, self.space.templates[template.name].find_first_values())
 
-    def suggest_params(self, trial: Suggests) -> tuple[Template, CommonParams]:
+    def suggest_params(self, trial: Suggester) -> tuple[Template, CommonParams]:
         """Return the template and the hyperparameters of a trial, running or finished."""
         template, values = self.space.suggest(trial)
         return template, build(template.params, values)

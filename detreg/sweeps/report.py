@@ -60,7 +60,7 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: SweepResult) -> 
         "trials": f"{swept.complete} complete, {swept.pruned} pruned, {swept.failed} failed",
         "epochs": _epochs(plan, trials),
     }
-    title = f"Sweep of {', '.join(plan.space.dimensions)}"
+    title = f"Sweep of {', '.join(plan.space.templates)}"
     rows = [_row(group) for group in groups]
     page = Page(title, plan.name, numbers, facts, plots=drawn, table=rows)
     write_page(page, folder / "index.html")

@@ -9,7 +9,8 @@ from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params
 from detreg.sweeps.duration import parse_duration
-from detreg.sweeps.space import Space, space
+from detreg.sweeps.space import Space
+from detreg.sweeps.space_text import parse_space
 from detreg.templates.template import Template
 
 Options = TypeVar("Options", RunOptions, SweepOptions)
@@ -76,7 +77,7 @@ def make_request(chosen: tuple[Template, ...], values: Mapping[str, object]) -> 
     option_names = get_params(RunOptions) | get_params(SweepOptions)
     fixed = {name: value for name, value in values.items() if name not in option_names}
     try:
-        searched = space(chosen, space_text, fixed)
+        searched = parse_space(chosen, space_text, fixed)
         if run_options and sweep_options and not problems:
             return SweepRequest(searched, run_options, sweep_options)
     except UsageError as error:

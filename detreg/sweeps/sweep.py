@@ -118,7 +118,7 @@ def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
     own = "MLFLOW_RUN_ID" in os.environ
     tags = {
         runs.STUDY: plan.name,
-        runs.TEMPLATE: ",".join(plan.space.dimensions),
+        runs.TEMPLATE: ",".join(plan.space.templates),
         runs.DIGEST: plan.dataset_digest,
     }
     tags |= {runs.PARENT: first} if first and own else {}
@@ -148,8 +148,8 @@ def record(active: Run, plan: Plan) -> None:
     told = to_texts(plan.options) | to_texts(plan.sweep) | {"storage": studies.hidden(plan.storage)}
     fixed = {
         f"{name}.{key}": str(value)
-        for name, values in plan.space.fixed.items()
-        for key, value in values.items()
+        for name, part in plan.space.templates.items()
+        for key, value in part.fixed.items()
     }
     active.log_params(told | fixed)
     active.log_text(str(plan.space), "space.txt")

@@ -61,7 +61,7 @@ def check(plan: Plan) -> None:
         dataset = load_dataset(plan.options.data)
         for template in plan.templates:
             defaults = plan.get_first_params(template)
-            dim = plan.space.dimensions[template.name].get("base_model")
+            dim = plan.space.templates[template.name].dimensions.get("base_model")
             for base_model in dim.ends if dim else (defaults.base_model,):
                 job = pipeline.prepare(
                     template, replace(defaults, base_model=base_model), plan.options, dataset

@@ -133,7 +133,7 @@ class CommonParams:
     )
     """Each rule of `find_problems`, also that of a template, depends on values of one of these groups only.
 
-    A sweep tries the combinations of each group (detreg/sweeps/space.py), so a rule must be
+    A sweep tries the combinations of each group (detreg/sweeps/combinations.py), so a rule must be
     monotone in numbers and sizes, and may depend on a text only by whether it is empty.
     """
 

@@ -1,0 +1,163 @@
+"""The check that every combination of a space's values can be trained, before a sweep starts.
+
+A trial combines the values of all dimensions freely, so a rule between hyperparameters
+(`CommonParams.find_problems`) must hold for every combination. Trying them all would take too
+long; these are enough:
+
+1. *One group of hyperparameters at a time.* Each rule looks at values of one group of
+   `CommonParams.RULE_GROUPS`, so the values of the other groups do not matter to it. They are those
+   of the first trial.
+2. *Outermost values of each dimension.* The rules are monotone in numbers: they compare the sides
+   of sizes, one by one, and ask whether frozen_stages is above 0. Take a combination that breaks
+   a rule, and move each number to the end of its range where the rule is stricter: the rule stays
+   broken. So if any combination breaks it, one of outermost values does, too.
+
+tests/test_space.py holds both by random spaces, for every template.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+
+from detreg.params import Param
+from detreg.sweeps.dimension import Dimension, Value
+from detreg.sweeps.space import TemplateSpace
+
+_MAX_PROBLEMS = 5
+"""Problems of one template's combinations that are listed; the others are counted."""
+
+Combination = tuple[Value, ...]
+"""Typed values of several dimensions, in the order of their names."""
+
+
+def find_combination_problems(space: TemplateSpace) -> list[str]:
+    """Return which combinations of a template's values cannot be trained.
+
+    Each problem is named once, with the first values that bring it.
+    """
+    examples: dict[str, str] = {}
+    for group in space.template.params.RULE_GROUPS:
+        searched = [name for name in group if name in space.dimensions]
+        for problem, example in _find_broken_rules(space, searched).items():
+            # The example is empty if no value of this group is to blame. The values of another
+            # group may be, and their turn gives the example.
+            examples[problem] = examples.get(problem) or example
+
+    problems = []
+    for problem, example in examples.items():
+        if example:
+            problems.append(f"space: {space.name} with {example} cannot be trained: {problem}")
+        else:
+            problems.append(f"{space.name}: {problem}")
+
+    left_out = len(problems) - _MAX_PROBLEMS
+    if left_out > 0:
+        more = f"space: {space.name} has {left_out} more such problems with other values"
+        return [*problems[:_MAX_PROBLEMS], more]
+    return problems
+
+
+def drop_broken_dimensions(space: TemplateSpace) -> TemplateSpace:
+    """Return the space without the dimensions that do not go with the fixed values.
+
+    The default space is the user's choice only so far as the fixed values leave it one.
+    """
+    for name in space.dimensions:
+        if _find_broken_rules(space, [name]):
+            rest = {other: dim for other, dim in space.dimensions.items() if other != name}
+            space = replace(space, dimensions=rest)
+    return space
+
+
+def _find_broken_rules(space: TemplateSpace, names: Sequence[str]) -> dict[str, str]:
+    """Return the problems of all combinations of the dimensions `names`.
+
+    The other dimensions have the values of the first trial. Each problem comes with the values
+    that are to blame in the first combination that has it, such as `image_size=64`.
+    """
+    first_params = replace(space.template.params(), **space.find_first_values())
+    outermost_values = [_find_outermost_values(space.dimensions[name]) for name in names]
+
+    problems: dict[Combination, list[str]] = {}
+    for combination in product(*outermost_values):
+        changes = dict(zip(names, combination, strict=True))
+        problems[combination] = replace(first_params, **changes).find_problems()
+
+    examples: dict[str, str] = {}
+    for combination, found in problems.items():
+        for problem in found:
+            if problem in examples:
+                continue
+            words = []
+            for position in _find_blame(problems, combination, problem):
+                param = space.dimensions[names[position]].param
+                words.append(f"{param.name}={param.format(combination[position])}")
+            examples[problem] = " ".join(words)
+    return examples
+
+
+def _find_blame(
+    problems: Mapping[Combination, list[str]], example: Combination, problem: str
+) -> list[int]:
+    """Return the positions of the values of an example that are to blame for a problem.
+
+    Whatever the other values are, a combination with these has the problem. Positions are
+    cleared one after another, so none of those that remain could be cleared, too.
+    """
+    blamed = list(range(len(example)))
+    for position in range(len(example)):
+        others = [other for other in blamed if other != position]
+        if _always_has_problem(problems, example, others, problem):
+            blamed = others
+    return blamed
+
+
+def _always_has_problem(
+    problems: Mapping[Combination, list[str]],
+    example: Combination,
+    positions: Sequence[int],
+    problem: str,
+) -> bool:
+    """Return whether every combination with the example's values at `positions` has a problem."""
+    for combination, found in problems.items():
+        is_alike = all(combination[position] == example[position] for position in positions)
+        if is_alike and problem not in found:
+            return False
+    return True
+
+
+def _find_outermost_values(dimension: Dimension) -> list[Value]:
+    """Return typed values of a dimension that are enough to break any rule that it can break.
+
+    Long lists of choices are thus as quick to check as ranges.
+    """
+    param = dimension.param
+    values = dimension.ends
+    if param.type == "size":
+        return _find_outermost_sizes(param, values)
+
+    empty = [value for value in values if value is None]
+    given = [value for value in values if value is not None]
+    if param.type == "text":
+        # Rules ask of a text only whether it is there.
+        return [*given[:1], *empty]
+    if param.type in ("int", "float"):
+        return [min(given), max(given), *empty]
+    return list(values)
+
+
+def _find_outermost_sizes(param: Param, sizes: Sequence[Value]) -> list[Value]:
+    """Return the smallest and the largest sizes by each side, sizes off the grid, and None.
+
+    Rules compare the width with widths and the height with heights, of sizes of the same form:
+    one side, or width and height. A published size off the grid has a rule of its own.
+    """
+    outermost: list[Value] = [size for size in sizes if size is None]
+    for num_sides, axis in ((1, 0), (2, 0), (2, 1)):
+        alike = [size for size in sizes if size is not None and len(size) == num_sides]
+        alike.sort(key=lambda size: size[axis])
+        off_grid = {size[axis]: size for size in alike if size[axis] in param.also}
+        outermost += [*alike[:1], *off_grid.values(), *alike[-1:]]
+
+    # The same size may be the outermost by both of its sides.
+    return list(dict.fromkeys(outermost))
