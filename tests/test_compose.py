@@ -11,7 +11,8 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, scaled
+from conftest import SMALL
+from dense_networks import scale_outputs
 from mmdet.registry import DATASETS, MODELS, TASK_UTILS, TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
@@ -556,7 +557,7 @@ def test_outputs_equal_the_published_networks(name: str, base_model: str) -> Non
             nn.init.kaiming_normal_(layer.weight)
         if hasattr(theirs.neck, "l2_norm"):  # made of whatever lay in memory
             nn.init.constant_(theirs.neck.l2_norm.weight, 20.0)
-    with torch.no_grad(), scaled(outputs):  # a fresh network finds nothing
+    with torch.no_grad(), scale_outputs(outputs):  # a fresh network finds nothing
         theirs(
             torch.randn(1, 3, side, side),
             [DetDataSample(metainfo={"img_shape": (side, side)})],

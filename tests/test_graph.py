@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import SMALL, dense
+from conftest import SMALL
+from dense_networks import fill_with_dense_weights
 from cuda_kernels import CUDA_KERNELS
 
 from detreg.data.dataset import load_dataset
@@ -63,7 +64,7 @@ def test_the_file_finds_what_the_network_finds(
     params, options = settings(template, SMALL[name] | values)
     dataset = load_dataset(tiny)
     config = compose(template, template.resolve(params), dataset, options)
-    network = dense(template, params, build_network(config.model, None), config)
+    network = fill_with_dense_weights(template, params, build_network(config.model, None), config)
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
     about = make_card(template, params, dataset.classes, 0.05, dataset.digest, None)
     detector = Detector.load(

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, dense
+from conftest import SMALL
+from dense_networks import fill_with_dense_weights
 from mlflow import MlflowClient
 
 import detreg
@@ -35,7 +36,9 @@ def spread_image(name: str, tiny: Path, path: Path) -> Path:
     save(
         path,
         Checkpoint(
-            dense(template, params, build_network(config.model, None), config).state_dict(),
+            fill_with_dense_weights(
+                template, params, build_network(config.model, None), config
+            ).state_dict(),
             dataset.classes,
         ),
     )
