@@ -12,7 +12,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from detreg.templates.template import CommonParams, Template
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
 from detreg.training.engine import predict
 
 OBJECTNESS = r".*(object_pred|multi_level_conv_obj\.\d+|rpn_cls)\.weight"
