@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial
 
-from detreg.sweeps import study as studies
+from detreg.sweeps import samplers
 
 EPOCHS, TRIALS, NOISE = 12, 60, 0.008
 PRUNERS = ("none", "median", "hyperband", "asha")
@@ -46,8 +46,8 @@ def run(pruner: str, seed: int) -> tuple[int, float, float]:
     """Epochs spent, regret, and seconds that the study itself took, of one study."""
     study = optuna.create_study(
         direction="maximize",
-        sampler=studies.sampler("tpe", seed, TRIALS, False),
-        pruner=studies.pruner(pruner, EPOCHS),
+        sampler=samplers.make_sampler("tpe", seed, TRIALS, False),
+        pruner=samplers.make_pruner(pruner, EPOCHS),
         study_name=str(seed),
     )
     spent = 0

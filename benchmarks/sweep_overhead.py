@@ -20,10 +20,10 @@ import optuna
 from detreg import pipeline
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.options import RunOptions
-from detreg.sweeps import study as studies
 from detreg.sweeps import sweep, worker
 from detreg.sweeps.plan import make_plan
 from detreg.sweeps.request import make_request
+from detreg.sweeps.storage import open_storage
 from detreg.templates import TEMPLATES
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
@@ -90,7 +90,7 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
     with runs.start_run("sweep", {}) as active:
         request = make_request((TEMPLATES["yolox"],), values)
         plan = make_plan(request, dataset.digest, storage).start(active.id, None)
-    study, _ = sweep._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
+    study, _ = sweep.open_search_study(plan, open_storage(plan.storage, plan.sweep.heartbeat))
     preparing = 0.0
 
     def prepare(
@@ -107,7 +107,7 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
     seconds = []
     for _ in range(TRIALS):
         begun = time.perf_counter()
-        study.optimize(lambda trial: worker.search(plan, dataset, trial), n_trials=1)
+        study.optimize(lambda trial: worker.run_search_trial(plan, dataset, trial), n_trials=1)
         if study.trials[-1].state is optuna.trial.TrialState.COMPLETE:
             seconds.append(time.perf_counter() - begun - preparing)
     pipeline.prepare, pipeline.learn = prepared, learned

@@ -22,7 +22,7 @@ from detreg.templates.template import Template
 
 if TYPE_CHECKING:
     from detreg.pipeline import TrainingResult
-    from detreg.sweeps.finish import SweepResult
+    from detreg.sweeps.result import SweepResult
 
 EXIT_BAD_DATA = 65
 MAX_EPOCHS = 200
@@ -166,7 +166,7 @@ def sweep(arguments: argparse.Namespace) -> int:
         names += get_params(template.params)
 
     wanted = request.make_request(chosen, _get_values(arguments, names))
-    result = sweeps.run(wanted)
+    result = sweeps.run_sweep(wanted)
     print(_describe_sweep(result))
     if arguments.json:
         print(json.dumps(asdict(result)))

@@ -55,7 +55,7 @@ def dataset(tiny: Path) -> Dataset:
 
 
 def opened(plan: Plan, pruner: BasePruner | None = None) -> optuna.Study:
-    study, _ = sweeps._opened(plan, studies.storage(plan.storage, plan.sweep.heartbeat))
+    study, _ = sweeps._opened(plan, storage.open_storage(plan.storage, plan.sweep.heartbeat))
     if pruner is not None:
         study.pruner = pruner
     return study
@@ -83,7 +83,7 @@ def test_the_defaults_come_first_and_only_others_are_pruned(
     )
     assert other.state is TrialState.PRUNED and len(other.intermediate_values) == 1
     client = MlflowClient()
-    kept, cut = (client.get_run(trial.user_attrs[studies.RUNS][-1]) for trial in study.trials)
+    kept, cut = (client.get_run(trial.user_attrs[studies.RUNS_ATTR][-1]) for trial in study.trials)
     assert kept.info.status == cut.info.status == "FINISHED"
     assert cut.data.tags[runs.PRUNED] == "after epoch 1 of 2" and runs.PRUNED not in kept.data.tags
     assert (
@@ -113,15 +113,15 @@ def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
     assert (
         cut.state is TrialState.FAIL
         and len(cut.intermediate_values) == 1
-        and studies.FAILURE not in cut.user_attrs
+        and studies.FAILURE_ATTR not in cut.user_attrs
     )
     client = MlflowClient()
-    (eid,) = cut.user_attrs[studies.RUNS]
+    (eid,) = cut.user_attrs[studies.RUNS_ATTR]
     assert (
         client.get_run(eid).info.status == "KILLED"
         and "budget is over" in client.get_run(eid).data.tags[runs.FAILURE]
     )
-    studies.repair(study, 1)
+    studies.requeue_lost_trials(study, 1)
     optimise(study, plan.start(parent, None), dataset)
     again = study.trials[-1]
     assert (
@@ -129,7 +129,7 @@ def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
         and again.params == cut.params
         and len(again.intermediate_values) == 2
     )
-    goes_on = client.get_run(again.user_attrs[studies.RUNS][-1])
+    goes_on = client.get_run(again.user_attrs[studies.RUNS_ATTR][-1])
     assert goes_on.data.tags[runs.PARENT] == eid and goes_on.data.tags[runs.START].startswith(
         f"Resumes run {eid} after epoch 1 of 2"
     )
@@ -156,7 +156,7 @@ def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
     told = study.trials[1]
     assert (
         told.value == whole.value
-        and told.user_attrs[studies.RUNS] == whole.user_attrs[studies.RUNS]
+        and told.user_attrs[studies.RUNS_ATTR] == whole.user_attrs[studies.RUNS_ATTR]
     )
     assert told.intermediate_values == whole.intermediate_values
 
@@ -174,12 +174,12 @@ def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
         patch.setattr(optuna.Trial, "report", killed)
         optimise(study, plan, dataset)
     assert study.trials[0].intermediate_values == {}
-    studies.repair(study, 1)
+    studies.requeue_lost_trials(study, 1)
     optimise(study, plan, dataset)
     again = study.trials[-1]
     client = MlflowClient()
     dead, goes_on = (
-        client.get_metric_history(eid, "val/mAP") for eid in again.user_attrs[studies.RUNS]
+        client.get_metric_history(eid, "val/mAP") for eid in again.user_attrs[studies.RUNS_ATTR]
     )
     assert [entry.step for entry in dead] == [1] and [entry.step for entry in goes_on] == [2]
     assert again.intermediate_values == {entry.step: entry.value for entry in dead + goes_on}
@@ -197,14 +197,14 @@ def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
         )  # as another process does that misses its heartbeats
         report(trial, value, step)
 
-    with monkeypatch.context() as patch, pytest.raises(studies.TakenOverError):
+    with monkeypatch.context() as patch, pytest.raises(storage.TakenOverError):
         patch.setattr(optuna.Trial, "report", late)
         optimise(study, plan, dataset)
-    assert studies.lost(studies.lineages(study)[0])
-    studies.repair(study, 1)
+    assert studies.lost(studies.get_lineages(study)[0])
+    studies.requeue_lost_trials(study, 1)
     optimise(study, plan, dataset)
     again, client = study.trials[-1], MlflowClient()
-    late_run, goes_on = (client.get_run(eid) for eid in again.user_attrs[studies.RUNS])
+    late_run, goes_on = (client.get_run(eid) for eid in again.user_attrs[studies.RUNS_ATTR])
     assert (
         late_run.info.status == "KILLED"
         and "silent for four heartbeats" in late_run.data.tags[runs.FAILURE]
@@ -222,11 +222,11 @@ def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
     study = opened(plan)
     optimise(study, plan, dataset)
     assert study.trials[0].state is TrialState.FAIL
-    assert studies.failure(studies.lineages(study)[0]).startswith(
+    assert studies.failure(studies.get_lineages(study)[0]).startswith(
         "the loss is NaN or infinite in epoch 1"
     )
     assert (
-        MlflowClient().get_run(study.trials[0].user_attrs[studies.RUNS][-1]).info.status == "FAILED"
+        MlflowClient().get_run(study.trials[0].user_attrs[studies.RUNS_ATTR][-1]).info.status == "FAILED"
     )
 
     def full(*arguments: Any) -> Any:
@@ -234,10 +234,10 @@ def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
 
     monkeypatch.setattr(worker.pipeline, "learn", full)
     optimise(study, plan, dataset)
-    assert [studies.failure(group) for group in studies.lineages(study)][
+    assert [group.failure_reason for group in studies.get_lineages(study)][
         1
     ] == "the GPU has no memory left"
-    assert studies.step(study, 2) == "end" and studies.step(study, 3) == "start"
+    assert studies.decide_next_step(study, 2) == "end" and studies.decide_next_step(study, 3) == "start"
 
 
 def test_what_is_not_the_trials_fault_gives_it_back(
@@ -251,7 +251,7 @@ def test_what_is_not_the_trials_fault_gives_it_back(
 
     monkeypatch.setattr(worker.pipeline, "prepare", away)
     optimise(study, plan, dataset)
-    assert studies.lost(studies.lineages(study)[0])
+    assert studies.lost(studies.get_lineages(study)[0])
 
 
 def test_the_database_lies_beside_mlflows(tiny: Path, store: str) -> None:
@@ -310,7 +310,7 @@ def test_every_problem_is_told_before_anything_starts(
 def ended(
     number: int, value: float | None, job: dict[str, Any] | None = None
 ) -> optuna.trial.FrozenTrial:
-    trial = create_trial(value=value, user_attrs={studies.JOB: job} if job else {})
+    trial = create_trial(value=value, user_attrs={jobs.JOB_ATTR: job} if job else {})
     trial.number = number
     return trial
 
@@ -338,8 +338,8 @@ def test_the_comparison_is_a_measured_sentence() -> None:
         for value in reversed(values)
     ]
     for trial in worse:
-        trial.user_attrs[studies.JOB]["who"] = {"best": "defaults", "defaults": "best"}[
-            trial.user_attrs[studies.JOB]["who"]
+        trial.user_attrs[jobs.JOB_ATTR]["who"] = {"best": "defaults", "defaults": "best"}[
+            trial.user_attrs[jobs.JOB_ATTR]["who"]
         ]
     assert "worse than the defaults by 0.0400" in comparison(best, defaults, worse)
 
@@ -392,7 +392,7 @@ def test_a_sweep_from_python(
     } <= artifacts
     study = optuna.load_study(study_name=first["study"], storage=values["storage"])
     for trial in study.trials:
-        run = client.get_run(trial.user_attrs[studies.RUNS][-1])
+        run = client.get_run(trial.user_attrs[studies.RUNS_ATTR][-1])
         assert (
             run.data.tags[runs.TRIAL] == str(trial.number)
             and run.data.tags["mlflow.parentRunId"] == first["run_id"]
@@ -429,7 +429,7 @@ def test_no_complete_trial_is_told_with_the_reasons(
     plan = planned(tiny, tmp_path).start(parent, None)
     study = opened(plan)
     trial = study.ask()
-    trial.set_user_attr(studies.FAILURE, "the loss is NaN or infinite")
+    trial.set_user_attr(studies.FAILURE_ATTR, "the loss is NaN or infinite")
     study.tell(trial, state=TrialState.FAIL)
     with runs.start_run("x", {}) as active, pytest.raises(StoppedError) as caught:
         concluded(active, plan, study, tmp_path)

@@ -123,12 +123,12 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def at_the_brink(databases: tuple[str, str], name: str) -> bool:
     """Whether a kill would prove nothing: before the study is there, or where it may be the last try of a trial, on a slow machine."""
     try:
-        study = optuna.load_study(study_name=name, storage=studies.storage(databases[0], 1))
+        study = optuna.load_study(study_name=name, storage=storage.open_storage(databases[0], 1))
     except KeyError:  # the process that is there is no worker yet, but the check of the weights
         return True
-    groups = studies.lineages(study)
+    groups = studies.get_lineages(study)
     return any(
-        len(group) >= studies.MAX_TRIES - 1 and not studies.settled(group) for group in groups
+        len(group) >= storage.MAX_TRIES - 1 and not group.is_settled for group in groups
     )
 
 
@@ -161,15 +161,15 @@ def test_thirty_trials_under_a_killer(
         told = (tmp_path / "sweep.log").read_text()
         assert process.poll() == 0, told
     print(f"{killed} kills\n{told}")
-    study = optuna.load_study(study_name="night", storage=studies.storage(databases[0], 1))
-    groups = studies.lineages(study)
+    study = optuna.load_study(study_name="night", storage=storage.open_storage(databases[0], 1))
+    groups = studies.get_lineages(study)
     assert len(groups) == 30 and killed >= 5
     for group in groups:
-        assert group[-1].state in (TrialState.COMPLETE, TrialState.PRUNED), studies.failure(group)
+        assert group.last.state in (TrialState.COMPLETE, TrialState.PRUNED), group.failure_reason
         for trial in group[:-1]:  # one that was killed at its very start had no parameters yet
-            assert trial.state is TrialState.FAIL and trial.params in ({}, group[-1].params), (
+            assert trial.state is TrialState.FAIL and trial.params in ({}, group.last.params), (
                 trial,
-                group[-1],
+                group.last,
             )
     everything = study.get_trials()
     assert not [
@@ -198,7 +198,7 @@ def check_mlflow(uri: str, parent: str, groups: list[list[optuna.trial.FrozenTri
     ]
     assert all(len(statuses) == 1 for statuses in by_trial.values())
     for group in groups:
-        ended = client.get_run(group[-1].user_attrs[studies.RUNS][-1])
+        ended = client.get_run(group.last.user_attrs[studies.RUNS_ATTR][-1])
         assert ended.info.status == "FINISHED"
         for trial in group[:-1]:
             assert by_trial.get(trial.number, ["KILLED"]) in (["KILLED"], ["FINISHED"])
@@ -218,7 +218,7 @@ def until(
 def in_the_middle(databases: tuple[str, str], name: str) -> bool:
     """Whether one trial is complete and another has done three epochs."""
     try:
-        trials = optuna.load_study(study_name=name, storage=studies.storage(databases[0], 1)).trials
+        trials = optuna.load_study(study_name=name, storage=storage.open_storage(databases[0], 1)).trials
     except KeyError:
         return False
     return trials[0].state is TrialState.COMPLETE and any(
@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
         until(lambda: in_the_middle(databases, "stopped"), process, log)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(120) == 130, log.read_text()
-    study = optuna.load_study(study_name="stopped", storage=studies.storage(databases[0], 1))
+    study = optuna.load_study(study_name="stopped", storage=storage.open_storage(databases[0], 1))
     parent = study.user_attrs["run"]
     assert (
         "registers the best so far" in log.read_text()
@@ -251,7 +251,7 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
     (version,) = [
         found
         for found in client.search_model_versions("name = 'yolox'")
-        if found.run_id in study.trials[0].user_attrs[studies.RUNS]
+        if found.run_id in study.trials[0].user_attrs[studies.RUNS_ATTR]
     ]
     assert version.tags["mAP"]
     with command(tmp_path, tiny, databases, **options) as process:
@@ -267,17 +267,17 @@ def test_ctrl_c_keeps_the_best_and_the_same_command_goes_on_even_after_kill_9(
         and result["complete"] == 4
         and client.get_run(parent).info.status == "FINISHED"
     )
-    groups = studies.lineages(study)
+    groups = studies.get_lineages(study)
     again = [group for group in groups if len(group) > 1]
     assert len(groups) == 4 and again and not runs_of(client, parent, "RUNNING")
     for group in again:
-        dead = group[-1].user_attrs[studies.RUNS][:-1]
+        dead = group.last.user_attrs[studies.RUNS_ATTR][:-1]
         ended = [client.get_run(eid) for eid in dead]
         assert all(run.info.status == "KILLED" for run in ended), [
             (run.info.status, run.data.tags) for run in ended
         ]
-        assert len(group[-1].intermediate_values) == 10
-    continued = [client.get_run(group[-1].user_attrs[studies.RUNS][-1]) for group in again]
+        assert len(group.last.intermediate_values) == 10
+    continued = [client.get_run(group.last.user_attrs[studies.RUNS_ATTR][-1]) for group in again]
     assert any(run.data.tags[runs.START].startswith("Resumes run") for run in continued)
 
 

@@ -1,192 +1,225 @@
-"""The end of a sweep: the best registered, confirmed with other seeds, compared with the defaults, and told."""
+"""The end of a sweep: register the best trial, train it again with other seeds, report.
+
+What is left to do at the end is a second Optuna study, whose trials are *final jobs* (jobs.py). So
+workers share the jobs, and a killed one is retried, by the same rules as in the search.
+"""
 
 import json
-import math
-import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from detreg.errors import StoppedError
 from detreg.params import to_changed_texts, to_plain
-from detreg.sweeps import pool
 from detreg.sweeps import study as studies
+from detreg.sweeps.comparison import compare_with_defaults
+from detreg.sweeps.jobs import (
+    JOB_ATTR,
+    PUBLISHED_ATTR,
+    FinalJob,
+    PublishJob,
+    RetrainJob,
+    Side,
+    Stage,
+    read_job,
+)
 from detreg.sweeps.plan import Plan
+from detreg.sweeps.pool import WorkerPool
 from detreg.sweeps.progress import Progress
 from detreg.sweeps.report import write_report
+from detreg.sweeps.result import SweepResult
+from detreg.sweeps.samplers import make_pruner
+from detreg.sweeps.storage import open_storage, retry_while_unreachable
+from detreg.sweeps.study import FirstTrial, Lineage
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 
+PUBLISHED_METRICS = ("mAP", "mAP_50", "mAP_75")
+"""Metrics of the exported best that the sweep's run has too."""
+MAX_REASONS = 5
+"""Failed trials whose reasons are shown where none is complete."""
+
 
 @dataclass(frozen=True)
-class SweepResult:
-    """The end of a sweep, as `--json` prints it. `mAP` is the best trial's on the val split, of its best epoch."""
+class Publication:
+    """What came of registering the best trial's model; names are None where nothing did."""
 
-    run_id: str
-    study: str
-    trials: int
-    complete: int
-    pruned: int
-    failed: int
-    best_trial: int
-    best_run_id: str
-    template: str
-    mAP: float
-    hyperparameters: dict[str, str]
-    """Those that are not the template's defaults, as text."""
-    defaults_mAP: float | None
-    comparison: str
-    model_name: str | None
-    model_version: str | None
-    alias: str | None
     reason: str
+    model_name: str | None = None
+    model_version: str | None = None
+    alias: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Of the exported model on the val split."""
 
 
-def concluded(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResult:
-    """Registers the best trial, trains it and the defaults with other seeds where that is wanted, and writes the report.
+def finish_sweep(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResult:
+    """Register the best trial, confirm it with other seeds where wanted, and write the report.
 
-    Raises StoppedError where no trial is complete.
+    `active` is the MLflow run of this command; the logs of its workers go to the folder `logs`.
+
+    Raises:
+        StoppedError: no trial of the search is complete.
     """
-    groups = studies.lineages(study)[: plan.sweep.trials]
-    complete = [group[-1] for group in groups if group[-1].state is TrialState.COMPLETE]
-    if not complete:
-        reasons = [
-            f"trial {group[-1].number}: {studies.failure(group)}"
-            for group in groups
-            if studies.settled(group)
-        ]
-        raise StoppedError(["no trial is complete yet: the same command goes on", *reasons[:5]])
-    best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+    lineages = studies.get_lineages(study)[: plan.sweep.trials]
+    best = _find_best(lineages)
     template, params = plan.suggest_params(best)
-    defaults = next(
-        (trial for trial in complete if trial.user_attrs.get(studies.DEFAULTS) == template.name),
-        None,
-    )
+    defaults = _find_defaults(lineages, template.name)
     print(f"Best: trial {best.number} with mAP {best.value:.4f}; registers it", flush=True)
-    end = _end(plan, study, best, defaults, logs)
-    ended = studies.lineages(end)
-    results = [group[-1] for group in ended]
-    *_, published = (
-        group for group in ended if group[-1].user_attrs[studies.JOB]["does"] == "publish"
-    )
-    outcome = published[-1].user_attrs.get(studies.PUBLISHED, {})
-    unpublished = "" if outcome else studies.failure(published)
-    swept = SweepResult(
+
+    final_study = _create_final_study(plan, study, best, defaults)
+    _run_final_jobs(plan, final_study, logs)
+    final_lineages = studies.get_lineages(final_study)
+    final_trials = [lineage.last for lineage in final_lineages]
+    publication = _read_publication(final_lineages)
+
+    states = [lineage.last.state for lineage in lineages]
+    result = SweepResult(
         run_id=active.id,
         study=plan.name,
-        trials=len(groups),
-        complete=len(complete),
-        pruned=sum(group[-1].state is TrialState.PRUNED for group in groups),
-        failed=sum(
-            group[-1].state is TrialState.FAIL and studies.settled(group) for group in groups
-        ),
+        trials=len(lineages),
+        complete=states.count(TrialState.COMPLETE),
+        pruned=states.count(TrialState.PRUNED),
+        failed=sum(lineage.has_failed for lineage in lineages),
         best_trial=best.number,
-        best_run_id=best.user_attrs[studies.RUNS][-1],
+        best_run_id=best.user_attrs[studies.RUNS_ATTR][-1],
         template=template.name,
         mAP=float(best.value or 0.0),
         hyperparameters=to_changed_texts(params),
         defaults_mAP=None if defaults is None else defaults.value,
-        comparison=comparison(best, defaults, results),
-        model_name=outcome.get("model_name"),
-        model_version=outcome.get("model_version"),
-        alias=outcome.get("alias"),
-        reason=outcome.get("reason") or unpublished,
+        comparison=compare_with_defaults(best, defaults, final_trials),
+        model_name=publication.model_name,
+        model_version=publication.model_version,
+        alias=publication.alias,
+        reason=publication.reason,
     )
-    _finish(active, plan, study, swept, outcome)
-    return swept
+    _log_result(active, plan, study, result, publication)
+    return result
 
 
-def _end(
-    plan: Plan, study: Study, best: FrozenTrial, defaults: FrozenTrial | None, logs: Path
+def _find_best(lineages: Sequence[Lineage]) -> FrozenTrial:
+    """Return the complete trial with the highest mAP; of equal ones the first."""
+    complete = _get_complete_trials(lineages)
+    if not complete:
+        reasons = [
+            f"trial {lineage.last.number}: {lineage.failure_reason}"
+            for lineage in lineages
+            if lineage.is_settled
+        ]
+        advice = "no trial is complete yet: run the same command again to resume"
+        raise StoppedError([advice, *reasons[:MAX_REASONS]])
+    return max(complete, key=lambda trial: (trial.value or 0.0, -trial.number))
+
+
+def _find_defaults(lineages: Sequence[Lineage], template: str) -> FrozenTrial | None:
+    """Return the complete trial with the defaults of a template; None where there is none."""
+    for trial in _get_complete_trials(lineages):
+        if trial.user_attrs.get(studies.DEFAULTS_ATTR) == template:
+            return trial
+    return None
+
+
+def _get_complete_trials(lineages: Sequence[Lineage]) -> list[FrozenTrial]:
+    trials = [lineage.last for lineage in lineages]
+    return [trial for trial in trials if trial.state is TrialState.COMPLETE]
+
+
+def _create_final_study(
+    plan: Plan, study: Study, best: FrozenTrial, defaults: FrozenTrial | None
 ) -> Study:
-    """A second study with what is left to do, so that workers share it and go on with it like the first."""
-    jobs: list[dict[str, Any]] = []
-    sides = {"best": best} | (
-        {"defaults": defaults} if defaults is not None and defaults is not best else {}
-    )
-    for who, trial in sides.items():
-        template, params = plan.suggest_params(trial)
-        about = {"who": who, "template": template.name, "hyperparameters": to_plain(params)}
-        if who == "best":
-            jobs.append({"does": "publish", "run_id": trial.user_attrs[studies.RUNS][-1], **about})
-        confirm = (
-            plan.sweep.confirm if len(sides) > 1 else 0
-        )  # one side alone has nothing to be compared with
-        seeds = range(plan.options.seed + 1, plan.options.seed + 1 + confirm)
-        jobs += [{"does": "train", "seed": seed, **about} for seed in seeds]
+    """Create the study of the final jobs, or load that of an earlier command.
+
+    Its name holds what its jobs depend on, so that the same command resumes it, and another best
+    trial or another `confirm` gets a study of its own. A job that has failed is queued once more.
+    """
     name = f"{plan.name}, best {best.number}, confirm {plan.sweep.confirm}"
-    first: studies.First = [({}, {studies.JOB: job}) for job in jobs]
-    store = studies.patiently(lambda: studies.storage(plan.storage, plan.sweep.heartbeat))
-    end, _ = studies.patiently(
-        lambda: studies.opened(name, store, study.sampler, studies.pruner("none", 1), first)
-    )
-    for group in studies.lineages(end):
-        if (
-            studies.settled(group) and group[-1].state is TrialState.FAIL
-        ):  # in an earlier command: this one tries again
-            end.enqueue_trial({}, user_attrs={studies.JOB: group[-1].user_attrs[studies.JOB]})
-    wanted, unhurried = len(studies.lineages(end)), replace(plan, deadline=None)
-    pool.WorkerPool(unhurried, end, wanted, "conclude", logs).run(Progress(end, unhurried, wanted))
-    return end
-
-
-def comparison(best: FrozenTrial, defaults: FrozenTrial | None, results: list[FrozenTrial]) -> str:
-    """The best against the defaults in a sentence, measured on other seeds where there are some."""
-    if defaults is None:
-        return "the defaults were not trained to their end, so there is nothing to compare with"
-    if defaults.number == best.number:
-        return f"no trial beats the defaults, whose mAP is {best.value:.4f}"
-    ours, theirs = (_retrained(results, who) for who in ("best", "defaults"))
-    if not ours or not theirs:
-        gain = (best.value or 0) - (defaults.value or 0)
-        return f"mAP {best.value:.4f} against {defaults.value:.4f} of the defaults, {gain:+.4f}, from one seed: confirm=3 would measure it"
-    gain = statistics.mean(ours) - statistics.mean(theirs)
-    seeds = f"{len(ours)} and {len(theirs)} other seeds"
-    sides = f"mAP {statistics.mean(ours):.4f} against {statistics.mean(theirs):.4f} of the defaults, trained again with {seeds}"
-    if len(ours) < 2 or len(theirs) < 2:
-        return f"{sides}: {gain:+.4f}; two seeds at least would say how far that can be trusted"
-    error = math.sqrt(
-        statistics.variance(ours) / len(ours) + statistics.variance(theirs) / len(theirs)
-    )
-    return f"{sides}: {'better' if gain > 0 else 'worse'} than the defaults by {abs(gain):.4f} ± {error:.4f} (standard error)"
-
-
-def _retrained(results: list[FrozenTrial], who: str) -> list[float]:
-    jobs = ((trial.user_attrs[studies.JOB], trial.value) for trial in results)
-    return [
-        value
-        for job, value in jobs
-        if job["does"] == "train" and job["who"] == who and value is not None
-    ]
-
-
-def _finish(
-    active: Run, plan: Plan, study: Study, swept: SweepResult, outcome: Mapping[str, Any]
-) -> None:
-    """The results into the sweep's run, and into this command's where that is another."""
-    folder = active.folder / "report"
-    write_report(folder, plan, study, swept)
-    numbers = {
-        name: float(outcome[name]) for name in ("mAP", "mAP_50", "mAP_75") if name in outcome
-    }
-    numbers |= {
-        "val/mAP_best": swept.mAP,
-        "trials/complete": swept.complete,
-        "trials/pruned": swept.pruned,
-        "trials/failed": swept.failed,
-    }
-    numbers |= {} if swept.defaults_mAP is None else {"val/mAP_defaults": swept.defaults_mAP}
-    for run in {active.id, plan.parent}:
-        handle = Run(run, active.folder)
-        handle.log_metrics(numbers)
-        handle.set_tags(
-            {"detreg.best_eid": swept.best_run_id, "detreg.comparison": swept.comparison}
+    jobs = _list_final_jobs(plan, best, defaults)
+    first_trials = [FirstTrial(user_attrs={JOB_ATTR: job.to_json()}) for job in jobs]
+    storage = retry_while_unreachable(lambda: open_storage(plan.storage, plan.sweep.heartbeat))
+    final_study, _ = retry_while_unreachable(
+        lambda: studies.open_study(
+            name, storage, study.sampler, make_pruner("none", 1), first_trials
         )
-        handle.log_text(json.dumps(asdict(swept), indent=2), "sweep.json")
-        handle.log_file(folder, "report")
+    )
+
+    for lineage in studies.get_lineages(final_study):
+        if lineage.has_failed:
+            job = lineage.last.user_attrs[JOB_ATTR]
+            final_study.enqueue_trial({}, user_attrs={JOB_ATTR: job})
+    return final_study
+
+
+def _list_final_jobs(plan: Plan, best: FrozenTrial, defaults: FrozenTrial | None) -> list[FinalJob]:
+    """Return the job that registers the best, and those that train both sides again.
+
+    The order is part of the stored study: a study that was left half made is filled up by it.
+    """
+    template, params = plan.suggest_params(best)
+    run_id = best.user_attrs[studies.RUNS_ATTR][-1]
+    jobs: list[FinalJob] = [PublishJob(run_id, template.name, to_plain(params))]
+
+    # The best alone has nothing to be compared with.
+    if defaults is None or defaults.number == best.number:
+        return jobs
+    first_seed = plan.options.seed + 1
+    for side, trial in ((Side.BEST, best), (Side.DEFAULTS, defaults)):
+        template, params = plan.suggest_params(trial)
+        for seed in range(first_seed, first_seed + plan.sweep.confirm):
+            jobs.append(RetrainJob(seed, side, template.name, to_plain(params)))
+    return jobs
+
+
+def _run_final_jobs(plan: Plan, final_study: Study, logs: Path) -> None:
+    """Do all final jobs, however long they take: the budget has ended the search before them."""
+    without_deadline = replace(plan, deadline=None)
+    wanted = len(studies.get_lineages(final_study))
+    pool = WorkerPool(without_deadline, final_study, wanted, Stage.FINISH, logs)
+    pool.run(Progress(final_study, without_deadline, wanted))
+
+
+def _read_publication(final_lineages: Sequence[Lineage]) -> Publication:
+    """Return what came of the latest try to register the best."""
+    publishing = [
+        lineage for lineage in final_lineages if isinstance(read_job(lineage.last), PublishJob)
+    ]
+    latest = publishing[-1]
+    stored = latest.last.user_attrs.get(PUBLISHED_ATTR)
+    if not stored:
+        return Publication(latest.failure_reason)
+    return Publication(
+        reason=stored["reason"],
+        model_name=stored["model_name"],
+        model_version=stored["model_version"],
+        alias=stored["alias"],
+        metrics={name: float(stored[name]) for name in PUBLISHED_METRICS if name in stored},
+    )
+
+
+def _log_result(
+    active: Run, plan: Plan, study: Study, result: SweepResult, publication: Publication
+) -> None:
+    """Log the result to the sweep's run, and to this command's where that is another one."""
+    report = active.folder / "report"
+    write_report(report, plan, study, result)
+    metrics = publication.metrics | {
+        "val/mAP_best": result.mAP,
+        "trials/complete": result.complete,
+        "trials/pruned": result.pruned,
+        "trials/failed": result.failed,
+    }
+    if result.defaults_mAP is not None:
+        metrics["val/mAP_defaults"] = result.defaults_mAP
+
+    for run_id in {active.id, plan.parent}:
+        run = Run(run_id, active.folder)
+        run.log_metrics(metrics)
+        run.set_tags(
+            {"detreg.best_eid": result.best_run_id, "detreg.comparison": result.comparison}
+        )
+        run.log_text(json.dumps(asdict(result), indent=2), "sweep.json")
+        run.log_file(report, "report")
+    # The sweep's run belongs to an earlier command, which may have left it running.
     if plan.parent != active.id:
         runs.end_run(plan.parent)

@@ -1,4 +1,9 @@
-"""The workers of one command: started, watched, replaced when they die, stopped."""
+"""The workers of one command: started, watched, replaced when they die, stopped.
+
+The command itself imports neither torch nor MMDetection, which takes ten seconds. Workers come from
+a fork server that has imported both once, so that one that died is replaced at once, and all of
+them share the memory of what was imported.
+"""
 
 import contextlib
 import multiprocessing
@@ -11,136 +16,181 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pynvml
 from optuna.study import Study
 
 from detreg.errors import StoppedError
 from detreg.sweeps import study as studies
+from detreg.sweeps.jobs import Stage, WorkerTask
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.study import patiently
+from detreg.sweeps.storage import retry_while_unreachable
 
 MAX_WORKER_FAILURES = 10
-"""Deaths of each worker, with no epoch finished between them, after which the crew gives up."""
+"""Deaths of each worker, with no epoch finished between them, after which the pool gives up."""
+POLL_SECONDS = 1.0
+"""Seconds between two looks at the workers."""
+STOP_SECONDS = 60.0
+"""Seconds in which a stopped worker has to upload its checkpoint before it is killed."""
 
 
-def server() -> ForkServerContext:
-    """Makes processes in which torch and MMDetection are imported already, so that a worker that died is replaced at once."""
-    # MMEngine asks at its import whether there is a GPU. In the usual way that begins CUDA, which a forked process cannot use then.
+def make_context() -> ForkServerContext:
+    """Return the context of processes in which torch and MMDetection are imported already."""
+    # MMEngine asks at its import whether there is a GPU. The usual way to find out begins CUDA,
+    # which a process forked afterwards cannot use.
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["detreg.sweeps.worker"])
     return context
 
 
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; read without torch, which takes ten seconds to import."""
-    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
-    import pynvml
+def list_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = visible.split(",")
+        return [name for name in names if name.strip() and name.strip() != "-1"]
 
+    # NVML, because torch takes ten seconds to import.
     try:
         pynvml.nvmlInit()
-        return [str(number) for number in range(pynvml.nvmlDeviceGetCount())]
+        count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
         return []
+    return [str(index) for index in range(count)]
 
 
 @dataclass
 class WorkerPool:
-    """Worker processes on one study, and their logs in `folder`."""
+    """Worker processes on one study, whose logs are in `folder`."""
 
     plan: Plan
     study: Study
     wanted: int
-    train: str
+    """Lineages after which no trial is started."""
+    stage: Stage
     folder: Path
-    context: ForkServerContext = field(default_factory=server)
+    context: ForkServerContext = field(default_factory=make_context)
     _workers: dict[int, BaseProcess] = field(default_factory=dict)
-    _deaths: int = 0
-    _done: int = 0
+    _failures: int = 0
+    """Workers that died since the last progress."""
+    _progress: int = 0
+    """Settled lineages and finished epochs."""
 
-    def run(self, progress: Callable[[], None]) -> None:
-        """Until every wanted trial is settled, or none can be begun in time. Calls `progress` about once a second.
+    def run(self, show_progress: Callable[[], None]) -> None:
+        """Keep workers on the study until every wanted lineage is settled, or the budget is over.
 
-        Raises StoppedError where workers die again and again with nothing done between.
+        `show_progress` is called about once a second. However this ends, no worker is left.
+
+        Raises:
+            StoppedError: workers die again and again, with no epoch finished between.
         """
-        devices = gpus()
-        size = min(self.plan.sweep.workers or max(1, len(devices)), self.wanted)
-        with self._stopped_at_the_end():
+        gpus = list_gpus()
+        size = min(self.plan.sweep.workers or max(1, len(gpus)), self.wanted)
+        with self._stop_workers_on_exit():
             while True:
-                patiently(lambda: studies.repair(self.study, self.plan.sweep.heartbeat))
-                over = studies.step(self.study, self.wanted) == "end"
-                late = not over and studies.too_late(self.study, self.plan)
-                progress()  # after that question, so that the last trial is told, too
-                if not self._watch() and (over or late):
-                    return
-                if not (over or late):
-                    for index in range(size):
-                        if index not in self._workers:
-                            self._workers[index] = self._hire(
-                                index, size, devices[index % len(devices)] if devices else None
-                            )
-                time.sleep(1)
+                has_ended = self._requeue_and_check_end()
+                # After that check, so that the trial that settled last is shown too.
+                show_progress()
+                self._remove_ended_workers()
 
-    def _hire(self, index: int, size: int, gpu: str | None) -> BaseProcess:
-        log = self.folder / f"worker-{index}.txt"
-        arguments = (self.plan, self.study.study_name, self.wanted, self.train, size, gpu, log)
-        process = self.context.Process(target=_work, args=arguments, name=f"worker {index}")
+                if not has_ended:
+                    self._start_missing_workers(size, gpus)
+                elif not self._workers:
+                    return
+                time.sleep(POLL_SECONDS)
+
+    def _requeue_and_check_end(self) -> bool:
+        """Queue lost trials again; whether no further trial is to be started."""
+        heartbeat = self.plan.sweep.heartbeat
+        retry_while_unreachable(lambda: studies.requeue_lost_trials(self.study, heartbeat))
+        if studies.decide_next_step(self.study, self.wanted) is studies.NextStep.END:
+            return True
+        return studies.is_too_late_to_start(self.study, self.plan)
+
+    def _start_missing_workers(self, size: int, gpus: list[str]) -> None:
+        for index in range(size):
+            if index not in self._workers:
+                gpu = gpus[index % len(gpus)] if gpus else None
+                self._workers[index] = self._start_worker(index, size, gpu)
+
+    def _start_worker(self, index: int, size: int, gpu: str | None) -> BaseProcess:
+        task = WorkerTask(
+            plan=self.plan,
+            study_name=self.study.study_name,
+            wanted=self.wanted,
+            stage=self.stage,
+            pool_size=size,
+            gpu=gpu,
+            log=self._log_of(index),
+        )
+        process = self.context.Process(target=_run_worker, args=(task,), name=f"worker {index}")
         process.start()
         return process
 
-    def _watch(self) -> bool:
-        """Takes those that have ended off the list; whether any is left. Counts deaths."""
-        groups = studies.lineages(self.study)
-        done = sum(studies.settled(group) + len(group[-1].intermediate_values) for group in groups)
-        if done > self._done:
-            self._done, self._deaths = done, 0
-        for index, process in list(self._workers.items()):
-            if not process.is_alive():
-                self._deaths += process.exitcode != 0
-                del self._workers[index]
-                if self._deaths > MAX_WORKER_FAILURES * (self.plan.sweep.workers or 1):
-                    raise StoppedError(
-                        f"the workers die again and again: {self._last_words(index)}"
-                    )
-        return bool(self._workers)
+    def _remove_ended_workers(self) -> None:
+        """Forget the workers that have ended, and count those that died."""
+        lineages = studies.get_lineages(self.study)
+        settled = sum(lineage.is_settled for lineage in lineages)
+        epochs = sum(len(lineage.last.intermediate_values) for lineage in lineages)
+        if settled + epochs > self._progress:
+            self._progress = settled + epochs
+            self._failures = 0
 
-    def _last_words(self, index: int) -> str:
-        log = self.folder / f"worker-{index}.txt"
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        return next((line for line in reversed(lines) if line.strip()), "no word of why")[:500]
+        limit = MAX_WORKER_FAILURES * (self.plan.sweep.workers or 1)
+        for index, process in list(self._workers.items()):
+            if process.is_alive():
+                continue
+            del self._workers[index]
+            if process.exitcode != 0:
+                self._failures += 1
+            if self._failures > limit:
+                raise StoppedError(
+                    f"{self._failures} workers died without finishing an epoch; the last line of "
+                    f"the latest one's log: {self._read_last_log_line(index)}"
+                )
+
+    def _log_of(self, index: int) -> Path:
+        return self.folder / f"worker-{index}.txt"
+
+    def _read_last_log_line(self, index: int) -> str:
+        path = self._log_of(index)
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
+        for line in reversed(lines):
+            if line.strip():
+                return line[:500]
+        return "(the log is empty)"
 
     @contextlib.contextmanager
-    def _stopped_at_the_end(self) -> Iterator[None]:
-        """However it ends, no worker is left: each gives its trial back, with a checkpoint."""
+    def _stop_workers_on_exit(self) -> Iterator[None]:
+        """Stop all workers however the block ends; each gives its trial back with a checkpoint."""
         try:
             yield
         finally:
+            # All are signaled before the first is waited for, so that they upload side by side.
             for process in self._workers.values():
                 process.terminate()
             for process in self._workers.values():
-                process.join(60)
+                process.join(STOP_SECONDS)
                 if process.is_alive():
                     process.kill()
 
 
-def checked(context: ForkServerContext, plan: Plan) -> None:
-    """Runs worker.check in a process, and raises here what it raised there."""
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        pool.submit(_check, plan).result()
+def check_initial_weights(context: ForkServerContext, plan: Plan) -> None:
+    """Check in another process that the plan's initial weights fit; raise here what it raises."""
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        executor.submit(_check_initial_weights, plan).result()
 
 
-# What runs in another process, which alone imports the worker and with it torch.
+# The following two run in other processes, which alone import the worker and with it torch.
 
 
-def _work(
-    plan: Plan, study_name: str, wanted: int, train: str, size: int, gpu: str | None, log: Path
-) -> None:
-    from detreg.sweeps import worker
+def _run_worker(task: WorkerTask) -> None:
+    from detreg.sweeps import worker  # noqa: PLC0415
 
-    worker.work(plan, study_name, wanted, getattr(worker, train), size, gpu, log)
+    worker.run_worker(task)
 
 
-def _check(plan: Plan) -> None:
-    from detreg.sweeps import worker
+def _check_initial_weights(plan: Plan) -> None:
+    from detreg.sweeps import worker  # noqa: PLC0415
 
-    worker.check(plan)
+    worker.check_initial_weights(plan)

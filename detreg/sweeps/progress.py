@@ -8,7 +8,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
+from detreg.sweeps.jobs import RetrainJob, read_job
 from detreg.sweeps.plan import Plan
+from detreg.sweeps.study import Lineage
 
 
 class Progress:
@@ -19,22 +21,24 @@ class Progress:
         self.plan = plan
         self.wanted = wanted
         self.begun = time.monotonic()
-        self.told = {trial.number for trial in studies.trials(study) if trial.state.is_finished()}
+        self.told = {
+            trial.number for trial in studies.get_trials(study) if trial.state.is_finished()
+        }
 
     def __call__(self) -> None:
         """Tells what has ended since."""
-        groups = studies.lineages(self.study)[: self.wanted]
+        groups = studies.get_lineages(self.study)[: self.wanted]
         fresh = [
             (group, trial)
             for group in groups
-            for trial in group
+            for trial in group.trials
             if trial.state.is_finished() and trial.number not in self.told
         ]
         for group, trial in fresh:
             self.told.add(trial.number)
             print(f"{self._what(group, trial)}  |  {self._so_far(groups)}", flush=True)
 
-    def _what(self, group: Sequence[FrozenTrial], trial: FrozenTrial) -> str:
+    def _what(self, group: Lineage, trial: FrozenTrial) -> str:
         name = name_trial(trial)
         epochs = len(trial.intermediate_values)
         took = f", {format_duration(trial.duration.total_seconds())}" if trial.duration else ""
@@ -42,20 +46,17 @@ class Progress:
             return f"{name}  mAP {trial.value:.4f}  {format_values(trial)}  {epochs} epochs{took}"
         if trial.state is TrialState.PRUNED:
             return f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {format_values(trial)}  {epochs} epochs{took}"
-        if trial is group[-1] and studies.settled(group):
-            return f"{name}  failed: {studies.failure(group)}  {format_values(trial)}"
+        if trial is group.last and group.is_settled:
+            return f"{name}  failed: {group.failure_reason}  {format_values(trial)}"
         return f"{name}  lost its worker after {epochs} epochs and goes on under another number"
 
-    def _so_far(self, groups: Sequence[Sequence[FrozenTrial]]) -> str:
-        last = [group[-1] for group in groups]
+    def _so_far(self, groups: Sequence[Lineage]) -> str:
+        last = [group.last for group in groups]
         complete = [trial for trial in last if trial.state is TrialState.COMPLETE]
         counts = {
             "done": len(complete),
             "pruned": sum(trial.state is TrialState.PRUNED for trial in last),
-            "failed": sum(
-                trial.state is TrialState.FAIL and studies.settled(group)
-                for group, trial in zip(groups, last, strict=True)
-            ),
+            "failed": sum(group.has_failed for group in groups),
         }
         texts = [f"{count} {word}" for word, count in counts.items() if count or word == "done"]
         if complete:
@@ -66,7 +67,7 @@ class Progress:
     def _left(self, ended: int) -> float:
         """Seconds, from how long a trial took so far, and from the budget."""
         running = max(1, self.plan.sweep.workers)
-        typical = studies.seconds(self.study, TrialState.COMPLETE, TrialState.PRUNED)
+        typical = studies.compute_median_seconds(self.study, TrialState.COMPLETE, TrialState.PRUNED)
         left = (self.wanted - ended) * typical / running
         return (
             left
@@ -77,14 +78,12 @@ class Progress:
 
 def name_trial(trial: FrozenTrial) -> str:
     """A trial's number, or what it does at a sweep's end."""
-    job = trial.user_attrs.get(studies.JOB)
+    job = read_job(trial)
     if job is None:
         return f"trial {trial.number}"
-    return (
-        f"{job['who']} with seed {job['seed']}"
-        if job["does"] == "train"
-        else "registering the best"
-    )
+    if isinstance(job, RetrainJob):
+        return f"{job.side} with seed {job.seed}"
+    return "registering the best"
 
 
 def format_values(trial: FrozenTrial) -> str:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from optuna.importance import get_param_importances
 from optuna.study import Study, create_study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from detreg.report.page import Page, write_page
-from detreg.sweeps import plots
+from detreg.sweeps import plots, storage
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.progress import format_values
-
-if TYPE_CHECKING:
-    from detreg.sweeps.finish import SweepResult
+from detreg.sweeps.result import SweepResult
+from detreg.sweeps.study import Lineage
 
 FEW = 6
 """Trials under which importances would be made up."""
@@ -28,8 +26,8 @@ FEW = 6
 def write_report(folder: Path, plan: Plan, study: Study, swept: SweepResult) -> None:
     """Writes the pictures and index.html, which shows them, into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups = studies.lineages(study)[: plan.sweep.trials]
-    trials = [group[-1] for group in groups]
+    groups = studies.get_lineages(study)[: plan.sweep.trials]
+    trials = [group.last for group in groups]
     drawn = [plots.history(trials, swept.defaults_mAP, folder / "history.png")]
     scored = [
         trial
@@ -56,7 +54,7 @@ def write_report(folder: Path, plan: Plan, study: Study, swept: SweepResult) -> 
         if swept.model_version
         else f"nothing: {swept.reason}",
         "searched": str(plan.space),
-        "study": f"{plan.name} in {studies.hidden(plan.storage)}",
+        "study": f"{plan.name} in {storage.redact_password(plan.storage)}",
         "trials": f"{swept.complete} complete, {swept.pruned} pruned, {swept.failed} failed",
         "epochs": _epochs(plan, trials),
     }
@@ -105,21 +103,21 @@ def _epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
     return f"{done} of {planned} that the same trials take without pruning"
 
 
-def _row(group: Sequence[FrozenTrial]) -> dict[str, str]:
-    trial = group[-1]
+def _row(group: Lineage) -> dict[str, str]:
+    trial = group.last
     best = max(trial.intermediate_values.values(), default=None)
     state = (
         trial.state.name.lower()
         if trial.state is not TrialState.FAIL
-        else f"failed: {studies.failure(group)}"
+        else f"failed: {group.failure_reason}"
     )
     return {
         "trial": str(trial.number),
         "val mAP": "" if best is None else f"{best:.4f}",
         "how it ended": state
-        + (f", after {len(group) - 1} lost workers" if len(group) > 1 else ""),
+        + (f", after {len(group.trials) - 1} lost workers" if len(group.trials) > 1 else ""),
         "epochs": str(len(trial.intermediate_values)),
         "time": format_duration(trial.duration.total_seconds()) if trial.duration else "",
         "values": format_values(trial),
-        "run (eid)": trial.user_attrs.get(studies.RUNS, [""])[-1],
+        "run (eid)": trial.user_attrs.get(studies.RUNS_ATTR, [""])[-1],
     }

@@ -1,338 +1,254 @@
-"""The state of a sweep: an Optuna study. It lies in Optuna's database and nowhere else, so any command on any machine can go on with it.
+"""The trials of a sweep, read from its Optuna study: which count, and what is left to do.
 
-A trial whose worker died is failed by its missing heartbeats and retried, under a new number, with the same parameters. A trial with its
-retries is a *lineage*; `wanted` lineages make a sweep. Which trial belongs, and which is one too many, follows from the numbers alone,
-so that workers agree without talking: of lineages the first `wanted` count, of a lineage the first retry after each failure.
+The state of a sweep is in Optuna's database and nowhere else, so that any command on any machine
+can resume it. A trial whose worker died is failed by its missing heartbeats and queued again, under
+a new number, with the same parameters. A trial with its retries is a *lineage*; `wanted` lineages
+make a sweep. Which trial belongs and which is surplus follows from the trial numbers alone, so that
+workers agree without exchanging messages: of all lineages the first `wanted` count, and within a
+lineage the first retry after each failure.
 """
 
 import contextlib
 import datetime
+import enum
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
 
-import numpy as np
 import optuna
-import sqlalchemy
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
-from optuna.pruners import (
-    BasePruner,
-    HyperbandPruner,
-    MedianPruner,
-    NopPruner,
-    SuccessiveHalvingPruner,
-)
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.exceptions import DuplicatedStudyError
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.storages import RetryHeartbeatStaleTrialCallback
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from detreg.errors import UnreachableError, UsageError
 from detreg.sweeps.plan import Plan
+from detreg.sweeps.storage import (
+    GRACE_HEARTBEATS,
+    MAX_TRIES,
+    StudyStorage,
+    requeue_trial,
+    retry_while_unreachable,
+)
 
-BEGUN = "begun"
-"""The number of a trial that a worker has begun; a retry inherits its predecessor's."""
-FAILURE = "failure"
-"""Why a trial failed for good."""
-EXCESS = "excess"
-"""Set on a trial that was one too many and did nothing."""
-RUNS = "runs"
-"""The MLflow runs of a lineage, the latest last."""
-DEFAULTS = "defaults"
-"""The template whose defaults a trial has."""
-JOB = "job"
-"""What a trial of a sweep's end does."""
-PUBLISHED = "published"
-"""What came of registering the best: pipeline.Trained as a dict."""
+# Names of user attributes. Studies in databases have them, so the texts must not change.
+SWEEP_RUN_ATTR = "run"
+"""Of a study: the MLflow run of its sweep."""
+BEGUN_ATTR = "begun"
+"""Of a trial: its own number, once a worker has begun it. A retry inherits its predecessor's."""
+FAILURE_ATTR = "failure"
+"""Of a trial: why it failed for good."""
+SURPLUS_ATTR = "excess"
+"""Of a trial: True where it was surplus and trained nothing."""
+RUNS_ATTR = "runs"
+"""Of a trial: the ids of its lineage's MLflow runs, the latest last."""
+DEFAULTS_ATTR = "defaults"
+"""Of a trial: the name of the template whose defaults it has."""
 
-MAX_TRIES = 6
-PATIENCE = 1800.0
-"""Seconds for which a database or a tracking server may be away."""
-REGISTERING = 30.0
+FINISHING_SECONDS = 30.0
 """Seconds of a budget that are kept for exporting and registering the best."""
-GRACE = 4
-"""Missing heartbeats after which a worker counts as dead."""
+MAX_STUDY_WAIT = 30.0
+"""Seconds to wait for what another command is writing. It may have been killed before."""
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-class Storage(RDBStorage):
-    """Optuna's database, whose heartbeats outlive a lost connection."""
+@dataclass(frozen=True)
+class FirstTrial:
+    """A trial that is queued when the study is created."""
 
-    def record_heartbeat(self, trial_id: int) -> None:
-        """A heartbeat that cannot be written is left out: raised in its thread, it would end all later ones."""
-        with contextlib.suppress(SQLAlchemyError, StorageInternalError):
-            super().record_heartbeat(trial_id)
-
-
-_retry = RetryHeartbeatStaleTrialCallback(max_retry=MAX_TRIES - 1, inherit_intermediate_values=True)
+    params: Mapping[str, object] = field(default_factory=dict)
+    user_attrs: Mapping[str, object] = field(default_factory=dict)
 
 
-def storage(url: str, heartbeat: int) -> Storage:
-    """The database at `url`, made where it is not there. Raises UsageError for what is no such URL, UnreachableError."""
-    try:
-        sqlite = sqlalchemy.make_url(url).drivername.startswith("sqlite")
-        # A connection that the server has closed is noticed and opened anew; SQLite's writers wait for one another.
-        engine: dict[str, Any] = (
-            {"connect_args": {"timeout": 120}} if sqlite else {"pool_pre_ping": True}
+@dataclass(frozen=True)
+class Lineage:
+    """A trial with its retries, in the order of their numbers. Surplus trials are left out."""
+
+    trials: tuple[FrozenTrial, ...]
+
+    def __post_init__(self) -> None:
+        if not self.trials:
+            raise ValueError("a lineage must have at least one trial")
+
+    @property
+    def last(self) -> FrozenTrial:
+        """The latest retry, whose state is that of the lineage."""
+        return self.trials[-1]
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its worker died or gave the trial back, and the trial must be queued again."""
+        return (
+            self.last.state is TrialState.FAIL
+            and FAILURE_ATTR not in self.last.user_attrs
+            and len(self.trials) < MAX_TRIES
         )
-        return Storage(
-            url,
-            engine,
-            heartbeat_interval=heartbeat,
-            grace_period=GRACE * heartbeat,
-            heartbeat_stale_trial_callback=_retry,
-        )
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise UsageError(
-            f"storage={url!r} is no database: write sqlite:///FILE or postgresql://USER@HOST/DATABASE ({error})"
-        ) from error
-    except (SQLAlchemyError, StorageInternalError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UnreachableError(f"storage {hidden(url)} does not answer: {reason}") from error
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the lineage has ended, so that its trial is not retried any more."""
+        return self.last.state.is_finished() and not self.is_lost
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the lineage has ended without a result."""
+        return self.last.state is TrialState.FAIL and self.is_settled
+
+    @property
+    def failure_reason(self) -> str:
+        """Why the lineage failed."""
+        reason = self.last.user_attrs.get(FAILURE_ATTR)
+        return str(reason) if reason else f"its worker died {len(self.trials)} times"
 
 
-def hidden(url: str) -> str:
-    """The URL without its password."""
-    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+class NextStep(enum.Enum):
+    """What a worker does next."""
+
+    START = "start a trial"
+    WAIT = "wait for the trials of other workers, which may have to be retried"
+    END = "end, because every wanted lineage is settled"
 
 
-class SeededSampler(BaseSampler):
-    """A sampler that depends on the sweep's seed and the trial's number, not on which worker asks, nor on whether one was restarted."""
-
-    def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
-        self._make = make
-        self._seed = seed
-        self._inner = make(seed)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Makes the trial's own sampler."""
-        self._inner = self._make(
-            int(np.random.SeedSequence((self._seed, trial.number)).generate_state(1)[0])
-        )
-        self._inner.before_trial(study, trial)
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """As the inner sampler."""
-        return self._inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """As the inner sampler."""
-        return self._inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """As the inner sampler."""
-        return self._inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        """As the inner sampler."""
-        self._inner.after_trial(study, trial, state, values)
-
-
-def sampler(kind: str, seed: int, wanted: int, conditional: bool) -> BaseSampler:
-    """TPE after a quarter of the trials (4 to 10) at random, or random; `conditional` where templates have parameters of their own."""
-    if kind == "random":
-        return SeededSampler(lambda number: RandomSampler(seed=number), seed)
-    startup = min(10, max(4, wanted // 4))
-    return SeededSampler(
-        lambda number: TPESampler(
-            seed=number,
-            n_startup_trials=startup,
-            multivariate=True,
-            group=conditional,
-            constant_liar=True,
-        ),
-        seed,
-    )
-
-
-def pruner(kind: str, num_epochs: int) -> BasePruner:
-    """What stops trials of `num_epochs` epochs early; benchmarks/pruners.py shows what each saves."""
-    first = max(1, num_epochs // 12)
-    if kind == "asha":  # halving saves less than Optuna's quartering, but loses nothing
-        return SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
-    if kind == "hyperband":
-        return HyperbandPruner(min_resource=first, max_resource=num_epochs, reduction_factor=2)
-    if kind == "median":
-        return MedianPruner(n_startup_trials=4, n_warmup_steps=max(1, num_epochs // 4))
-    return NopPruner()
-
-
-def tools(plan: Plan) -> tuple[BaseSampler, BasePruner]:
-    """The plan's sampler and pruner."""
-    chosen = sampler(
-        plan.sweep.sampler,
-        plan.options.seed,
-        plan.sweep.trials,
-        conditional=len(plan.templates) > 1,
-    )
-    return chosen, pruner(plan.sweep.pruner, plan.num_epochs)
-
-
-First = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
-"""Parameters and user attributes of trials that wait from the start."""
-
-
-def opened(
-    name: str, store: Storage, sampler: BaseSampler, pruner: BasePruner, first: First
+def open_study(
+    name: str,
+    storage: StudyStorage,
+    sampler: BaseSampler,
+    pruner: BasePruner,
+    first_trials: Sequence[FirstTrial],
 ) -> tuple[Study, bool]:
-    """The study `name`, made with the trials `first` where it is not there, and whether this call made it; of several at once, one does."""
-    made = True
+    """Load the study `name`, or create it with `first_trials` queued.
+
+    Any number of commands may call this at once: one of them creates the study. Returns the study,
+    and whether this call has created it.
+    """
     try:
         study = optuna.create_study(
-            storage=store, study_name=name, sampler=sampler, pruner=pruner, direction="maximize"
+            storage=storage, study_name=name, sampler=sampler, pruner=pruner, direction="maximize"
         )
+        is_new = True
     except DuplicatedStudyError:
-        made = False
-        study = optuna.load_study(study_name=name, storage=store, sampler=sampler, pruner=pruner)
-        wait_until(lambda: len(study.get_trials(deepcopy=False)) >= len(first))
-    # Who made it may have been killed before it had them all.
-    for params, attributes in first[len(study.get_trials(deepcopy=False)) :]:
-        study.enqueue_trial(dict(params), user_attrs=dict(attributes))
-    return study, made
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+        is_new = False
+        wait_until(lambda: len(study.get_trials(deepcopy=False)) >= len(first_trials))
+
+    # The command that created the study may have been killed before it had queued all of them.
+    queued = len(study.get_trials(deepcopy=False))
+    for trial in first_trials[queued:]:
+        study.enqueue_trial(dict(trial.params), user_attrs=dict(trial.user_attrs))
+    return study, is_new
 
 
-def wait_until(there: Callable[[], bool]) -> None:
-    """Waits for what another command is about to do, but not for one that was killed before."""
-    until = time.monotonic() + 30
-    while not there() and time.monotonic() < until:
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for what another command is about to write, at most MAX_STUDY_WAIT seconds."""
+    give_up_at = time.monotonic() + MAX_STUDY_WAIT
+    while not condition() and time.monotonic() < give_up_at:
         time.sleep(0.5)
 
 
-def trials(study: Study, *states: TrialState) -> list[FrozenTrial]:
-    """The trials (of these states), patiently: whoever asks, a connection that is lost meanwhile ends no sweep."""
-    return patiently(lambda: study.get_trials(deepcopy=False, states=states or None))
+def get_trials(study: Study, *states: TrialState) -> list[FrozenTrial]:
+    """Return the trials (of these states); a connection that is lost meanwhile is retried."""
+    return retry_while_unreachable(lambda: study.get_trials(deepcopy=False, states=states or None))
 
 
-def lineages(study: Study) -> list[list[FrozenTrial]]:
-    """Each trial with its retries, in the order of their numbers, without those that were one too many."""
-    found: dict[int, list[FrozenTrial]] = {}
-    for trial in trials(study):
-        if EXCESS not in trial.user_attrs:
-            root = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
-            found.setdefault(trial.number if root is None else root, []).append(trial)
-    return [found[root] for root in sorted(found)]
+def get_lineages(study: Study) -> list[Lineage]:
+    """Return the lineages in the order of their first trials' numbers."""
+    groups: dict[int, list[FrozenTrial]] = {}
+    for trial in get_trials(study):
+        if SURPLUS_ATTR in trial.user_attrs:
+            continue
+        root = RetryHeartbeatStaleTrialCallback.retried_trial_number(trial)
+        first_number = trial.number if root is None else root
+        groups.setdefault(first_number, []).append(trial)
+    return [Lineage(tuple(groups[number])) for number in sorted(groups)]
 
 
-def lost(lineage: Sequence[FrozenTrial]) -> bool:
-    """Whether the last worker of a lineage died or gave it back, and it waits to be queued again."""
-    last = lineage[-1]
-    return (
-        last.state is TrialState.FAIL
-        and FAILURE not in last.user_attrs
-        and len(lineage) < MAX_TRIES
-    )
+def decide_next_step(study: Study, wanted: int) -> NextStep:
+    """Return what a worker does next in a sweep of `wanted` lineages."""
+    counted = get_lineages(study)[:wanted]
+    if len(counted) < wanted:
+        return NextStep.START
+    if any(lineage.last.state is TrialState.WAITING for lineage in counted):
+        return NextStep.START
+    if all(lineage.is_settled for lineage in counted):
+        return NextStep.END
+    return NextStep.WAIT
 
 
-def settled(lineage: Sequence[FrozenTrial]) -> bool:
-    """Whether nothing more comes of a lineage."""
-    return lineage[-1].state.is_finished() and not lost(lineage)
+def is_surplus(study: Study, number: int, wanted: int) -> bool:
+    """Whether a trial is beyond the wanted lineages, or the second retry of one failure.
+
+    Workers that look at the study at the same moment may start one trial too many, or queue a lost
+    trial twice. Trial numbers do not change, so all workers come to the same answer.
+    """
+    for place, lineage in enumerate(get_lineages(study)):
+        numbers = [trial.number for trial in lineage.trials]
+        if number not in numbers:
+            continue
+        has_earlier_twin = any(
+            trial.number < number and trial.state is not TrialState.FAIL for trial in lineage.trials
+        )
+        return place >= wanted or has_earlier_twin
+    raise ValueError(f"study {study.study_name} has no trial {number} that counts")
 
 
-def failure(lineage: Sequence[FrozenTrial]) -> str:
-    """Why a lineage failed."""
-    return str(lineage[-1].user_attrs.get(FAILURE) or f"its worker died {len(lineage)} times")
+def requeue_lost_trials(study: Study, heartbeat: int) -> None:
+    """Fail the trials whose workers are dead, and queue again every trial that was lost.
 
-
-def step(study: Study, wanted: int) -> str:
-    """What a worker does next: `start` a trial, `wait` for others', which may come back, or `end`."""
-    counted = lineages(study)[:wanted]
-    if len(counted) < wanted or any(lineage[-1].state is TrialState.WAITING for lineage in counted):
-        return "start"
-    return "end" if all(map(settled, counted)) else "wait"
-
-
-def one_too_many(study: Study, number: int, wanted: int) -> bool:
-    """Whether the trial is beyond the wanted ones, or the second retry of one failure."""
-    everything = lineages(study)
-    place, lineage = next(
-        (place, group)
-        for place, group in enumerate(everything)
-        if any(trial.number == number for trial in group)
-    )
-    twin = any(trial.number < number and trial.state is not TrialState.FAIL for trial in lineage)
-    return place >= wanted or twin
-
-
-def repair(study: Study, heartbeat: int) -> None:
-    """Queues again what died. Any number of processes may call it at any time."""
+    Any number of processes may call it at any time: where two queue the same trial, the second is
+    surplus.
+    """
     optuna.storages.fail_stale_trials(study)
+    _fail_trials_without_heartbeat(study, heartbeat)
+    # Also those that a killed process has failed but not queued again.
+    for lineage in get_lineages(study):
+        if lineage.is_lost:
+            requeue_trial(study, lineage.last)
+
+
+def _fail_trials_without_heartbeat(study: Study, heartbeat: int) -> None:
+    """Fail trials whose worker died between taking them and its first heartbeat.
+
+    Optuna calls a trial stale only where it has a heartbeat.
+    """
     now = datetime.datetime.now()
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        # A worker that was killed between taking a trial and its first heartbeat is never stale to Optuna.
-        silent = (
-            trial.datetime_start is not None
-            and (now - trial.datetime_start).total_seconds() > GRACE * heartbeat
-        )
-        if silent and trial.user_attrs.get(BEGUN) != trial.number:
-            with contextlib.suppress(ValueError):  # another process was faster
+        has_begun = trial.user_attrs.get(BEGUN_ATTR) == trial.number
+        if has_begun or trial.datetime_start is None:
+            continue
+        age = (now - trial.datetime_start).total_seconds()
+        if age > GRACE_HEARTBEATS * heartbeat:
+            # A ValueError says that another process has failed it first.
+            with contextlib.suppress(ValueError):
                 study.tell(trial.number, state=TrialState.FAIL)
-    for lineage in lineages(study):
-        if lost(lineage):
-            _retry(study, lineage[-1])
 
 
-def seconds(study: Study, *states: TrialState) -> float:
-    """The median time that trials of these states took; 0 where there are none."""
-    durations = [trial.duration for trial in trials(study, *states)]
-    taken = [duration.total_seconds() for duration in durations if duration is not None]
-    return statistics.median(taken) if taken else 0.0
+def compute_median_seconds(study: Study, *states: TrialState) -> float:
+    """Return the median time that trials of these states took; 0 where there are none."""
+    durations = [trial.duration for trial in get_trials(study, *states)]
+    seconds = [duration.total_seconds() for duration in durations if duration is not None]
+    return statistics.median(seconds) if seconds else 0.0
 
 
-def overdue(study: Study, plan: Plan, ahead: float = 0.0) -> bool:
-    """Whether the budget, less the time for the sweep's end, is over, or will be `ahead` seconds from now."""
+def is_overdue(study: Study, plan: Plan, ahead: float = 0.0) -> bool:
+    """Whether the time for the search is over, or will be in `ahead` seconds.
+
+    The budget has to pay for the end of the sweep too: for registering the best, and for training
+    the best and the defaults `confirm` times each.
+    """
     if plan.deadline is None:
         return False
-    confirming = (
-        2 * plan.sweep.confirm * seconds(study, TrialState.COMPLETE) / max(1, plan.sweep.workers)
-    )
-    return time.time() + ahead > plan.deadline - confirming - REGISTERING
+    workers = max(1, plan.sweep.workers)
+    trainings = 2 * plan.sweep.confirm
+    confirming = trainings * compute_median_seconds(study, TrialState.COMPLETE) / workers
+    return time.time() + ahead > plan.deadline - confirming - FINISHING_SECONDS
 
 
-def too_late(study: Study, plan: Plan) -> bool:
-    """Whether a trial that begins now would not end in time, going by those so far."""
-    return overdue(study, plan, seconds(study, TrialState.COMPLETE, TrialState.PRUNED))
-
-
-class TakenOverError(BaseException):
-    """The trial is another's by now. No Exception: neither it nor its run has failed, and no more is to be told of it here."""
-
-
-T = TypeVar("T")
-
-
-def patiently(call: Callable[[], T], pause: float = 1.0) -> T:
-    """What `call` returns, tried again while a database or the tracking server is away, for up to half an hour.
-
-    Raises TakenOverError where it tells of a trial that was taken for dead.
-    """
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return call()
-        except UpdateFinishedTrialError as error:
-            raise TakenOverError(
-                "its worker was silent for four heartbeats; the sweep goes on from this trial's checkpoint"
-            ) from error
-        except (SQLAlchemyError, StorageInternalError, UnreachableError):
-            if time.monotonic() > until:
-                raise
-        time.sleep(pause)
-        pause = min(2 * pause, 30.0)
+def is_too_late_to_start(study: Study, plan: Plan) -> bool:
+    """Whether a trial that starts now would not end in time, going by those before it."""
+    typical = compute_median_seconds(study, TrialState.COMPLETE, TrialState.PRUNED)
+    return is_overdue(study, plan, ahead=typical)

@@ -1,4 +1,4 @@
-"""The story of a sweep: from ranges to the best model, registered, and compared with the defaults."""
+"""A sweep from its request to the best model, registered and compared with the defaults."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy
 from optuna.study import Study
@@ -17,152 +16,197 @@ from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.params import to_texts
 from detreg.pipeline import describe
-from detreg.sweeps import pool
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
-from detreg.sweeps.finish import SweepResult, concluded
+from detreg.sweeps.finish import finish_sweep
+from detreg.sweeps.jobs import Stage
 from detreg.sweeps.plan import Plan, make_plan
+from detreg.sweeps.pool import WorkerPool, check_initial_weights, make_context
 from detreg.sweeps.progress import Progress
 from detreg.sweeps.request import SweepRequest, make_request, parse_templates
+from detreg.sweeps.result import SweepResult
+from detreg.sweeps.samplers import make_search_pruner, make_search_sampler
+from detreg.sweeps.storage import StudyStorage, open_storage, redact_password
+from detreg.sweeps.study import FirstTrial
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 
 
-def sweep(template: str, **values: Any) -> dict[str, Any]:
-    """Searches the hyperparameters of a template, or of several with commas between; `values` as for `detreg sweep`.
+def sweep(template: str, **values: object) -> dict[str, object]:
+    """Search the hyperparameters of a template, or of several, such as `yolox,ssd`.
 
-    Returns what `detreg sweep --json` prints. Workers are processes: in a script, call it under `if __name__ == "__main__":`. Raises the
-    errors of detreg.errors.
+    `values` are the options of `detreg sweep` by name. Returns what `detreg sweep --json` prints.
+    Workers are processes: in a script, call it under `if __name__ == "__main__":`.
+
+    Raises:
+        DetregError: see detreg.errors.
     """
     set_mlflow_defaults()
-    return asdict(run(make_request(parse_templates(template), values)))
+    request = make_request(parse_templates(template), values)
+    return asdict(run_sweep(request))
 
 
-def run(request: SweepRequest) -> SweepResult:
-    """The story itself. Whatever can be refused is refused before the first trial; a restart with the same request resumes it."""
-    begun = time.time()
+def run_sweep(request: SweepRequest) -> SweepResult:
+    """Search, finish and report. A second call with the same request resumes the first.
+
+    Whatever can be refused is refused before the MLflow run and the first trial.
+    """
+    started_at = time.time()
     dataset = load_dataset(request.options.data)
     print(describe(dataset), flush=True)
-    storage = request.sweep.storage or _beside_mlflows()
-    plan = make_plan(request, dataset.digest, storage)
+    storage_url = request.sweep.storage or choose_default_storage()
+    plan = make_plan(request, dataset.digest, storage_url)
     for sentence in plan.space.describe_moved_defaults():
         print(sentence)
     print(f"Searches {plan.space}", flush=True)
-    _not_mlflows(plan.storage)
-    store = studies.storage(plan.storage, plan.sweep.heartbeat)
-    pool.checked(pool.server(), plan)
-    study, made = _opened(plan, store)
-    with _run_of(study, made, plan) as active:
+
+    refuse_mlflow_database(plan.storage)
+    storage = open_storage(plan.storage, plan.sweep.heartbeat)
+    check_initial_weights(make_context(), plan)
+    study, is_new = open_search_study(plan, storage)
+
+    with _start_sweep_run(study, is_new, plan) as active:
         budget = request.budget_seconds
-        deadline = None if budget is None else begun + budget
-        plan = plan.start(study.user_attrs["run"], deadline)
-        _announce(active, study, plan)
-        record(active, plan)
-        logs = active.folder / "logs"
-        logs.mkdir()
-        try:
-            pool.WorkerPool(plan, study, plan.sweep.trials, "search", logs).run(
-                Progress(study, plan, plan.sweep.trials)
-            )
-        except KeyboardInterrupt:
-            print("Stops: registers the best so far; Ctrl-C again leaves that out", flush=True)
-            concluded(active, replace(plan, sweep=replace(plan.sweep, confirm=0)), study, logs)
-            raise
-        finally:
-            with contextlib.suppress(Exception):
-                studies.repair(study, plan.sweep.heartbeat)
-                _close_orphans(study, plan.parent)
-                active.log_file(logs, "logs")
-        return concluded(active, plan, study, logs)
+        deadline = None if budget is None else started_at + budget
+        plan = plan.start(study.user_attrs[studies.SWEEP_RUN_ATTR], deadline)
+        _print_start(active, study, plan)
+        log_settings(active, plan)
+        return _search_and_finish(active, plan, study)
 
 
-def _beside_mlflows() -> str:
-    """A file where MLflow's database is a file, since `mlflow run` may work in a folder that is gone afterwards; else in this folder."""
-    tracking = (
-        sqlalchemy.make_url(runs.get_tracking_uri())
-        if "sqlite:" in runs.get_tracking_uri()
-        else None
-    )
-    folder = (
-        Path(tracking.database).parent if tracking is not None and tracking.database else Path()
-    )
+def _search_and_finish(active: Run, plan: Plan, study: Study) -> SweepResult:
+    """Run the trials of the search, then the final jobs.
+
+    Ctrl-C ends the search and still registers the best so far; a second one ends that too.
+    """
+    logs = active.folder / "logs"
+    logs.mkdir()
+    pool = WorkerPool(plan, study, plan.sweep.trials, Stage.SEARCH, logs)
+    try:
+        pool.run(Progress(study, plan, plan.sweep.trials))
+    except KeyboardInterrupt:
+        print("Stops: registers the best so far; press Ctrl-C again to skip that", flush=True)
+        without_confirm = replace(plan, sweep=replace(plan.sweep, confirm=0))
+        finish_sweep(active, without_confirm, study, logs)
+        raise
+    finally:
+        # Tidying up must not hide the error that ended the search; the next command repeats it.
+        with contextlib.suppress(Exception):
+            studies.requeue_lost_trials(study, plan.sweep.heartbeat)
+            _end_orphaned_runs(study, plan.parent)
+            active.log_file(logs, "logs")
+    return finish_sweep(active, plan, study, logs)
+
+
+def choose_default_storage() -> str:
+    """Return the URL of a SQLite file beside MLflow's database, where that is a file too.
+
+    Else the file is in the working directory. Beside MLflow's first, because `mlflow run` may work
+    in a folder that is deleted afterwards.
+    """
+    folder = Path()
+    tracking_uri = runs.get_tracking_uri()
+    if "sqlite:" in tracking_uri:
+        database = sqlalchemy.make_url(tracking_uri).database
+        if database:
+            folder = Path(database).parent
     return f"sqlite:///{folder.absolute() / 'detreg-sweeps.db'}"
 
 
-def _not_mlflows(url: str) -> None:
+def refuse_mlflow_database(url: str) -> None:
+    """Raise UsageError where `url` is MLflow's own database: both would migrate its tables."""
     if url == runs.get_tracking_uri():
         raise UsageError(
-            f"storage={studies.hidden(url)} is MLflow's own database, and both would migrate it: give the sweep one of its own"
+            f"storage must not be MLflow's own database, got {redact_password(url)}: "
+            "give the sweep a database of its own"
         )
 
 
-def _opened(plan: Plan, store: studies.Storage) -> tuple[Study, bool]:
-    """The plan's study, and whether it is new; the defaults of each template are its first trials."""
-    first = [
-        (plan.space.make_first_trial(template.name), {studies.DEFAULTS: template.name})
+def open_search_study(plan: Plan, storage: StudyStorage) -> tuple[Study, bool]:
+    """Load or create the plan's study, whose first trials are the defaults of each template.
+
+    Returns the study, and whether this call has created it.
+    """
+    first_trials = [
+        FirstTrial(
+            params=plan.space.make_first_trial(template.name),
+            user_attrs={studies.DEFAULTS_ATTR: template.name},
+        )
         for template in plan.templates
     ]
-    return studies.opened(plan.name, store, *studies.tools(plan), first)
+    return studies.open_study(
+        plan.name, storage, make_search_sampler(plan), make_search_pruner(plan), first_trials
+    )
 
 
 @contextlib.contextmanager
-def _run_of(study: Study, made: bool, plan: Plan) -> Iterator[Run]:
-    """The MLflow run of this command: that of the study, taken up again, unless `mlflow run` has made another one."""
-    if not made:
-        studies.wait_until(lambda: "run" in study.user_attrs)
-    first = study.user_attrs.get("run")
-    try:
-        first = first and runs.get_run(first).info.run_id
-    except NotFoundError:  # deleted since
-        first = None
-    own = "MLFLOW_RUN_ID" in os.environ
+def _start_sweep_run(study: Study, is_new: bool, plan: Plan) -> Iterator[Run]:
+    """Start or resume the MLflow run of this command.
+
+    It is the study's own run, resumed, unless `mlflow run` has made another one for this process.
+    The command that creates the study writes the id of its run there; others wait for it.
+    """
+    if not is_new:
+        studies.wait_until(lambda: studies.SWEEP_RUN_ATTR in study.user_attrs)
+    first_run = _find_existing_run(study.user_attrs.get(studies.SWEEP_RUN_ATTR))
+    has_own_run = "MLFLOW_RUN_ID" in os.environ
+
     tags = {
         runs.STUDY: plan.name,
         runs.TEMPLATE: ",".join(plan.space.templates),
         runs.DIGEST: plan.dataset_digest,
     }
-    tags |= {runs.PARENT: first} if first and own else {}
-    with runs.start_run(
-        plan.options.run_name or plan.name, tags, run_id=None if own else first
-    ) as active:
-        if not first:
-            study.set_user_attr("run", active.id)
+    if first_run and has_own_run:
+        tags[runs.PARENT] = first_run
+    resumed_run = None if has_own_run else first_run
+    run_name = plan.options.run_name or plan.name
+    with runs.start_run(run_name, tags, run_id=resumed_run) as active:
+        if not first_run:
+            study.set_user_attr(studies.SWEEP_RUN_ATTR, active.id)
         yield active
 
 
-def _announce(active: Run, study: Study, plan: Plan) -> None:
-    ended = sum(map(studies.settled, studies.lineages(study)))
-    print(
-        f"MLflow run {active.id} in {runs.get_tracking_uri()}; study {plan.name} in {studies.hidden(plan.storage)}"
-    )
+def _find_existing_run(eid: str | None) -> str | None:
+    """Return the id of a run, or None where there is none or it was deleted since."""
+    if eid is None:
+        return None
+    try:
+        runs.get_run(eid)
+    except NotFoundError:
+        return None
+    return eid
+
+
+def _print_start(active: Run, study: Study, plan: Plan) -> None:
+    database = redact_password(plan.storage)
+    print(f"MLflow run {active.id} in {runs.get_tracking_uri()}; study {plan.name} in {database}")
     if plan.parent != active.id:
-        print(f"The sweep is that of run {plan.parent}, under which its trials are")
-    if ended:
-        print(f"Goes on with the study: {ended} of {plan.sweep.trials} trials have ended")
+        print(f"The sweep was started by run {plan.parent}, under which its trials are")
+
+    settled = sum(lineage.is_settled for lineage in studies.get_lineages(study))
+    if settled:
+        print(f"Resumes the study: {settled} of {plan.sweep.trials} trials have ended")
     if plan.deadline is not None:
         print(f"Ends in {format_duration(plan.deadline - time.time())}")
 
 
-def record(active: Run, plan: Plan) -> None:
-    """Logs what the sweep is told, without the password of its database."""
-    told = to_texts(plan.options) | to_texts(plan.sweep) | {"storage": studies.hidden(plan.storage)}
-    fixed = {
-        f"{name}.{key}": str(value)
-        for name, part in plan.space.templates.items()
-        for key, value in part.fixed.items()
-    }
-    active.log_params(told | fixed)
+def log_settings(active: Run, plan: Plan) -> None:
+    """Log the options, the fixed values and the space; the database without its password."""
+    params = to_texts(plan.options) | to_texts(plan.sweep)
+    params["storage"] = redact_password(plan.storage)
+    for template, part in plan.space.templates.items():
+        for name, value in part.fixed.items():
+            params[f"{template}.{name}"] = str(value)
+    active.log_params(params)
     active.log_text(str(plan.space), "space.txt")
 
 
-def _close_orphans(study: Study, parent: str) -> None:
-    """Ends the MLflow runs of trials whose worker was killed, so that none stands as running for ever."""
-    running = {
-        trial.number for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    }
-    for orphan in runs.list_running_children(parent):
-        if (
-            orphan.data.tags.get(runs.STUDY) == study.study_name
-            and int(orphan.data.tags.get(runs.TRIAL, -1)) not in running
-        ):
-            runs.end_run(orphan.info.run_id, "its worker died")
+def _end_orphaned_runs(study: Study, parent: str) -> None:
+    """End the MLflow runs of trials whose worker was killed; they would stay RUNNING for ever."""
+    running_trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running_numbers = {trial.number for trial in running_trials}
+    for child in runs.list_running_children(parent):
+        tags = child.data.tags
+        is_of_study = tags.get(runs.STUDY) == study.study_name
+        if is_of_study and int(tags.get(runs.TRIAL, -1)) not in running_numbers:
+            runs.end_run(child.info.run_id, "its worker died")
