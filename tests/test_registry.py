@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import mlflow
 import pytest
@@ -11,15 +11,14 @@ from test_detector import toy_model
 
 from detreg.errors import NotFoundError, UnreachableError, UsageError
 from detreg.serving.packaging import log_model
-from detreg.tracking import registry
-from detreg.tracking.registry import promote, register, rollback
+from detreg.tracking.registry import RegisteredVersion, promote, register, rollback
 
-_names = (f"model_{number}" for number in itertools.count())
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """A logged model's URI and its run, in a store of their own."""
+    """Log a model in a store of its own, and return its URI and its run."""
     folder = tmp_path_factory.mktemp("registry")
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
@@ -31,13 +30,17 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     mlflow.set_tracking_uri(before)
 
 
-class Shelf:
-    """One registered model, with a name of its own."""
+class RegisteredModel:
+    """A registered model with a name of its own, whose versions are all the same ONNX file."""
 
     def __init__(self, uri: str, run_id: str) -> None:
-        self.uri, self.run_id, self.name = uri, run_id, next(_names)
+        self.uri = uri
+        self.run_id = run_id
+        self.name = f"model_{next(NUMBERS)}"
 
-    def add(self, score: float, digest: str = "data") -> registry.RegisteredVersion:
+    def add_version(
+        self, score: float, digest: str = "data", again: bool = False
+    ) -> RegisteredVersion:
         return register(
             self.name,
             self.uri,
@@ -45,145 +48,152 @@ class Shelf:
             score=score,
             dataset_digest=digest,
             tags={"template": "yolox"},
+            again=again,
         )
 
     @property
     def aliases(self) -> dict[str, str]:
-        return {
-            alias: str(version)
-            for alias, version in MlflowClient().get_registered_model(self.name).aliases.items()
-        }
+        aliases = MlflowClient().get_registered_model(self.name).aliases
+        return {alias: str(version) for alias, version in aliases.items()}
 
 
 @pytest.fixture
-def shelf(logged: tuple[str, str]) -> Shelf:
-    return Shelf(*logged)
+def model(logged: tuple[str, str]) -> RegisteredModel:
+    return RegisteredModel(*logged)
 
 
-def test_the_champion_is_the_best_on_the_same_data(shelf: Shelf) -> None:
-    first, worse, better, equal = (shelf.add(score) for score in (0.3, 0.2, 0.4, 0.4))
-    assert [(entry.version, entry.alias) for entry in (first, worse, better, equal)] == [
-        ("1", "champion"),
-        ("2", "challenger"),
-        ("3", "champion"),
-        ("4", "challenger"),
-    ]
+def test_the_champion_is_the_best_on_the_same_data(model: RegisteredModel) -> None:
+    first = model.add_version(0.3)
+    worse = model.add_version(0.2)
+    better = model.add_version(0.4)
+    equal = model.add_version(0.4)
+
+    assert (first.version, first.alias) == ("1", "champion")
+    assert (worse.version, worse.alias) == ("2", "challenger")
+    assert (better.version, better.alias) == ("3", "champion")
+    assert (equal.version, equal.alias) == ("4", "challenger")
+
     assert first.reason == "there was no champion"
-    assert (
-        worse.reason
-        == f"mAP 0.2000 does not beat 0.3000 of version 1, the champion; to promote it by hand: detreg promote {shelf.name} 2"
+    assert worse.reason == (
+        "mAP 0.2000 does not beat 0.3000 of version 1, the champion; "
+        f"to promote it by hand: detreg promote {model.name} 2"
     )
     assert better.reason == "mAP 0.4000 beats 0.3000 of version 1 on the same data"
-    assert shelf.aliases == {"champion": "3", "challenger": "4"}
+    assert model.aliases == {"champion": "3", "challenger": "4"}
 
 
-def test_other_data_cannot_be_compared(shelf: Shelf) -> None:
-    shelf.add(0.3)
-    other = shelf.add(0.9, digest="other")
-    assert (
-        other.alias,
-        "scored on other data" in other.reason,
-        f"detreg promote {shelf.name} 2" in other.reason,
-    ) == (
-        "challenger",
-        True,
-        True,
-    )
+def test_other_data_cannot_be_compared(model: RegisteredModel) -> None:
+    model.add_version(0.3)
+    other = model.add_version(0.9, digest="other")
+    assert other.alias == "challenger"
+    assert "scored on other data" in other.reason
+    assert f"detreg promote {model.name} 2" in other.reason
 
 
-def test_a_version_carries_score_data_run_and_template(shelf: Shelf) -> None:
-    entry = shelf.add(0.1 + 0.2)
-    version = MlflowClient().get_model_version(shelf.name, entry.version)
+def test_a_version_carries_score_data_run_and_template(model: RegisteredModel) -> None:
+    entry = model.add_version(0.1 + 0.2)
+    version = MlflowClient().get_model_version(model.name, entry.version)
     assert version.tags == {
         "mAP": "0.30000000000000004",
         "dataset_digest": "data",
-        "eid": shelf.run_id,
+        "eid": model.run_id,
         "template": "yolox",
         "reason": "there was no champion",
     }
-    assert version.run_id == shelf.run_id
+    assert version.run_id == model.run_id
 
 
 @pytest.mark.parametrize(
     ("score", "figure"),
     [(0.0, "0.0000"), (0.00004, "0.0000"), (math.nan, "undefined")],
 )
-def test_what_finds_nothing_is_a_challenger_until_promoted_by_hand(
-    shelf: Shelf,
+def test_a_model_that_finds_nothing_is_challenger_until_promoted_by_hand(
+    model: RegisteredModel,
     score: float,
     figure: str,
 ) -> None:
-    entry = shelf.add(score)
-    assert (entry.alias, shelf.aliases) == ("challenger", {"challenger": "1"})
+    entry = model.add_version(score)
+    assert (entry.alias, model.aliases) == ("challenger", {"challenger": "1"})
     assert entry.reason == (
         f"mAP is {figure}, and a model that finds nothing becomes champion by hand only; "
-        f"to promote it by hand: detreg promote {shelf.name} 1"
+        f"to promote it by hand: detreg promote {model.name} 1"
     )
-    assert MlflowClient().get_model_version(shelf.name, "1").tags["reason"] == entry.reason
+    assert MlflowClient().get_model_version(model.name, "1").tags["reason"] == entry.reason
 
-    assert promote(shelf.name, "1").reason == "promoted by hand"
-    assert shelf.aliases == {"champion": "1"}
+    assert promote(model.name, "1").reason == "promoted by hand"
+    assert model.aliases == {"champion": "1"}
 
 
 def test_the_first_that_finds_something_is_champion_after_those_that_found_nothing(
-    shelf: Shelf,
+    model: RegisteredModel,
 ) -> None:
-    shelf.add(0.0)
-    found = shelf.add(0.0001)
+    model.add_version(0.0)
+    found = model.add_version(0.0001)
     assert (found.alias, found.reason) == ("champion", "there was no champion")
-    assert shelf.aliases == {"challenger": "1", "champion": "2"}
+    assert model.aliases == {"challenger": "1", "champion": "2"}
 
 
 @pytest.mark.parametrize("score", [0.0, 0.00004, math.nan])
 def test_a_champion_that_finds_nothing_is_beaten_by_what_finds_something(
-    shelf: Shelf,
+    model: RegisteredModel,
     score: float,
 ) -> None:
-    shelf.add(score)
-    promote(shelf.name, "1")
-    assert [shelf.add(other).alias for other in (0.00004, 0.0001)] == ["challenger", "champion"]
-    assert shelf.aliases == {"challenger": "2", "champion": "3"}
+    model.add_version(score)
+    promote(model.name, "1")
+    assert model.add_version(0.00004).alias == "challenger"
+    assert model.add_version(0.0001).alias == "champion"
+    assert model.aliases == {"challenger": "2", "champion": "3"}
 
 
-def test_what_finds_nothing_keeps_no_champion_from_its_place(shelf: Shelf) -> None:
-    shelf.add(0.3)
-    assert shelf.add(0.0).alias == "challenger"
-    assert shelf.aliases == {"champion": "1", "challenger": "2"}
+def test_a_model_that_finds_nothing_does_not_replace_the_champion(model: RegisteredModel) -> None:
+    model.add_version(0.3)
+    assert model.add_version(0.0).alias == "challenger"
+    assert model.aliases == {"champion": "1", "challenger": "2"}
 
 
-def test_rolling_back_goes_back_one_champion_a_call(shelf: Shelf) -> None:
+def test_registering_again_takes_the_version_that_the_run_has(model: RegisteredModel) -> None:
+    first = model.add_version(0.3)
+    assert model.add_version(0.3, again=True) == first
+    assert model.aliases == {"champion": "1"}
+
+
+def test_rolling_back_goes_back_one_champion_a_call(model: RegisteredModel) -> None:
     for score in (0.1, 0.2, 0.3):
-        shelf.add(score)
-    assert (rollback(shelf.name).version, rollback(shelf.name).version) == ("2", "1")
+        model.add_version(score)
+    assert rollback(model.name).version == "2"
+    assert rollback(model.name).version == "1"
     with pytest.raises(UsageError, match="no earlier champion"):
-        rollback(shelf.name)
-    assert shelf.aliases == {"champion": "1"}
+        rollback(model.name)
+    assert model.aliases == {"champion": "1"}
 
 
-def test_promoting_by_hand_can_be_rolled_back(shelf: Shelf) -> None:
-    shelf.add(0.3)
-    shelf.add(0.2)
-    assert promote(shelf.name, "2").reason == "promoted by hand, in place of version 1"
-    assert shelf.aliases == {"champion": "2"}  # no longer a challenger
-    assert promote(shelf.name, "2").reason == "it is the champion already"
-    assert rollback(shelf.name).reason == "rolled back from version 2"
-    assert shelf.aliases == {"champion": "1"}
+def test_promoting_by_hand_can_be_rolled_back(model: RegisteredModel) -> None:
+    model.add_version(0.3)
+    model.add_version(0.2)
+    assert promote(model.name, "2").reason == "promoted by hand, in place of version 1"
+    assert model.aliases == {"champion": "2"}, "it is no longer a challenger"
+    assert promote(model.name, "2").reason == "it is the champion already"
+    assert rollback(model.name).reason == "rolled back from version 2"
+    assert model.aliases == {"champion": "1"}
 
 
-def test_a_deleted_version_is_passed_over(shelf: Shelf) -> None:
+def test_a_deleted_version_is_passed_over(model: RegisteredModel) -> None:
     for score in (0.1, 0.2, 0.3):
-        shelf.add(score)
-    MlflowClient().delete_model_version(shelf.name, "2")
-    assert rollback(shelf.name).version == "1"
+        model.add_version(score)
+    MlflowClient().delete_model_version(model.name, "2")
+    assert rollback(model.name).version == "1"
 
 
 @pytest.mark.parametrize("write", ["set_registered_model_alias", "set_registered_model_tag"])
-@pytest.mark.parametrize("action", [lambda name: promote(name, "1"), rollback])
+@pytest.mark.parametrize("change", [lambda name: promote(name, "1"), rollback])
 def test_a_crash_between_two_writes_leaves_the_truth(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, write: str, action: object
+    model: RegisteredModel,
+    monkeypatch: pytest.MonkeyPatch,
+    write: str,
+    change: Callable[[str], RegisteredVersion],
 ) -> None:
     for score in (0.1, 0.2, 0.3):
-        shelf.add(score)
+        model.add_version(score)
 
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
@@ -191,34 +201,39 @@ def test_a_crash_between_two_writes_leaves_the_truth(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, write, crash)
         with pytest.raises(KeyboardInterrupt):
-            action(shelf.name)  # type: ignore[operator]
-    champion = shelf.aliases["champion"]
-    assert rollback(shelf.name).version == {"3": "2", "2": "1"}[champion]
+            change(model.name)
+
+    # Either the crash came before the alias was moved, or after it.
+    expected = {"3": "2", "2": "1"}
+    champion = model.aliases["champion"]
+    assert rollback(model.name).version == expected[champion]
 
 
-def test_what_the_registry_does_not_have(shelf: Shelf) -> None:
-    shelf.add(0.1)
-    for unknown in (
-        lambda: promote(shelf.name, "9"),
-        lambda: promote("nothing", "1"),
-        lambda: rollback("nothing"),
-    ):
-        with pytest.raises(NotFoundError):
-            unknown()
+def test_what_the_registry_does_not_have_is_not_found(model: RegisteredModel) -> None:
+    model.add_version(0.1)
+    with pytest.raises(NotFoundError):
+        promote(model.name, "9")
+    with pytest.raises(NotFoundError):
+        promote("nothing", "1")
+    with pytest.raises(NotFoundError):
+        rollback("nothing")
     with pytest.raises(NotFoundError, match="cannot be registered"):
         register(
-            shelf.name,
+            model.name,
             f"runs:/{'f' * 32}/model",
             "f" * 32,
             score=0.1,
             dataset_digest="data",
             tags={},
         )
-    with pytest.raises(UsageError, match="is no name for a model"):
-        register("a/b", shelf.uri, shelf.run_id, score=0.1, dataset_digest="data", tags={})
 
 
-def test_a_registry_that_does_not_answer(
+def test_a_name_that_mlflow_does_not_take_is_refused(model: RegisteredModel) -> None:
+    with pytest.raises(UsageError, match=r"must not be empty nor contain .* got 'a/b'"):
+        register("a/b", model.uri, model.run_id, score=0.1, dataset_digest="data", tags={})
+
+
+def test_a_registry_that_does_not_answer_is_unreachable(
     logged: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
