@@ -32,7 +32,7 @@ def _switch_back(norm: Any, inputs: object, output: Tensor) -> None:  # noqa: AR
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """Let no batch-norm update its running statistics, so that a learning rate of 0 trains nothing."""
+    """Stop all updates of running statistics, so that a learning rate of 0 trains nothing."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.track_running_stats = False

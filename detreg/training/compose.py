@@ -16,10 +16,10 @@ from detreg.errors import UsageError
 from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
 from detreg.templates.common_params import CommonParams
+from detreg.templates.config import Config as ConfigPart
 from detreg.templates.recipe import Schedule
 from detreg.templates.template import Template
 from detreg.training.loaders import (
-    ConfigPart,
     adapt_augmentation,
     compose_mixing_steps,
     compose_scoring_loader,

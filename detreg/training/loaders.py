@@ -10,7 +10,6 @@ Each is a transform that MMDetection or detreg (transforms.py, seeding.py) build
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -20,11 +19,9 @@ from detreg.inference.from_template import make_preprocessing
 from detreg.inference.preprocessing import Preprocessing
 from detreg.options import RunOptions
 from detreg.templates.common_params import CommonParams
+from detreg.templates.config import Config as ConfigPart
 from detreg.templates.template import Augmentation, Template
 from detreg.training.transforms import is_below_limit
-
-ConfigPart = dict[str, Any]
-"""A part of an MMEngine configuration."""
 
 
 def compose_train_loader(
@@ -155,9 +152,9 @@ def describe_small_images(params: CommonParams, dataset: Dataset) -> str:
     share = below / len(images)
     return (
         f"{below} of {len(images)} training images ({share:.0%}) are smaller than "
-        f"random_resize_lower={limit}: they train at their own size, but are enlarged to image_size "
-        "when the model is scored and served; a lower random_resize_lower, or image_size, brings the "
-        "two together"
+        f"random_resize_lower={limit}: they train at their own size, but are enlarged to "
+        "image_size when the model is scored and served; lower random_resize_lower, or image_size, "
+        "to bring the two together"
     )
 
 

@@ -11,13 +11,16 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import score
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 
+Sample = Mapping[str, Any]
+"""What MMDetection knows of one image: a DetDataSample as a dict."""
+
 
 def convert_predictions(
-    sample: Mapping[str, Any], classes: Sequence[str], limit: int | None = MAX_DETECTIONS
+    sample: Sample, classes: Sequence[str], limit: int | None = MAX_DETECTIONS
 ) -> Detections:
     """Return what MMDetection predicted for one image, best first.
 
-    `sample` is a DetDataSample as a dict. `limit` is the most detections; None keeps all.
+    `limit` is the largest number of detections; None keeps all.
     """
     predicted = sample["pred_instances"]
     scores, order = predicted["scores"].detach().float().cpu().sort(descending=True, stable=True)
@@ -47,7 +50,7 @@ class CocoScores(BaseMetric):
         super().__init__(collect_device="gpu")
         self.truth = GroundTruth.load(Path(annotations))
 
-    def process(self, data_batch: object, data_samples: Sequence[dict[str, Any]]) -> None:  # noqa: ARG002
+    def process(self, data_batch: object, data_samples: Sequence[Sample]) -> None:  # noqa: ARG002
         """Keep the detections of a batch."""
         classes = self.dataset_meta["classes"]
         for sample in data_samples:

@@ -13,9 +13,9 @@ from detreg.training.distributed import unwrap
 class PlainEpochsHook(Hook):
     """Leaves out the transforms named in `skip`, which mix images, in the last `epochs` epochs.
 
-    YOLOX's head adds its L1 loss in the same epochs. MMDetection's YOLOXModeSwitchHook does this once,
-    at a certain epoch; this hook looks at every epoch, so that a training that was resumed later than
-    that switches too.
+    YOLOX's head adds its L1 loss in the same epochs. MMDetection's YOLOXModeSwitchHook does this
+    once, at a certain epoch; this hook looks at every epoch, so that a training that was resumed
+    later than that switches too.
     """
 
     def __init__(self, epochs: int, skip: Sequence[str]) -> None:
@@ -29,7 +29,7 @@ class PlainEpochsHook(Hook):
         """
         is_plain = runner.epoch >= runner.max_epochs - self.epochs
 
-        # The dataset's own setter, update_skip_type_keys, does not take the None that skips nothing.
+        # The dataset's setter, update_skip_type_keys, does not take None, which skips nothing.
         runner.train_dataloader.dataset._skip_type_keys = self.skip if is_plain else None
 
         head = unwrap(runner.model).bbox_head

@@ -6,7 +6,6 @@ before. So an epoch is the same whether or not the training was interrupted befo
 
 import random
 from collections.abc import Iterator, Sized
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class SeedImage:
     The image is then the same whichever process of the loader makes it, and however many there are.
     """
 
-    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, results: dict[str, object]) -> dict[str, object]:
         """Seed the random numbers and return `results` unchanged."""
         index = results["sample_idx"]  # MMEngine puts here what the sampler gave
 

@@ -1,7 +1,7 @@
 """Resizing and padding of training images, as transforms that MMEngine builds by name.
 
-They follow `Preprocessing`, which prepares images for the served model, so that training and serving
-see equal pixels.
+They follow `Preprocessing`, which prepares images for the served model, so that training and
+serving see equal pixels.
 """
 
 import random
@@ -14,12 +14,17 @@ from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 
 from detreg.inference.preprocessing import Preprocessing, pad_image
+from detreg.templates.config import Config
+
+Results = dict[str, Any]
+"""An image with its boxes and sizes, as MMDetection passes it from transform to transform."""
 
 
 def is_below_limit(limit: Sequence[int], width: int, height: int) -> bool:
     """Return whether an image is smaller than a size in the form of image_size.
 
-    With one number the image's smaller side counts; with width and height, both sides must be below.
+    With one number the image's smaller side counts; with width and height, both sides must be
+    below.
     """
     if len(limit) == 1:
         return min(width, height) < limit[0]
@@ -28,7 +33,7 @@ def is_below_limit(limit: Sequence[int], width: int, height: int) -> bool:
 
 @TRANSFORMS.register_module()
 class RandomSize(Resize):
-    """Resizes each training image to a random size from `lower` to `upper`, in steps of `step` pixels.
+    """Resizes each training image to a random size from `lower` to `upper`, in steps of `step` px.
 
     Sizes are in the form of image_size: one number, or width and height. An image that is below
     `lower` before any transform keeps its size, but its longer side is at most max_aspect_ratio
@@ -42,7 +47,7 @@ class RandomSize(Resize):
         self,
         lower: Sequence[int],
         upper: Sequence[int],
-        preprocessing: dict[str, Any],
+        preprocessing: Config,
         step: int = 32,
     ) -> None:
         super().__init__(scale=(1, 1))  # replaced for every image
@@ -51,7 +56,7 @@ class RandomSize(Resize):
         self.step = step
         self.preprocessing = Preprocessing(**preprocessing)
 
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+    def transform(self, results: Results) -> Results:
         """Resize the image and its boxes."""
         size = self._draw_size()
         self.scale, self.keep_ratio = self._choose_scale(size, results)
@@ -69,7 +74,7 @@ class RandomSize(Resize):
         return tuple(size)
 
     def _choose_scale(
-        self, size: tuple[int, ...], results: dict[str, Any]
+        self, size: tuple[int, ...], results: Results
     ) -> tuple[tuple[int, int], bool]:
         """Return `scale` and `keep_ratio` of MMDetection's Resize for the drawn size.
 
@@ -97,7 +102,7 @@ class RandomMixedSize(RandomSize):
     """
 
     def _choose_scale(
-        self, size: tuple[int, ...], results: dict[str, Any]
+        self, size: tuple[int, ...], results: Results
     ) -> tuple[tuple[int, int], bool]:
         height, width = results["img"].shape[:2]
         usual = self.preprocessing.image_size
@@ -111,15 +116,15 @@ class RandomMixedSize(RandomSize):
 class PadToCanvas(BaseTransform):
     """Pads an image right and below, as it is padded when it is served.
 
-    `fixed` is false where training images have random sizes: each then gets the smallest canvas that
-    holds it, in place of the one canvas of the served model.
+    `fixed` is false where training images have random sizes: each then gets the smallest canvas
+    that holds it, in place of the one canvas of the served model.
     """
 
-    def __init__(self, preprocessing: dict[str, Any], fixed: bool) -> None:
+    def __init__(self, preprocessing: Config, fixed: bool) -> None:
         self.preprocessing = Preprocessing(**preprocessing)
         self.fixed = fixed
 
-    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+    def transform(self, results: Results) -> Results:
         """Put the image on its canvas.
 
         As in MMDetection's Pad, `img_shape` becomes the canvas, to which boxes are clipped before
