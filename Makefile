@@ -16,8 +16,10 @@ env: .venv/ready
 demo: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true mlflow run . --env-manager local
 
+# One process for each core, but no more than four, each with one thread. A file is the unit, since
+# the tests of a file share what they trained.
 test: env
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: env
 	$(BIN)/ruff check .
