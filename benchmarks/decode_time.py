@@ -30,7 +30,7 @@ def export(template: Template, folder: Path) -> tuple[Path, tuple[int, int]]:
     from detreg.export.graph import export_onnx
     from detreg.inference.from_template import make_card, make_preprocessing
     from detreg.training.compose import compose_network, load_published_config
-    from detreg.training.engine import build_network
+    from detreg.training.network import build_network
 
     none = {name: "none" for name in SOURCES if name in get_params(template.params)}
     params = build(template.params, {**LIGHT.get(template.name, {}), **none, "frozen_stages": 0})

@@ -88,20 +88,21 @@ def before(template_name: str, values: dict[str, Any]) -> Any:
     from detreg.data.dataset import load_dataset
     from detreg.evaluation.ground_truth import GroundTruth
     from detreg.evaluation.scores import score
-    from detreg.pipeline import settings
+    from detreg.pipeline import parse_settings
     from detreg.training.compose import compose
-    from detreg.training.engine import build_network, predict
-    from detreg.training.weights import fill, resolve
+    from detreg.training.initial_weights import choose_initial_weights
+    from detreg.training.network import build_network, predict
+    from detreg.training.transfer import transfer_weights
 
     template = templates.find_template(template_name)
-    params, options = settings(template, values)
+    params, options = parse_settings(template, values)
     dataset = load_dataset(options.data)
     config = compose(template, template.resolve(params), dataset, options)
     torch.manual_seed(0)
     network = build_network(config.model, None)
-    start = resolve(template, params, dataset)
+    start = choose_initial_weights(template, params, dataset)
     if start.weights is not None:
-        fill(network, start.weights, dataset.classes, template.get_class_layers(params))
+        transfer_weights(network, start.weights, dataset.classes, template.get_class_layers(params))
     return score(
         GroundTruth.load(dataset.splits["val"].annotations),
         dict(predict(network, config.val_dataloader, dataset.classes)),

@@ -24,8 +24,8 @@ from detreg.inference.from_template import make_preprocessing
 from detreg.inference.images import read_image
 from detreg.params import build
 from detreg.training.compose import compose_network, load_published_config
-from detreg.training.engine import build_network, predict
 from detreg.training.loaders import compose_scoring_loader
+from detreg.training.network import build_network, predict
 
 CLASSES = tuple(f"class {number}" for number in range(80))
 SCORE, IOU, SCORE_TOLERANCE = 0.05, 0.99, 0.001

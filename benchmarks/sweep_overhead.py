@@ -17,7 +17,6 @@ from pathlib import Path
 import mlflow
 import optuna
 
-from detreg import pipeline
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.options import RunOptions
 from detreg.sweeps import sweep, worker
@@ -28,7 +27,10 @@ from detreg.templates import TEMPLATES
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
+from detreg.training import engine
 from detreg.training.engine import FitResult
+from detreg.training.epoch_metrics import EpochMetrics
+from detreg.training.job import Job, prepare_job
 
 EPOCHS, TRIALS, SECONDS = 12, 40, 60
 CHECKPOINTS = {"last.pth": 11_200_000, "best.pth": 3_800_000}
@@ -45,32 +47,28 @@ METRICS = (
 )
 
 
-def untrained(files: list[Path]) -> Callable[..., FitResult]:
-    """In place of pipeline.learn: all that it writes, without a step of training."""
+def make_fit(files: list[Path]) -> Callable[..., FitResult]:
+    """Return what stands in for `fit`: it writes all that a training does, without a step."""
 
-    def learn(
-        active: runs.Run, job: pipeline.Job, after_epoch: Callable[[int, float], bool]
+    def fit_nothing(
+        job: Job, folder: Path, run: runs.Run, after_epoch: Callable[[int, float], bool]
     ) -> FitResult:
-        pipeline.record(active, job)
-        history: list[dict[str, float]] = []
+        rate_per_item = job.params.learning_rate / job.params.batch_size
+        history: list[EpochMetrics] = []
         for epoch in range(1, EPOCHS + 1):
-            mAP = (
-                0.5
-                * (1 - 0.8**epoch)
-                * min(1.0, job.params.learning_rate / job.params.batch_size * 1000)
-            )
-            history.append({"epoch": float(epoch), "val/mAP": mAP})
-            active.log_metrics(dict.fromkeys(METRICS, mAP) | {"val/mAP": mAP}, step=epoch)
-            for path in files:
-                active.log_file(path, f"checkpoints/{epoch % 2}")
+            mAP = 0.5 * (1 - 0.8**epoch) * min(1.0, rate_per_item * 1000)
+            history.append(EpochMetrics(epoch, val={"mAP": mAP}))
+            run.log_metrics(dict.fromkeys(METRICS, mAP) | {"val/mAP": mAP}, step=epoch)
             slot = f"checkpoints/{epoch % 2}"
+            for path in files:
+                run.log_file(path, slot)
             stored = runs.StoredCheckpoints(epoch, last=f"{slot}/last.pth", best=f"{slot}/best.pth")
-            active.tag_checkpoints(stored)
+            run.tag_checkpoints(stored)
             if after_epoch(epoch, mAP):
                 break
-        return FitResult(files[0], len(history), mAP, history)
+        return FitResult(files[0], len(history), mAP, tuple(history))
 
-    return learn
+    return fit_nothing
 
 
 def measure(storage: str, tracking: str, folder: Path) -> list[float]:
@@ -95,22 +93,24 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
 
     def prepare(
         template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
-    ) -> pipeline.Job:
+    ) -> Job:
         nonlocal preparing
         begun = time.perf_counter()
         job = prepared(template, params, options, dataset)
         preparing = time.perf_counter() - begun
         return job
 
-    prepared, learned = pipeline.prepare, pipeline.learn
-    pipeline.prepare, pipeline.learn = prepare, untrained(_files(folder))
+    prepared, fitted = prepare_job, engine.fit
+    setattr(worker, "prepare_job", prepare)  # noqa: B010  mypy does not let imported names change
+    engine.fit = make_fit(_files(folder))
     seconds = []
     for _ in range(TRIALS):
         begun = time.perf_counter()
         study.optimize(lambda trial: worker.run_search_trial(plan, dataset, trial), n_trials=1)
         if study.trials[-1].state is optuna.trial.TrialState.COMPLETE:
             seconds.append(time.perf_counter() - begun - preparing)
-    pipeline.prepare, pipeline.learn = prepared, learned
+    setattr(worker, "prepare_job", prepared)  # noqa: B010
+    engine.fit = fitted
     return seconds
 
 

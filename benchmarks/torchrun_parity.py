@@ -129,7 +129,7 @@ def one(move: float, words: list[str]) -> int:
     def epoch(hook: EpochHook, runner: Any, metrics: Any = None) -> None:
         after_epoch(hook, runner, metrics)
         for name in ("train/loss", "val/mAP", "val/mAP_50"):
-            shown[f"{name} of epoch {runner.epoch}"] = hook.history[-1][name]
+            shown[f"{name} of epoch {runner.epoch}"] = hook.history[-1].to_row()[name]
 
     for name, function in (
         ("before_train", start),

@@ -88,8 +88,7 @@ def one(side: str, data: str, weights: str) -> None:
 
 def ours(data: str, weights: str, images: int) -> tuple[float, float]:
     """detreg: seconds of training, logging and reporting, and of what else it does."""
-    from detreg import pipeline
-    from detreg.training import engine
+    from detreg import pipeline, publish
 
     spent = 0.0
 
@@ -103,8 +102,8 @@ def ours(data: str, weights: str, images: int) -> tuple[float, float]:
 
         return call
 
-    for module, name in ((pipeline, "record"), (engine, "fit"), (pipeline, "report")):
-        setattr(module, name, timed(getattr(module, name)))
+    for name in ("log_job", "fit", "log_report"):
+        setattr(publish, name, timed(getattr(publish, name)))
     begun = time.perf_counter()
     pipeline.train("yolox", data=data, load_from=weights, min_samples_per_epoch=images, **VALUES)
     return spent, time.perf_counter() - begun - spent
@@ -114,12 +113,12 @@ def stock(dataset: Any, weights: str) -> tuple[float, float]:
     """MMDetection's packaged configuration with its own hooks, on the same pictures, sizes and rate."""
     from mmengine.runner import Runner
 
-    from detreg.pipeline import settings
+    from detreg.pipeline import parse_settings
     from detreg.templates import find_template
     from detreg.training.compose import load_published_config
 
     template = find_template("yolox")
-    params, _ = settings(template, VALUES)
+    params, _ = parse_settings(template, VALUES)
     config = load_published_config(template, params)
     text = config.pretty_text.replace("640", "416")
     config = type(config).fromstring(text, ".py")

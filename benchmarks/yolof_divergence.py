@@ -15,10 +15,9 @@ import torch
 from detreg import templates
 from detreg.data.dataset import load_dataset
 from detreg.errors import StoppedError
-from detreg.pipeline import settings
-from detreg.training.compose import compose
+from detreg.pipeline import parse_settings
 from detreg.training.engine import fit
-from detreg.training.weights import resolve
+from detreg.training.job import prepare_job
 
 DEFAULT_RATE = 0.12 / 64
 VALUES = {
@@ -35,14 +34,13 @@ VALUES = {
 def diverges(seed: int, rate: float) -> bool:
     """Whether the training with this seed stops because its loss is NaN or infinite."""
     template = templates.find_template("yolof")
-    params, options = settings(template, {**VALUES, "per_item_lrate": rate, "seed": seed})
+    params, options = parse_settings(template, {**VALUES, "per_item_lrate": rate, "seed": seed})
     dataset = load_dataset("sample")
-    config = compose(template, params, dataset, options)
-    start = resolve(template, params, dataset)
+    job = prepare_job(template, params, options, dataset)
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            fit(config, template, params, options, dataset.classes, start, Path(folder), None)
+            fit(job, Path(folder), None)
         except StoppedError:
             return True
     return False

@@ -21,7 +21,7 @@ from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
 
 if TYPE_CHECKING:
-    from detreg.pipeline import TrainingResult
+    from detreg.publish import TrainingResult
     from detreg.sweeps.result import SweepResult
 
 EXIT_BAD_DATA = 65
@@ -111,8 +111,8 @@ def train(arguments: argparse.Namespace) -> int:
 
     template = templates.find_template(arguments.template)
     names = [*get_params(template.params), *get_params(RunOptions)]
-    params, options = pipeline.settings(template, _get_values(arguments, names))
-    result = pipeline.run(template, params, options)
+    params, options = pipeline.parse_settings(template, _get_values(arguments, names))
+    result = pipeline.train_template(template, params, options)
 
     continued = replace(
         params,
@@ -295,12 +295,12 @@ def _fetch_weights(template: Template, given: str | None) -> None:
     params = build(template.params, {"base_model": given} if given else {})
     name = params.base_model
 
-    from detreg.training.weights import imagenet, published
+    from detreg.training.downloads import fetch_coco_weights, fetch_imagenet_weights
 
     folder = os.environ.get("DETREG_WEIGHTS")
     into = Path(folder) if folder else None
     weights = template.base_models[name]
     if weights.coco_weights or not weights.imagenet:
-        print(published(template, name, into))
+        print(fetch_coco_weights(template, name, into))
     if weights.imagenet:
-        print(imagenet(template, name, into))
+        print(fetch_imagenet_weights(template, name, into))

@@ -147,12 +147,12 @@ def export_checkpoint(
     from detreg.inference.detector import Detector
     from detreg.inference.from_template import make_card
     from detreg.training.compose import compose_network, load_published_config
-    from detreg.training.engine import build_network, predict
+    from detreg.training.initial_weights import load_named_weights
     from detreg.training.loaders import compose_scoring_loader
-    from detreg.training.weights import checkpoint_of
+    from detreg.training.network import build_network, predict
 
     params = template.resolve(build(template.params, values))
-    checkpoint = checkpoint_of(template, params)
+    checkpoint = load_named_weights(template, params)
     source = next(
         f"{name}={value}" for name, value in params.sources.items() if name != "continue_from_eid"
     )

@@ -70,14 +70,14 @@ def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     import torch
 
     from detreg.data.dataset import load_dataset
-    from detreg.pipeline import settings
-    from detreg.training.checkpoints import Checkpoint, save
+    from detreg.pipeline import parse_settings
+    from detreg.training.checkpoints import Checkpoint, save_checkpoint
     from detreg.training.compose import compose
-    from detreg.training.engine import build_network
+    from detreg.training.network import build_network
 
     template = TEMPLATES["yolox"]
     dataset = load_dataset(tiny)
-    params, options = settings(template, TINY)
+    params, options = parse_settings(template, TINY)
     config = compose(template, template.resolve(params), dataset, options)
     state = build_network(config.model, None).state_dict()
 
@@ -90,7 +90,7 @@ def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             value.copy_(torch.randn_like(value) * 0.1)
 
     path = tmp_path_factory.mktemp("weights") / "dense.pth"
-    save(path, Checkpoint(state, dataset.classes))
+    save_checkpoint(path, Checkpoint(state, dataset.classes))
     return path
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
-from detreg.training.engine import predict
+from detreg.training.network import predict
 
 OBJECTNESS = r".*(object_pred|multi_level_conv_obj\.\d+|rpn_cls)\.weight"
 BOXES = (

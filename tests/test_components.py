@@ -16,7 +16,7 @@ from conftest import SMALL
 from mmengine.runner import Runner
 
 from detreg.data.dataset import load_dataset
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import find_template
 from detreg.training import seeding
 from detreg.training.batch_norms import normalize_single_values
@@ -121,7 +121,7 @@ def test_pictures_do_not_depend_on_the_processes_that_load_them(
     loaded = []
     for workers, batch_size in ((0, 4), (3, 1)):
         chosen = find_template(template)
-        params, options = settings(
+        params, options = parse_settings(
             chosen, values | {"num_workers": workers, "batch_size": batch_size}
         )
         config = compose(chosen, chosen.resolve(params), load_dataset(tiny), options)

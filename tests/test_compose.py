@@ -27,15 +27,19 @@ from detreg.errors import DetregError, NotFoundError, UsageError
 from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
 from detreg.params import Param, build, get_params
-from detreg.pipeline import Job
 from detreg.templates import TEMPLATES, ssd
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import backbones, checkpoints, heads
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.compose import compose, compose_network, load_published_config
+from detreg.training.initial_weights import (
+    PARAMS_FILE,
+    InitialWeights,
+    choose_initial_weights,
+)
+from detreg.training.job import Job
 from detreg.training.loaders import compose_scoring_loader
-from detreg.training.weights import PARAMS_FILE, InitialWeights, resolve
 
 assert backbones and heads  # importing them lets MODELS build them by name
 YOLOX = TEMPLATES["yolox"]
@@ -328,7 +332,9 @@ def state(value: float) -> dict[str, torch.Tensor]:
 
 def started(dataset: Dataset, **values: Any) -> InitialWeights:
     """Where a training of these hyperparameters starts."""
-    return resolve(YOLOX, build(YOLOX.params, {"base_model": "yolox_nano"} | values), dataset)
+    return choose_initial_weights(
+        YOLOX, build(YOLOX.params, {"base_model": "yolox_nano"} | values), dataset
+    )
 
 
 def number(checkpoint: Checkpoint | None) -> float:
@@ -340,8 +346,8 @@ def number(checkpoint: Checkpoint | None) -> float:
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the published weights, whose number is 1, and other ones, whose number is 2."""
-    checkpoints.save(tmp_path / "yolox_nano_coco.pth", Checkpoint(state(1)))
-    checkpoints.save(tmp_path / "mine.pth", Checkpoint(state(2), ("boat",)))
+    checkpoints.save_checkpoint(tmp_path / "yolox_nano_coco.pth", Checkpoint(state(1)))
+    checkpoints.save_checkpoint(tmp_path / "mine.pth", Checkpoint(state(2), ("boat",)))
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
     return tmp_path
 
@@ -354,12 +360,12 @@ def test_pretrained_weights_and_load_from_decide_the_start(dataset: Dataset, fil
     assert number(started(dataset, pretrained_weights="none", load_from="coco").weights) == 1
     mine = started(dataset, load_from=str(files / "mine.pth"))
     assert number(mine.weights) == 2
-    assert "load_from overrides pretrained_weights=coco" in mine.sentence
+    assert "load_from overrides pretrained_weights=coco" in mine.description
     assert (
         "overrides"
         not in started(
             dataset, load_from=str(files / "mine.pth"), pretrained_weights="none"
-        ).sentence
+        ).description
     )
 
 
@@ -395,13 +401,15 @@ def eid(dataset: Dataset, store: None, tmp_path_factory: pytest.TempPathFactory)
         InitialWeights("Starts from random weights"),
         Config({}),
     )
-    checkpoints.save(folder / "best.pth", Checkpoint(state(3), dataset.classes, 1, 1, 0.5))
-    checkpoints.save(
+    checkpoints.save_checkpoint(
+        folder / "best.pth", Checkpoint(state(3), dataset.classes, 1, 1, 0.5)
+    )
+    checkpoints.save_checkpoint(
         folder / "last.pth",
         Checkpoint(state(4), dataset.classes, 2, 1, 0.5, training={"optimizer": {}}),
     )
     with runs.start_run(None, {}) as active:
-        active.log_text(json.dumps(job.facts), PARAMS_FILE)
+        active.log_text(json.dumps(job.to_json()), PARAMS_FILE)
         for name in ("best", "last"):
             active.log_file(folder / f"{name}.pth", "checkpoints/0")
         active.set_tags(
@@ -422,7 +430,7 @@ def test_the_same_training_resumes(dataset: Dataset, eid: str, num_epochs: int) 
     assert (number(start.weights), number(start.resume), start.parent) == (3, 4, eid)
     assert start.resume is not None
     assert start.resume.training == {"optimizer": {}}
-    assert f"Resumes run {eid} after epoch 2 of {num_epochs}" in start.sentence
+    assert f"Resumes run {eid} after epoch 2 of {num_epochs}" in start.description
 
 
 @pytest.mark.parametrize(
@@ -438,13 +446,13 @@ def test_another_training_starts_anew_from_the_best_weights(
 ) -> None:
     start = started(dataset, pretrained_weights="none", continue_from_eid=eid, **values)
     assert (number(start.weights), start.resume, start.parent) == (3, None, eid)
-    assert reason in start.sentence
+    assert reason in start.description
 
 
 def test_an_eid_overrides_published_weights(dataset: Dataset, eid: str) -> None:
     assert (
         "continue_from_eid overrides pretrained_weights=coco"
-        in started(dataset, continue_from_eid=eid, num_epochs=5).sentence
+        in started(dataset, continue_from_eid=eid, num_epochs=5).description
     )
 
 
@@ -462,7 +470,7 @@ def test_another_dataset_starts_anew(eid: str, tmp_path: Path) -> None:
         num_epochs=5,
     )
     assert start.resume is None
-    assert "its dataset is another one" in start.sentence
+    assert "its dataset is another one" in start.description
 
 
 @pytest.mark.parametrize("wrong", ["boats", "0" * 32])

@@ -16,7 +16,7 @@ from torch import nn
 import detreg
 from detreg.tracking import runs
 from detreg.training.batch_norms import freeze_statistics
-from detreg.training.checkpoints import load
+from detreg.training.checkpoints import load_checkpoint
 from detreg.training.sync_batchnorm import synchronize_batch_norms
 
 
@@ -28,7 +28,7 @@ def weights(eid: str, folder: Path) -> dict[str, torch.Tensor]:
     """Those under training at the end, not their average."""
     stored = runs.find_checkpoints(eid)
     assert stored is not None
-    training = load(runs.download_artifact(eid, stored.last, folder / eid)).training
+    training = load_checkpoint(runs.download_artifact(eid, stored.last, folder / eid)).training
     assert training
     return dict(training["state_dict"])
 
@@ -74,7 +74,7 @@ def test_two_processes_train_as_one_does(
         assert curve(together["run_id"], metric) == pytest.approx(
             curve(alone["run_id"], metric), rel=tolerance, abs=1e-6
         ), metric
-    start = load(values["load_from"]).state_dict
+    start = load_checkpoint(values["load_from"]).state_dict
     one, two = (weights(result["run_id"], tmp_path) for result in (alone, together))
     assert one.keys() == two.keys() == start.keys()
     for name, value in one.items():

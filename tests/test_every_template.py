@@ -11,7 +11,7 @@ from detreg import templates
 from detreg.errors import UsageError
 from detreg.options import RunOptions
 from detreg.params import Param, build, get_params, to_texts
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
@@ -458,7 +458,7 @@ def test_frozen_stages_want_a_source_of_weights(template: Template, source: dict
 @EACH
 def test_settings_tell_the_problems_of_both_kinds_at_once(template: Template) -> None:
     with pytest.raises(UsageError) as caught:
-        settings(template, {"batch_size": 0, "seed": -1, "color": "blue"})
+        parse_settings(template, {"batch_size": 0, "seed": -1, "color": "blue"})
     assert len(caught.value.problems) == 3
     for name in ("batch_size must be", "seed must be", "unknown parameter color"):
         assert any(name in problem for problem in caught.value.problems)

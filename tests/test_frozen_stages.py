@@ -22,8 +22,10 @@ from detreg.training import checkpoints
 from detreg.training.batch_norms import freeze_statistics
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.compose import compose
-from detreg.training.engine import build_network, fit
-from detreg.training.weights import InitialWeights
+from detreg.training.engine import fit
+from detreg.training.initial_weights import InitialWeights
+from detreg.training.job import Job
+from detreg.training.network import build_network
 
 ALL = [
     (template, name)
@@ -200,18 +202,10 @@ def test_a_whole_training_with_an_average_keeps_what_is_frozen(
     torch.manual_seed(0)
     before = copy_state(build_network(config.model, None))
     start = InitialWeights("from these weights", Checkpoint(before, dataset.classes))
-    fit(
-        config,
-        template,
-        params,
-        RunOptions(num_workers=0),
-        dataset.classes,
-        start,
-        tmp_path,
-        SilentRun("none", tmp_path),
-    )
+    job = Job(template, params, RunOptions(num_workers=0), dataset, start, config)
+    fit(job, tmp_path, SilentRun("none", tmp_path))
 
-    last = checkpoints.load(tmp_path / "last.pth")
+    last = checkpoints.load_checkpoint(tmp_path / "last.pth")
     assert last.training is not None
     for state in (last.state_dict, last.training["state_dict"]):
         changed = find_changed(before, state)

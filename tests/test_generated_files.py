@@ -14,7 +14,7 @@ from detreg import __version__, cli, generate, templates
 from detreg.generate import FILES, ROOT
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import get_params, to_texts
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -83,7 +83,7 @@ def test_the_command_of_an_entry_point_has_the_declared_defaults(
     assert template is ENTRY_POINTS[name]
     assert set(values) == set(get_params(template.params) | get_params(RunOptions))
     assert values == to_texts(template.params()) | to_texts(RunOptions())
-    assert settings(template, values) == (template.params(), RunOptions())
+    assert parse_settings(template, values) == (template.params(), RunOptions())
     assert next(iter(mlproject.get_entry_point(name).parameters)) == "data"
 
 
@@ -107,7 +107,7 @@ def test_a_parameter_that_is_not_declared_is_refused(mlproject: Project) -> None
 def test_the_demo_is_a_valid_training(mlproject: Project) -> None:
     template, values = parsed(command(mlproject, "main"))
     assert values == generate.DEMO
-    params, options = settings(template, values)
+    params, options = parse_settings(template, values)
     assert options.data == "sample"
     assert params.pretrained_weights == "none"
 

@@ -9,8 +9,8 @@ import onnx
 import pytest
 import torch
 from conftest import SMALL
-from dense_networks import fill_with_dense_weights
 from cuda_kernels import CUDA_KERNELS
+from dense_networks import fill_with_dense_weights
 
 from detreg.data.dataset import load_dataset
 from detreg.evaluation.ground_truth import GroundTruth
@@ -20,10 +20,10 @@ from detreg.export.graph import OPSET, export_onnx
 from detreg.export.parity import measure_parity
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES
 from detreg.training.compose import compose
-from detreg.training.engine import build_network, predict
+from detreg.training.network import build_network, predict
 
 NO_KERNEL_NEEDED = {"Constant"}
 """Folded into the graph before it runs."""
@@ -61,7 +61,7 @@ def test_the_file_finds_what_the_network_finds(
 ) -> None:
     """Random weights, pushed until detections are many; and every operator of the file has a CUDA kernel."""
     template = TEMPLATES[name]
-    params, options = settings(template, SMALL[name] | values)
+    params, options = parse_settings(template, SMALL[name] | values)
     dataset = load_dataset(tiny)
     config = compose(template, template.resolve(params), dataset, options)
     network = fill_with_dense_weights(template, params, build_network(config.model, None), config)

@@ -22,8 +22,8 @@ from detreg.templates import TEMPLATES
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.training.compose import compose
-from detreg.training.engine import build_network
 from detreg.training.loaders import describe_small_images
+from detreg.training.network import build_network
 
 ODD = [(1000, 250), (96, 96), (32, 20), (20, 32), (192, 160), (250, 1000)]
 """Width and height of the images."""

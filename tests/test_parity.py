@@ -29,10 +29,10 @@ from detreg.export.ties import Selection, count_ties
 from detreg.export.trained_model import TrainedModel
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.from_template import make_card
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES
 from detreg.training.compose import compose
-from detreg.training.engine import build_network, predict
+from detreg.training.network import build_network, predict
 
 CLASSES = ("boat", "buoy", "crane")
 NO_SCORES = Scores(0.0, 0.0, 0.0, None, None, None, {}, np.zeros((10, 101, 0, 4)))
@@ -236,7 +236,7 @@ def build_model(
 ) -> TrainedModel:
     """Build a network with random weights, changed by `change`, for a small training."""
     template = TEMPLATES[name]
-    params, options = settings(template, SMALL[name] | values)
+    params, options = parse_settings(template, SMALL[name] | values)
     params = template.resolve(params)
     config = compose(template, params, dataset, options)
     torch.manual_seed(0)

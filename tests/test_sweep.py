@@ -232,7 +232,7 @@ def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
     def full(*arguments: Any) -> Any:
         raise MemoryExhaustedError("the GPU has no memory left")
 
-    monkeypatch.setattr(worker.pipeline, "learn", full)
+    monkeypatch.setattr(worker.engine, "fit", full)
     optimise(study, plan, dataset)
     assert [group.failure_reason for group in studies.get_lineages(study)][
         1
@@ -249,7 +249,7 @@ def test_what_is_not_the_trials_fault_gives_it_back(
     def away(*arguments: Any) -> Any:
         raise worker.UnreachableError("MLflow does not answer")
 
-    monkeypatch.setattr(worker.pipeline, "prepare", away)
+    monkeypatch.setattr(worker, "prepare_job", away)
     optimise(study, plan, dataset)
     assert studies.lost(studies.get_lineages(study)[0])
 

@@ -14,12 +14,12 @@ import detreg
 from detreg import Detector
 from detreg.data.dataset import load_dataset
 from detreg.inference.images import read_image
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES
 from detreg.tracking import runs
-from detreg.training.checkpoints import Checkpoint, save
+from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.compose import compose
-from detreg.training.engine import build_network
+from detreg.training.network import build_network
 
 QUICK = {
     "yolof": {"per_item_lrate": 1e-4},
@@ -31,9 +31,9 @@ QUICK = {
 def spread_image(name: str, tiny: Path, path: Path) -> Path:
     """A checkpoint whose scores spread: where all are alike, as SSD's from random weights, rounding decides what is found."""
     template, dataset = TEMPLATES[name], load_dataset(str(tiny))
-    params, options = settings(template, SMALL[name] | QUICK[name])
+    params, options = parse_settings(template, SMALL[name] | QUICK[name])
     config = compose(template, template.resolve(params), dataset, options)
-    save(
+    save_checkpoint(
         path,
         Checkpoint(
             fill_with_dense_weights(
@@ -64,7 +64,7 @@ def check_rates(
 ) -> None:
     """Every group has the rate of its step, or the share of it that is its own; `rates` are those of the steps from `first` on."""
     template = TEMPLATES[name]
-    params, _ = settings(template, values)
+    params, _ = parse_settings(template, values)
     params = template.resolve(params)
     factor = template.get_base_model(params).recipe.schedule.factor
     assert len(rates) == total - first

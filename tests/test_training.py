@@ -15,20 +15,20 @@ from conftest import SMALL, TINY
 from mlflow import MlflowClient
 
 import detreg
-from detreg import pipeline
 from detreg.data.dataset import load_dataset
 from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
-from detreg.pipeline import settings
+from detreg.pipeline import parse_settings
 from detreg.templates import find_template
 from detreg.tracking import runs
-from detreg.training.checkpoints import Checkpoint, load, save
-from detreg.training.weights import resolve
+from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from detreg.training.initial_weights import choose_initial_weights
+from detreg.training.job import log_job, prepare_job
 
 
 def last_checkpoint(eid: str, folder: Path) -> Checkpoint:
     stored = runs.find_checkpoints(eid)
     assert stored is not None
-    return load(runs.download_artifact(eid, stored.last, folder))
+    return load_checkpoint(runs.download_artifact(eid, stored.last, folder))
 
 
 def steps(eid: str, metric: str) -> list[int]:
@@ -97,26 +97,28 @@ def test_an_auto_rate_is_printed_and_logged_as_the_number(
 ) -> None:
     template = find_template("ssd")
     values = SMALL["ssd"] | {"base_model": "ssd300_vgg16", "image_size": 300}
-    params, options = settings(template, values)
-    job = pipeline.prepare(template, params, options, load_dataset(str(tiny)))
+    params, options = parse_settings(template, values)
+    job = prepare_job(template, params, options, load_dataset(str(tiny)))
     assert (
         "per_item_lrate=3.125e-05, the published value of ssd300_vgg16 (per_item_lrate=auto)"
         in capsys.readouterr().out
     )
     with runs.start_run(None, job.tags) as active:
         active.log_params({"per_item_lrate": "auto"})  # as `mlflow run` does before detreg begins
-        pipeline.record(active, job)
+        log_job(active, job)
     logged = runs.get_run(active.id).data.params
     assert logged["per_item_lrate"] == "auto" and logged["per_item_lrate.resolved"] == "3.125e-05"
-    assert job.facts["hyperparameters"]["per_item_lrate"] == 0.002 / 64
+    assert job.to_json()["hyperparameters"]["per_item_lrate"] == 0.002 / 64
 
 
 def test_small_images_are_warned_of_on_the_terminal_and_in_a_tag(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     template = find_template("yolox")
-    params, options = settings(template, TINY | {"image_size": 96, "random_resize_upper": 128})
-    job = pipeline.prepare(template, params, options, load_dataset(str(tiny)))
+    params, options = parse_settings(
+        template, TINY | {"image_size": 96, "random_resize_upper": 128}
+    )
+    job = prepare_job(template, params, options, load_dataset(str(tiny)))
     told = capsys.readouterr().err
     assert told.startswith(
         "Warning: 20 of 20 training images (100%) are smaller than random_resize_lower=96"
@@ -167,9 +169,9 @@ def test_what_differs_starts_from_the_weights_and_says_why(
     values = TINY | {"continue_from_eid": trained["run_id"]} | change
     data = {"other": other}.get(values.pop("data", ""), tiny)
     template = find_template("yolox")
-    params, _ = settings(template, values)
-    start = resolve(template, template.resolve(params), load_dataset(data))
-    assert start.sentence.startswith(
+    params, _ = parse_settings(template, values)
+    start = choose_initial_weights(template, template.resolve(params), load_dataset(data))
+    assert start.description.startswith(
         f"Starts a new training from the best weights of run {trained['run_id']}, because {reason}"
     )
     assert start.resume is None and start.weights is not None and start.parent == trained["run_id"]
@@ -206,8 +208,8 @@ def test_a_killed_training_ends_as_the_uninterrupted_one(
         last_checkpoint(result["run_id"], tmp_path / result["run_id"])
         for result in (whole, resumed)
     )
-    assert [entry["train/loss"] for entry in a.history] == [
-        entry["train/loss"] for entry in b.history
+    assert [entry.train["loss"] for entry in a.history] == [
+        entry.train["loss"] for entry in b.history
     ]
     assert all(torch.equal(value, b.state_dict[name]) for name, value in a.state_dict.items())
     assert resumed["mAP"] == whole["mAP"]
@@ -221,7 +223,9 @@ def test_frozen_stages_and_a_rate_of_zero_leave_the_weights_alone(
     still = detreg.train("yolox", data=str(tiny), **values | {"per_item_lrate": 0.0})
     stored = runs.find_checkpoints(trained["run_id"])
     assert stored is not None
-    before = load(runs.download_artifact(trained["run_id"], stored.best, tmp_path)).state_dict
+    before = load_checkpoint(
+        runs.download_artifact(trained["run_id"], stored.best, tmp_path)
+    ).state_dict
     after = last_checkpoint(frozen["run_id"], tmp_path / "frozen").state_dict
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
     assert changed, "nothing was trained"
@@ -288,7 +292,7 @@ def test_a_loss_that_is_no_number_stops_with_advice(
         name: torch.full_like(value, float("nan")) if value.is_floating_point() else value
         for name, value in checkpoint.state_dict.items()
     }
-    save(tmp_path / "broken.pth", Checkpoint(broken, checkpoint.classes))
+    save_checkpoint(tmp_path / "broken.pth", Checkpoint(broken, checkpoint.classes))
     with pytest.raises(StoppedError, match=r"NaN or infinite in epoch 1: halve per_item_lrate"):
         detreg.train("yolox", data=str(tiny), **TINY | {"load_from": str(tmp_path / "broken.pth")})
     failed = mlflow.search_runs(

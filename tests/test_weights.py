@@ -19,8 +19,10 @@ from detreg.templates import TEMPLATES, find_template
 from detreg.templates.base_model import PublishedFile
 from detreg.templates.template import ClassLayer, Template
 from detreg.training import backbones
-from detreg.training.checkpoints import Checkpoint, save
-from detreg.training.weights import checkpoint_of, download, fill, imagenet, published, resolve
+from detreg.training.checkpoints import Checkpoint, save_checkpoint
+from detreg.training.downloads import download_file, fetch_coco_weights, fetch_imagenet_weights
+from detreg.training.initial_weights import choose_initial_weights, load_named_weights
+from detreg.training.transfer import transfer_weights
 
 YOLOX = find_template("yolox")
 CONTENT = b"weights" * 1000
@@ -64,9 +66,9 @@ def test_a_download_is_verified_and_kept(
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path))
     template = with_weights(f"{hub}/good.pth", SHA256[:8])
-    path = published(template, "yolox_s")
+    path = fetch_coco_weights(template, "yolox_s")
     assert path.read_bytes() == CONTENT and path.name == "yolox_yolox_s_coco.pth"
-    assert published(template, "yolox_s") == path and Handler.requests == ["/good.pth"]
+    assert fetch_coco_weights(template, "yolox_s") == path and Handler.requests == ["/good.pth"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ def test_a_bad_download_is_told_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path))
     with pytest.raises(error, match=words):
-        published(with_weights(f"{hub}/{name}.pth", sha256), "yolox_s")
+        fetch_coco_weights(with_weights(f"{hub}/{name}.pth", sha256), "yolox_s")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -101,18 +103,18 @@ def test_a_hub_that_is_not_there_is_exit_code_69(tmp_path: Path) -> None:
     with pytest.raises(
         UnreachableError, match=r"cannot be downloaded .* set DETREG_WEIGHTS"
     ) as caught:
-        download("http://127.0.0.1:9/x.pth", tmp_path / "x.pth")
+        download_file("http://127.0.0.1:9/x.pth", tmp_path / "x.pth")
     assert caught.value.exit_code == 69
 
 
 def test_the_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "yolox_nano_coco.pth").write_bytes(b"mine")
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
-    assert published(YOLOX, "yolox_nano") == tmp_path / "yolox_nano_coco.pth"
+    assert fetch_coco_weights(YOLOX, "yolox_nano") == tmp_path / "yolox_nano_coco.pth"
     with pytest.raises(
         UsageError, match=r"nobody published COCO weights of yolox_m .* yolox_m_coco\.pth"
     ):
-        published(YOLOX, "yolox_m")
+        fetch_coco_weights(YOLOX, "yolox_m")
 
 
 def test_load_from_takes_a_path_or_a_url_with_its_sha256(
@@ -120,18 +122,20 @@ def test_load_from_takes_a_path_or_a_url_with_its_sha256(
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
     dataset = load_dataset(tiny)
-    save(tmp_path / "mine.pth", Checkpoint({"backbone.w": torch.ones(1)}, ("boat",)))
-    start = resolve(YOLOX, build(YOLOX.params, {"load_from": str(tmp_path / "mine.pth")}), dataset)
+    save_checkpoint(tmp_path / "mine.pth", Checkpoint({"backbone.w": torch.ones(1)}, ("boat",)))
+    start = choose_initial_weights(
+        YOLOX, build(YOLOX.params, {"load_from": str(tmp_path / "mine.pth")}), dataset
+    )
     assert start.weights is not None and start.weights.classes == ("boat",)
-    assert start.sentence.endswith("load_from overrides pretrained_weights=coco")
-    with pytest.raises(NotFoundError, match="is not a file; it takes coco, a URL, a path"):
-        resolve(YOLOX, build(YOLOX.params, {"load_from": "nowhere.pth"}), dataset)
+    assert start.description.endswith("load_from overrides pretrained_weights=coco")
+    with pytest.raises(NotFoundError, match="is not a file: it must be coco, a URL, a path"):
+        choose_initial_weights(YOLOX, build(YOLOX.params, {"load_from": "nowhere.pth"}), dataset)
     with pytest.raises(DataError, match="it is not the published file"):
-        resolve(
+        choose_initial_weights(
             YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={'1' * 64}"}), dataset
         )
     with pytest.raises(DataError, match="broken"):  # whole, verified, and no checkpoint
-        resolve(
+        choose_initial_weights(
             YOLOX, build(YOLOX.params, {"load_from": f"{hub}/good.pth#sha256={SHA256}"}), dataset
         )
 
@@ -144,8 +148,8 @@ def test_a_resnet50_of_another_template_is_refused(
     yolof, faster = find_template("yolof"), find_template("faster_rcnn")
     (tmp_path / "resnet50_coco.pth").write_bytes(b"mine")
     assert (
-        published(yolof, "resnet50")
-        == published(faster, "resnet50")
+        fetch_coco_weights(yolof, "resnet50")
+        == fetch_coco_weights(faster, "resnet50")
         == tmp_path / "resnet50_coco.pth"
     )
     digest = hashlib.sha256(b"mine").hexdigest()[:8]
@@ -153,14 +157,14 @@ def test_a_resnet50_of_another_template_is_refused(
     resnet50 = replace(faster.base_models["resnet50"], coco_weights=weights)
     known = replace(faster, base_models={"resnet50": resnet50})
     monkeypatch.setitem(TEMPLATES, "faster_rcnn", known)
-    assert published(known, "resnet50") == tmp_path / "resnet50_coco.pth"
+    assert fetch_coco_weights(known, "resnet50") == tmp_path / "resnet50_coco.pth"
     with pytest.raises(
         DataError,
         match=r"holds the weights of faster_rcnn, not of yolof: name it faster_rcnn_resnet50_coco\.pth",
     ):
-        published(yolof, "resnet50")
+        fetch_coco_weights(yolof, "resnet50")
     (tmp_path / "yolof_resnet50_coco.pth").write_bytes(b"own")
-    assert published(yolof, "resnet50").name == "yolof_resnet50_coco.pth"
+    assert fetch_coco_weights(yolof, "resnet50").name == "yolof_resnet50_coco.pth"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,7 @@ def test_where_nobody_published_coco_weights_the_advice_is_about_the_parameter_t
     template = find_template(name)
     asked_by = "pretrained_weights" if "base_model" in values else next(iter(values))
     with pytest.raises(UsageError) as caught:
-        checkpoint_of(template, build(template.params, values))
+        load_named_weights(template, build(template.params, values))
     (problem,) = caught.value.problems
     assert problem.startswith(f"{asked_by}: nobody published COCO weights of") and problem.endswith(
         advice
@@ -221,16 +225,17 @@ def test_imagenet_weights_come_from_their_library_once(
     libraries: list[str], tiny: Path, tmp_path: Path
 ) -> None:
     template = find_template("inception_v2")
-    start = resolve(template, build(template.params, {}), load_dataset(tiny))
+    start = choose_initial_weights(template, build(template.params, {}), load_dataset(tiny))
     assert (
-        start.sentence
+        start.description
         == "Starts from the weights published for the backbone of inception_v2 on ImageNet"
     )
     assert start.weights is not None and start.weights.state_dict["backbone.weight"][0] == len(
         "pytorchcv:bninception"
     )
     assert (
-        imagenet(template, "inception_v2") == tmp_path / "cache/weights/inception_v2_imagenet.pth"
+        fetch_imagenet_weights(template, "inception_v2")
+        == tmp_path / "cache/weights/inception_v2_imagenet.pth"
     )
     assert libraries == ["pytorchcv:bninception"]
 
@@ -243,15 +248,20 @@ def test_imagenet_weights_out_of_reach_are_exit_code_69(
         UnreachableError,
         match=r"no route to the hub.*detreg weights fetch msc10 --base_model efficientnet_b0",
     ) as caught:
-        imagenet(msc10, "efficientnet_b0")
+        fetch_imagenet_weights(msc10, "efficientnet_b0")
     assert caught.value.exit_code == 69
-    save(tmp_path / "efficientnet_b0_imagenet.pth", Checkpoint({"backbone.weight": torch.ones(2)}))
+    save_checkpoint(
+        tmp_path / "efficientnet_b0_imagenet.pth", Checkpoint({"backbone.weight": torch.ones(2)})
+    )
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
-    assert imagenet(msc10, "efficientnet_b0") == tmp_path / "efficientnet_b0_imagenet.pth"
+    assert (
+        fetch_imagenet_weights(msc10, "efficientnet_b0")
+        == tmp_path / "efficientnet_b0_imagenet.pth"
+    )
     with pytest.raises(
         UsageError, match="no ImageNet weights for the backbone of yolof's resnet50"
     ):
-        imagenet(find_template("yolof"), "resnet50")
+        fetch_imagenet_weights(find_template("yolof"), "resnet50")
 
 
 @pytest.mark.parametrize(
@@ -290,16 +300,16 @@ def test_the_base_models_data_and_the_networks_weights(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    save(
+    save_checkpoint(
         tmp_path / "msc10_resnet50_coco.pth",
         Checkpoint({"backbone.w": torch.ones(1), "head.w": torch.ones(1)}, ("boat",)),
     )
     monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
     msc10 = find_template("msc10")
-    start = resolve(
+    start = choose_initial_weights(
         msc10, build(msc10.params, {"base_model": "resnet50"} | values), load_dataset(tiny)
     )
-    assert start.sentence == sentence
+    assert start.description == sentence
     assert (start.weights and set(start.weights.state_dict)) == keys
 
 
@@ -319,7 +329,7 @@ LAYERS = (ClassLayer(r"cls\.(weight|bias)"),)
 def test_classes_keep_their_outputs_by_name() -> None:
     here, there = Network(3), Network(2)
     before = here.cls.bias.detach().clone()
-    told = fill(
+    told = transfer_weights(
         here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), LAYERS
     )
     mine, theirs = here.cls.bias.detach().view(2, 3), there.cls.bias.detach().view(2, 2)
@@ -348,7 +358,9 @@ def test_the_background_and_every_classs_boxes_are_kept_too() -> None:
         ClassLayer(r"cls\.(weight|bias)", background=1),
         ClassLayer(r"reg\.(weight|bias)", rows=4),
     )
-    fill(here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), layers)
+    transfer_weights(
+        here, Checkpoint(there.state_dict(), ("car", "boat")), ("boat", "bus", "car"), layers
+    )
     assert (
         torch.equal(here.cls.bias.detach()[[0, 2, 3]], there.cls.bias.detach()[[1, 0, 2]])
         and here.cls.bias[1] == before[0][1]
@@ -362,19 +374,23 @@ def test_one_regressor_for_all_does_not_become_that_of_a_class() -> None:
     here, there = TwoStage(3), TwoStage(2)
     there.reg = nn.Linear(2, 4)
     before = here.reg.weight.detach().clone()
-    told = fill(
+    told = transfer_weights(
         here,
         Checkpoint(there.state_dict(), ("car", "boat")),
         ("boat", "bus", "car"),
         (ClassLayer(r"reg\.(weight|bias)", rows=4),),
     )
     assert torch.equal(here.reg.weight, before) and any(
-        "reg.weight is (4, 2) there and (12, 2) here" in sentence for sentence in told
+        "reg.weight is (4, 2) in the checkpoint and (12, 2) here" in sentence for sentence in told
     )
 
 
 def test_what_does_not_fit_is_listed_and_an_alien_backbone_is_an_error() -> None:
-    told = fill(Network(2), Checkpoint(Network(2, width=5).state_dict(), ()), ("a", "b"), LAYERS)
-    assert "neck.weight is (2, 5) there and (2, 3) here" in told[1]
+    told = transfer_weights(
+        Network(2), Checkpoint(Network(2, width=5).state_dict(), ()), ("a", "b"), LAYERS
+    )
+    assert "neck.weight is (2, 5) in the checkpoint and (2, 3) here" in told[1]
     with pytest.raises(DataError, match="nothing of the checkpoint's backbone fits"):
-        fill(Network(2), Checkpoint({"backbone.weight": torch.zeros(9)}, ()), ("a", "b"), LAYERS)
+        transfer_weights(
+            Network(2), Checkpoint({"backbone.weight": torch.zeros(9)}, ()), ("a", "b"), LAYERS
+        )

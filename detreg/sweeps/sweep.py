@@ -12,10 +12,10 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from detreg.data.dataset import load_dataset
+from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.params import to_texts
-from detreg.pipeline import describe
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
 from detreg.sweeps.finish import finish_sweep
@@ -53,7 +53,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     """
     started_at = time.time()
     dataset = load_dataset(request.options.data)
-    print(describe(dataset), flush=True)
+    print(describe_dataset(dataset), flush=True)
     storage_url = request.sweep.storage or choose_default_storage()
     plan = make_plan(request, dataset.digest, storage_url)
     for sentence in plan.space.describe_moved_defaults():

@@ -30,12 +30,13 @@ import torch
 from optuna.study import Study
 from optuna.trial import Trial
 
-from detreg import pipeline, templates
+from detreg import templates
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DiskError, UnreachableError, describe_failure, summarize_error
 from detreg.options import RunOptions
 from detreg.params import build
+from detreg.publish import publish_trained_run
 from detreg.sweeps import study as studies
 from detreg.sweeps.jobs import PUBLISHED_ATTR, PublishJob, Stage, WorkerTask, read_job
 from detreg.sweeps.plan import Plan
@@ -45,6 +46,8 @@ from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import engine
+from detreg.training.epoch_metrics import EpochMetrics
+from detreg.training.job import log_job, prepare_job
 
 RunTrial = Callable[[Plan, Dataset, Trial], float]
 """Does one trial and returns its val mAP."""
@@ -73,8 +76,8 @@ def check_initial_weights(plan: Plan) -> None:
         base_models = dimension.ends if dimension else (defaults.base_model,)
         for base_model in base_models:
             params = replace(defaults, base_model=base_model)
-            job = pipeline.prepare(template, params, plan.options, dataset)
-            engine.check_fit(job.config, template, job.params, dataset.classes, job.start)
+            job = prepare_job(template, params, plan.options, dataset)
+            engine.check_initial_weights(job)
 
 
 def run_worker(task: WorkerTask) -> None:
@@ -235,7 +238,7 @@ def run_final_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     params = build(template.params, job.hyperparameters)
 
     if isinstance(job, PublishJob):
-        result = pipeline.publish_run(job.run_id, template, params, plan.options, dataset)
+        result = publish_trained_run(job.run_id, template, params, plan.options, dataset)
         retry_while_unreachable(lambda: trial.set_user_attr(PUBLISHED_ATTR, asdict(result)))
         return result.mAP
 
@@ -294,16 +297,17 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
         runs.end_run(eid, f"its worker died; trial {trial.number} resumes it")
     if checkpoint is not None:
         params = replace(params, continue_from_eid=checkpoint.run_id, load_from=None)
-    job = pipeline.prepare(training.template, params, training.options, dataset)
-    if job.start.resume:
-        _report_missing_epochs(trial, job.start.resume.history)
+    job = prepare_job(training.template, params, training.options, dataset)
+    if job.initial_weights.resume:
+        _report_missing_epochs(trial, job.initial_weights.resume.history)
 
     after_epoch = EpochReporter(plan, trial, params.num_epochs, training.is_prunable)
     tags = job.tags | {runs.TRIAL: str(trial.number), runs.STUDY: trial.study.study_name}
     with runs.start_run(training.run_name, tags, parent=plan.parent) as active:
         all_runs = [*earlier_runs, active.id]
         retry_while_unreachable(lambda: trial.set_user_attr(studies.RUNS_ATTR, all_runs))
-        fitted = pipeline.learn(active, job, after_epoch)
+        log_job(active, job)
+        fitted = engine.fit(job, active.folder, active, after_epoch)
         _log_best(active, fitted)
         if after_epoch.is_pruned:
             epochs = f"after epoch {len(fitted.history)} of {params.num_epochs}"
@@ -356,7 +360,7 @@ def _find_checkpoint(eids: Sequence[str]) -> LeftCheckpoint | None:
 def _finish_trained_trial(trial: Trial, checkpoint: LeftCheckpoint) -> float:
     """Complete the writes of a worker that died between its last epoch and the trial's value."""
     with tempfile.TemporaryDirectory() as folder:
-        fitted = engine.fitted(checkpoint.run_id, Path(folder))
+        fitted = engine.load_fit_result(checkpoint.run_id, Path(folder))
     _report_missing_epochs(trial, fitted.history)
     _log_best(runs.Run(checkpoint.run_id, Path()), fitted)
     runs.end_run(checkpoint.run_id)
@@ -367,11 +371,9 @@ def _log_best(run: runs.Run, fitted: engine.FitResult) -> None:
     run.log_metrics({"val/mAP_best": fitted.best_mAP}, step=len(fitted.history))
 
 
-def _report_missing_epochs(trial: Trial, history: Sequence[Mapping[str, float]]) -> None:
+def _report_missing_epochs(trial: Trial, history: Sequence[EpochMetrics]) -> None:
     """Report the epochs of a checkpoint that the dead worker had not reported to the study."""
     reported = studies.get_trials(trial.study)[trial.number].intermediate_values
-    for row in history:
-        epoch = int(row["epoch"])
-        if epoch not in reported:
-            mAP = row.get("val/mAP", 0.0)
-            retry_while_unreachable(partial(trial.report, mAP, epoch))
+    for entry in history:
+        if entry.epoch not in reported:
+            retry_while_unreachable(partial(trial.report, entry.mAP, entry.epoch))

@@ -1,30 +1,40 @@
 """Checkpoints: tensors and plain values only, whole or absent, readable with `weights_only=True`.
 
-    {"state_dict": the weights that are scored and exported, "meta": {...}, "training": what a continued training needs, or None}
+    {
+        "state_dict": the weights that are scored and exported,
+        "meta": {"format", "dataset_meta", "epoch", "best_epoch", "best_mAP", "history"},
+        "training": what a resumed training needs, or None,
+    }
 
-`state_dict` and `meta.dataset_meta.CLASSES` are where MMDetection's tools look for them. `best.pth` has no `training`.
+`state_dict` and `meta.dataset_meta.CLASSES` are where MMDetection's tools look for them. `best.pth`
+has no `training`.
 """
 
-import os
 import pickle
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from detreg.errors import DataError, DiskError
+from detreg.files import write_atomically
+from detreg.training.epoch_metrics import EpochMetrics
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training's state after an epoch.
+    """The state of a training after an epoch.
 
-    `classes` may be empty where a file of another origin names none. `epoch` counts finished epochs; `history` has one dict of
-    metrics for each of them.
+    `state_dict` is what is scored and exported. `classes` is empty where a file from elsewhere names
+    none. `epoch` counts finished epochs, and `history` has one entry for each of them. `training`
+    holds the `optimizer`; where an average of the weights is scored, also the `state_dict` of the
+    network under training and `ema_steps`. It is None where the file cannot be resumed from.
     """
 
     state_dict: dict[str, Tensor]
@@ -32,13 +42,12 @@ class Checkpoint:
     epoch: int = 0
     best_epoch: int = 0
     best_mAP: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: tuple[EpochMetrics, ...] = ()
     training: dict[str, Any] | None = None
-    """`state_dict` of the network under training where an average of it is scored, `ema_steps`, and `optimizer`."""
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes the file under another name, to the disk, then renames it: a reader, or a kill, sees the old file or the new.
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; a reader, or a kill at any moment, sees the old file or the new one.
 
     Raises DiskError where the disk does not take it.
     """
@@ -48,101 +57,111 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "best_epoch": checkpoint.best_epoch,
         "best_mAP": checkpoint.best_mAP,
-        "history": checkpoint.history,
+        "history": [entry.to_row() for entry in checkpoint.history],
     }
-    temporary = path.with_suffix(".tmp")
+    content = {
+        "state_dict": checkpoint.state_dict,
+        "meta": meta,
+        "training": checkpoint.training,
+    }
+
     try:
-        with temporary.open("wb") as file:
-            torch.save(
-                {
-                    "state_dict": checkpoint.state_dict,
-                    "meta": meta,
-                    "training": checkpoint.training,
-                },
-                file,
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with write_atomically(path) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError
         raise DiskError(
-            f"{path} could not be written: {error}. Free some space and continue from this run's id"
+            f"{path} could not be written: {error}. Free some space, then resume with "
+            "continue_from_eid=<this run's id>"
         ) from error
 
 
-def load(path: Path) -> Checkpoint:
-    """Reads a checkpoint of detreg's or of MMDetection's, or a bare state dict, without running anything from the file.
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint of detreg or MMDetection, or a bare state dict.
 
-    Raises DataError for a file that is broken, holds anything but tensors and plain values, or has no weights.
+    No code from the file is run. Raises DataError for a file that is broken, holds anything but tensors and plain values, or has
+    no weights.
     """
     content = _read(path)
-    state_dict = content.get("state_dict", content.get("model", content))
-    if not isinstance(state_dict, dict) or not any(
-        isinstance(value, Tensor) for value in state_dict.values()
-    ):
+    state_dict = _find_weights(content)
+    if not state_dict:
         raise DataError(
-            f"{path} has no weights under state_dict: a checkpoint of MMDetection's layout is wanted"
+            f"{path} has no weights under state_dict: it must be a checkpoint in MMDetection's layout"
         )
+
     meta = content.get("meta") or {}
-    training = content.get("training") if meta.get("format") == FORMAT else None
+    # What a file from elsewhere holds under the same keys may be anything.
+    is_ours = meta.get("format") == FORMAT
+    rows = meta["history"] if is_ours else ()
     return Checkpoint(
-        state_dict={name: value for name, value in state_dict.items() if isinstance(value, Tensor)},
-        classes=_classes(meta),
+        state_dict=state_dict,
+        classes=_read_classes(meta),
         epoch=int(meta.get("epoch") or 0),
         best_epoch=int(meta.get("best_epoch") or 0),
         best_mAP=float(meta.get("best_mAP") or 0.0),
-        history=list(meta.get("history") or []),
-        training=training,
+        history=tuple(EpochMetrics.from_row(row) for row in rows),
+        training=content.get("training") if is_ours else None,
     )
 
 
-def _classes(meta: dict[str, Any]) -> tuple[str, ...]:
+def _find_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors under `state_dict` or `model`, or those of a bare state dict."""
+    state_dict = content.get("state_dict", content.get("model", content))
+    if not isinstance(state_dict, dict):
+        return {}
+    return {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+
+
+def _read_classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
     dataset_meta = meta.get("dataset_meta") or {}
+    # MMDetection 3, some files of its users, and MMDetection 2.
     names = dataset_meta.get("CLASSES") or dataset_meta.get("classes") or meta.get("CLASSES") or ()
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-class _Ignored:
+class _IgnoredLogBuffer:
     """Stands in for MMEngine's log buffers, which lie beside the weights in its checkpoints."""
 
-    def __setstate__(self, state: Any) -> None:
+    def __setstate__(self, state: object) -> None:
         pass
 
 
-def _nothing(*args: Any) -> None:
-    """Stands in for `getattr`, by which those buffers name their own methods."""
+def _ignore_getattr(*args: object) -> None:
+    """Stand in for `getattr`, by which those buffers name their own methods."""
+
+
+# Stock checkpoints hold logs of numpy numbers. To rebuild such an array runs no code from the file;
+# whatever else is in a file is refused. The names with `numpy.core` are those of numpy 1.
+_MULTIARRAY = np._core.multiarray  # type: ignore[attr-defined]
+_HARMLESS: list[Any] = [
+    (_IgnoredLogBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),
+    (_ignore_getattr, "builtins.getattr"),
+    (_ignore_getattr, "__builtin__.getattr"),
+    (_MULTIARRAY._reconstruct, "numpy.core.multiarray._reconstruct"),
+    (_MULTIARRAY.scalar, "numpy.core.multiarray.scalar"),
+    _MULTIARRAY._reconstruct,
+    _MULTIARRAY.scalar,
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")),
+]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    import numpy as np
-
-    # Stock checkpoints hold logs of numpy numbers. Rebuilding such an array runs no code of the file's; anything else is refused.
-    harmless = [
-        (_Ignored, "mmengine.logging.history_buffer.HistoryBuffer"),
-        (_nothing, "builtins.getattr"),
-        (_nothing, "__builtin__.getattr"),
-        (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),  # type: ignore[attr-defined]
-        (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
-        np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        np._core.multiarray.scalar,  # type: ignore[attr-defined]
-        np.ndarray,
-        np.dtype,
-        *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")),
-    ]
     try:
-        with torch.serialization.safe_globals(harmless):
+        with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch puts its reason after a long text on how to switch the check off.
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise DataError(
             f"{path} is refused: it holds more than tensors and plain values, or is broken ({reason})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or ["it is empty"])[0]
+        lines = str(error).splitlines() or ["it is empty"]
         raise DataError(
-            f"{path} cannot be read as a checkpoint, it is broken or cut off: {reason}"
+            f"{path} cannot be read as a checkpoint, it is broken or cut off: {lines[0]}"
         ) from error
+
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}, not a checkpoint")
+        raise DataError(f"{path} must hold a checkpoint, got a {type(content).__name__}")
     return content

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from detreg.errors import StoppedError, summarize_error
 from detreg.tracking.runs import Run, StoredCheckpoints
-from detreg.training.checkpoints import Checkpoint, save
+from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.distributed import unwrap
+from detreg.training.epoch_metrics import EpochMetrics
 from detreg.training.seeding import derive_seeds, seed_everything
 
 UPLOAD_SHARE = 0.05
@@ -148,7 +149,7 @@ class EpochHook(Hook):
         self.classes = classes
         self.patience = patience
         self.after_epoch = after_epoch
-        self.history = list(before.history) if before else []
+        self.history: list[EpochMetrics] = list(before.history) if before else []
         self.best_epoch = before.best_epoch if before else 0
         self.best_mAP = before.best_mAP if before else -1.0
         self.best = best if before else None
@@ -163,7 +164,7 @@ class EpochHook(Hook):
     def before_train(self, runner: Runner) -> None:  # noqa: ARG002
         """Writes the parent's best checkpoint where this training's would be, until a better one comes."""
         if self.run and self.best is not None:
-            save(self.folder / "best.pth", self.best)
+            save_checkpoint(self.folder / "best.pth", self.best)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """A bar per epoch on a terminal."""
@@ -215,7 +216,7 @@ class EpochHook(Hook):
         # Groups with a smaller rate of their own are not what per_item_lrate names.
         rate = {"train/lr": max(group["lr"] for group in runner.optim_wrapper.param_groups)}
         values = {**self.losses.means(), **rate, **metrics}
-        self.history.append({"epoch": float(runner.epoch), **values})
+        self.history.append(EpochMetrics.from_row({"epoch": runner.epoch, **values}))
         score = metrics.get("val/mAP", 0.0)
         if better := score > self.best_mAP:
             self.best_mAP, self.best_epoch = score, runner.epoch
@@ -261,11 +262,11 @@ class EpochHook(Hook):
             runner.epoch,
             self.best_epoch,
             self.best_mAP,
-            self.history,
+            tuple(self.history),
         )
-        save(self.folder / "last.pth", Checkpoint(*state, training=training))
+        save_checkpoint(self.folder / "last.pth", Checkpoint(*state, training=training))
         if better:
-            save(self.folder / "best.pth", Checkpoint(*state))
+            save_checkpoint(self.folder / "best.pth", Checkpoint(*state))
         self.kept_epoch = runner.epoch
         if (time.monotonic() - self.uploaded_at) * UPLOAD_SHARE >= self.upload_seconds:
             try:

@@ -3,7 +3,8 @@
 PyTorch's own SyncBatchNorm does this on GPUs and refuses CPUs.
 """
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -82,7 +83,8 @@ def _convert(norm: _BatchNorm) -> SyncedBatchNorm:
     return synced.train(norm.training)
 
 
-class _Statistics(NamedTuple):
+@dataclass(frozen=True)
+class _Statistics:
     """Mean and (biased) variance of each channel, and its number of values."""
 
     mean: Tensor
@@ -126,10 +128,10 @@ class _SyncedNormalization(torch.autograd.Function):
         statistics: _Statistics,
         eps: float,
     ) -> Tensor:
-        mean, variance, count = statistics
+        mean, variance = statistics.mean, statistics.variance
         inverse_deviation = (variance + eps).rsqrt()
         ctx.save_for_backward(values, weight, mean, inverse_deviation)
-        ctx.count = count
+        ctx.count = statistics.count
         return functional.batch_norm(values, mean, variance, weight, bias, eps=eps)
 
     @staticmethod

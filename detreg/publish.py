@@ -1,0 +1,231 @@
+"""From a prepared job to a registered version: train, export, compare, report, register."""
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from detreg import torchrun
+from detreg.data.dataset import Dataset
+from detreg.data.summary import describe_dataset
+from detreg.errors import RefusedError
+from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.predictions import predict_split
+from detreg.evaluation.report import SplitEvaluation, write_report
+from detreg.evaluation.scores import score
+from detreg.export.parity import ParityResult, measure_parity
+from detreg.export.trained_model import TrainedModel
+from detreg.inference.detections import Detections
+from detreg.inference.detector import Detector
+from detreg.inference.from_template import make_card
+from detreg.options import RunOptions
+from detreg.params import to_texts
+from detreg.serving.packaging import log_model
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
+from detreg.tracking import runs
+from detreg.tracking.registry import register
+from detreg.tracking.runs import Run
+from detreg.training.checkpoints import load_checkpoint
+from detreg.training.compose import compose
+from detreg.training.engine import FitResult, check_initial_weights, fit, load_fit_result
+from detreg.training.initial_weights import InitialWeights
+from detreg.training.job import Job, log_job, prepare_job
+from detreg.training.network import build_network, predict
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The end of a training, as `--json` prints it.
+
+    mAP is that of the exported model on the val split, from 0 to 1.
+    """
+
+    run_id: str
+    status: str
+    template: str
+    mAP: float
+    mAP_50: float
+    mAP_75: float
+    best_epoch: int
+    parity_matched: float
+    model_name: str
+    model_version: str
+    alias: str
+    reason: str
+    dataset_digest: str
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported file and the trained model that it was made of.
+
+    `predictions` holds what MMDetection itself finds with that model on the val split, by image id.
+    """
+
+    path: Path
+    model: TrainedModel
+    predictions: Mapping[int, Detections]
+
+
+def train_and_publish(
+    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> TrainingResult:
+    """Train in a new MLflow run and register the exported model.
+
+    Whatever can be refused is refused before the run starts. Of several processes the first one
+    does this. The others train with it, and end with SystemExit.
+    """
+    job = prepare_job(template, params, options, dataset)
+    if torchrun.get_rank() > 0:
+        train_with_first_process(job)
+        raise SystemExit(0)
+
+    check_initial_weights(job)
+    torchrun.signal_ready()
+    with runs.start_run(options.run_name, job.tags) as run:
+        print(f"MLflow run (eid) {run.id} in {runs.get_tracking_uri()}", flush=True)
+        log_job(run, job)
+        fitted = fit(job, run.folder, run)
+        return publish(run, job, fitted)
+
+
+def train_with_first_process(job: Job) -> None:
+    """Train together with the first process, which alone writes. Raises the errors of training."""
+    with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
+        fit(job, Path(folder), None)
+
+
+def publish_trained_run(
+    run_id: str, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> TrainingResult:
+    """Export and register the best checkpoint of a training that has ended, in its own run.
+
+    Raises NotFoundError for a run without a checkpoint, RefusedError, and the errors of MLflow.
+    """
+    description = runs.get_run(run_id).data.tags.get(runs.START, "")
+    resolved_params = template.resolve(params)
+    job = Job(
+        template=template,
+        params=resolved_params,
+        options=options,
+        dataset=dataset,
+        initial_weights=InitialWeights(description),
+        config=compose(template, resolved_params, dataset, options),
+    )
+    with runs.start_run(None, {}, run_id=run_id) as run:
+        return publish(run, job, load_fit_result(run_id, run.folder), again=True)
+
+
+def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> TrainingResult:
+    """Export, compare, report and register the best checkpoint; each step is logged before the next.
+
+    `again` is that of tracking.registry.register. Raises RefusedError, with everything logged,
+    where the exported model disagrees with the trained one.
+    """
+    exported = export_best_checkpoint(run, job, fitted)
+    detector = Detector.load(exported.path)
+    truth = GroundTruth.load(job.dataset.splits["val"].annotations)
+    predictions = predict_split(detector, truth)
+
+    parity = measure_parity(truth, predictions, exported.predictions, exported.model)
+    print(f"Parity: {parity.summary}", flush=True)
+    scores = parity.exported
+    run.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
+    if "test" in job.dataset.splits:
+        test = GroundTruth.load(job.dataset.splits["test"].annotations)
+        run.log_metrics(score(test, predict_split(detector, test)).as_metrics("test"))
+
+    log_report(run, job, fitted, parity, truth, predictions)
+    model_uri = log_model(exported.path).model_uri
+    _check_parity(parity)
+
+    name = job.options.registered_model_name or job.template.name
+    registered = register(
+        name,
+        model_uri,
+        run.id,
+        score=math.nan if scores.mAP is None else scores.mAP,
+        dataset_digest=job.dataset.digest,
+        tags={"template": job.template.name},
+        again=again,
+    )
+    return TrainingResult(
+        run_id=run.id,
+        status="FINISHED",
+        template=job.template.name,
+        mAP=scores.mAP or 0.0,
+        mAP_50=scores.mAP_50 or 0.0,
+        mAP_75=scores.mAP_75 or 0.0,
+        best_epoch=fitted.best_epoch,
+        parity_matched=parity.matches.matched_share,
+        model_name=name,
+        model_version=registered.version,
+        alias=registered.alias,
+        reason=registered.reason,
+        dataset_digest=job.dataset.digest,
+    )
+
+
+def export_best_checkpoint(run: Run, job: Job, fitted: FitResult) -> Export:
+    """Export the best checkpoint as an ONNX file in the run's folder."""
+    checkpoint = load_checkpoint(fitted.checkpoint)
+    network = build_network(job.config.model, checkpoint.state_dict)
+    loader = job.config.val_dataloader
+    classes = job.dataset.classes
+    predictions = dict(predict(network, loader, classes))
+
+    about = make_card(
+        job.template,
+        job.params,
+        classes,
+        score_threshold=job.options.score_threshold,
+        dataset_digest=job.dataset.digest,
+        eid=run.id,
+    )
+
+    def predict_all() -> Mapping[int, Detections]:
+        return dict(predict(network, loader, classes, limit=None))
+
+    input_spec = job.template.get_base_model(job.params).input
+    model = TrainedModel(network, job.template.decoder, input_spec, about, predict_all)
+    path = model.export(run.folder / f"{job.template.name}.onnx")
+    return Export(path, model, predictions)
+
+
+def log_report(
+    run: Run,
+    job: Job,
+    fitted: FitResult,
+    parity: ParityResult,
+    truth: GroundTruth,
+    predictions: Mapping[int, Detections],
+) -> None:
+    """Write the page on the exported model's results on the val split, as the artifact `report`."""
+    facts = {
+        "run (eid)": run.id,
+        "start": job.initial_weights.description,
+        "dataset": describe_dataset(job.dataset),
+        "best epoch": f"{fitted.best_epoch} of {job.params.num_epochs}",
+        "parity": parity.summary,
+    } | to_texts(job.params)
+    folder = run.folder / "report"
+    write_report(
+        folder,
+        f"{job.template.name} on {job.dataset.name}",
+        SplitEvaluation("val", truth, predictions, parity.exported),
+        history=[entry.to_row() for entry in fitted.history],
+        facts=facts,
+    )
+    run.log_file(folder, "report")
+
+
+def _check_parity(parity: ParityResult) -> None:
+    """Raise RefusedError where the exported model may not stand for the trained one."""
+    if parity.passed:
+        return
+    cause = "the exported one disagrees with the trained one"
+    if not parity.matches.total:
+        cause = "nothing proves that the exported one finds what the trained one finds"
+    raise RefusedError(f"the model is not registered, because {cause}: {parity.summary}")

@@ -1,0 +1,122 @@
+"""A job: everything that one training is made of, each part valid, before its run starts."""
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pprint import pformat
+
+from mmengine.config import Config
+
+from detreg.data.dataset import Dataset
+from detreg.options import RunOptions
+from detreg.params import to_plain, to_texts
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
+from detreg.tracking import runs
+from detreg.tracking.runs import Run
+from detreg.training.compose import compose
+from detreg.training.initial_weights import PARAMS_FILE, InitialWeights, choose_initial_weights
+from detreg.training.loaders import describe_small_images
+from detreg.version import __version__
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, on what, from what, and how.
+
+    `params` holds no `auto`: `resolved` has the text of each value that was given as `auto`, by
+    name. `config` is what MMEngine trains. `warning` says what the user should know of the data
+    with these params, or is empty.
+    """
+
+    template: Template
+    params: CommonParams
+    options: RunOptions
+    dataset: Dataset
+    initial_weights: InitialWeights
+    config: Config
+    resolved: Mapping[str, str] = field(default_factory=dict)
+    warning: str = ""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags of the job's run."""
+        tags = {
+            runs.TEMPLATE: self.template.name,
+            runs.DIGEST: self.dataset.digest,
+            runs.START: self.initial_weights.description,
+        }
+        if self.initial_weights.parent:
+            tags[runs.PARENT] = self.initial_weights.parent
+        if self.warning:
+            tags[runs.WARNING] = self.warning
+        return tags
+
+    def to_json(self) -> dict[str, object]:
+        """Return the content of params.json: typed values, where MLflow's parameters are text."""
+        return {
+            "template": self.template.name,
+            "dataset_digest": self.dataset.digest,
+            "classes": list(self.dataset.classes),
+            "detreg_version": __version__,
+            "hyperparameters": to_plain(self.params),
+            "options": to_plain(self.options),
+            "backbone_is_filled": self.initial_weights.backbone_is_filled,
+        }
+
+
+def prepare_job(
+    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> Job:
+    """Read the initial weights, compose the configuration, and print what was chosen.
+
+    Raises the errors of both.
+    """
+    resolved_params = template.resolve(params)
+    resolved = _find_resolved(params, resolved_params)
+    for name, text in resolved.items():
+        print(
+            f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True
+        )
+
+    initial_weights = choose_initial_weights(template, resolved_params, dataset)
+    print(initial_weights.description, flush=True)
+
+    warning = describe_small_images(resolved_params, dataset)
+    if warning:
+        print(f"Warning: {warning}", file=sys.stderr, flush=True)
+
+    is_filled = initial_weights.backbone_is_filled
+    config = compose(template, resolved_params, dataset, options, is_filled)
+    return Job(
+        template=template,
+        params=resolved_params,
+        options=options,
+        dataset=dataset,
+        initial_weights=initial_weights,
+        config=config,
+        resolved=resolved,
+        warning=warning,
+    )
+
+
+def log_job(run: Run, job: Job) -> None:
+    """Log what is known before the first step: parameters, dataset, params.json and config.py."""
+    run.log_params(to_texts(job.params) | to_texts(job.options))
+    # `mlflow run` has logged the word `auto` before this process began, and MLflow takes no second
+    # value of a parameter.
+    run.log_params({f"{name}.resolved": text for name, text in job.resolved.items()})
+    run.log_dataset(job.dataset)
+    run.log_text(json.dumps(job.to_json(), indent=2), PARAMS_FILE)
+
+    lines = []
+    for name, part in job.config.to_dict().items():
+        lines.append(f"{name} = {pformat(part, sort_dicts=False, width=140)}")
+    run.log_text("\n".join(lines), "config.py")
+
+
+def _find_resolved(given: CommonParams, resolved: CommonParams) -> dict[str, str]:
+    """Return the text of each value that a template chose, by the parameter's name."""
+    before = to_texts(given)
+    return {name: text for name, text in to_texts(resolved).items() if text != before[name]}
