@@ -289,12 +289,12 @@ def test_none_is_taken_in_any_case_by_what_can_be_empty_and_by_the_choice_none(
             None,
         )
         refused(
-            template, {"batch_size": empty}, "batch_size must be an integer from 1 to 32, not empty"
+            template, {"batch_size": empty}, "batch_size must be an integer from 1 to 32, got none"
         )
     refused(
         TEMPLATES["yolox"],
         {"per_item_lrate": "none"},
-        "per_item_lrate must be auto, or a number from 0 to 1, not empty",
+        "per_item_lrate must be auto, or a number from 0 to 1, got none",
     )
 
 

@@ -10,7 +10,8 @@ import pytest
 from mlflow.projects._project_spec import Project, load_project
 from packaging.requirements import Requirement
 
-from detreg import __version__, cli, generate, templates
+from detreg import __version__, generate, templates
+from detreg.arguments import parse_arguments
 from detreg.generate import FILES, ROOT
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import get_params, to_texts
@@ -42,7 +43,7 @@ def command(mlproject: Project, entry_point: str, **values: str) -> list[str]:
 def parsed(words: list[str]) -> tuple[templates.Template, dict[str, str]]:
     """The template and values that detreg reads from the words of a `python -m detreg train` command."""
     assert words[:4] == ["python", "-m", "detreg", "train"]
-    arguments = cli._parse(words[3:])
+    arguments = parse_arguments(words[3:])
     assert arguments.unknown == {}
     template = templates.find_template(arguments.template)
     names = get_params(template.params) | get_params(RunOptions)
@@ -101,7 +102,7 @@ def test_a_value_that_mlflow_is_given_arrives(mlproject: Project, name: str) -> 
 
 def test_a_parameter_that_is_not_declared_is_refused(mlproject: Project) -> None:
     words = command(mlproject, "yolox", imagesize="320")
-    assert cli._parse(words[3:]).unknown == {"imagesize": "320"}
+    assert parse_arguments(words[3:]).unknown == {"imagesize": "320"}
 
 
 def test_the_demo_is_a_valid_training(mlproject: Project) -> None:
@@ -118,7 +119,7 @@ def test_the_other_entry_points_are_commands_of_detreg(mlproject: Project, name:
     given = {parameter: "given" for parameter, value in parameters.items() if value.default is None}
     words = command(mlproject, name, **given)
     assert words[:3] == ["python", "-m", "detreg"]
-    arguments = vars(cli._parse(words[3:]))
+    arguments = vars(parse_arguments(words[3:]))
     assert arguments["unknown"] == {}
     assert callable(arguments["command"])
 

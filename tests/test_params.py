@@ -150,7 +150,7 @@ def test_a_bad_value_is_refused_with_name_and_domain(name: str, given: Any) -> N
     with pytest.raises(UsageError) as caught:
         build(Example, {name: given})
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{name} must be {PARAMS[name].domain}, not ")
+    assert problem.startswith(f"{name} must be {PARAMS[name].domain}, got ")
     assert "\n" not in problem
 
 
