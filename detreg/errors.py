@@ -1,7 +1,17 @@
-"""Every error that detreg raises on purpose, each with the exit code that the command line ends with.
+"""Every error that detreg raises on purpose, with the exit code of the command line.
 
-A message says what is wrong, where, and how to put it right. An error may carry many problems at once, so that a user mends them
-in one go; anything that is not a DetregError is a bug of detreg's (exit code 70).
+    DetregError              70   as is a bug: any other exception ends with 70 too
+    ├── UsageError            2   wrong arguments or hyperparameters
+    ├── DataError            65   wrong content of a dataset, an image or a checkpoint
+    ├── NotFoundError        66   a missing file, folder, run or registered model
+    ├── UnreachableError     69   a server or a download that cannot be reached
+    ├── MemoryExhaustedError 71   no memory left on the GPU or the machine
+    ├── DiskError            74   a disk that is full or refuses a write
+    ├── StoppedError         75   training stopped early and can be resumed
+    └── RefusedError         77   refused for safety
+
+A message says what is wrong, where, and how to mend it. An error may carry many problems at once,
+so that a user can mend all of them before the next try.
 """
 
 from collections.abc import Sequence
@@ -13,26 +23,26 @@ class DetregError(Exception):
     exit_code = 70
 
     def __init__(self, problems: str | Sequence[str]) -> None:
-        self.problems: tuple[str, ...] = (
-            (problems,) if isinstance(problems, str) else tuple(problems)
-        )
+        if isinstance(problems, str):
+            problems = (problems,)
+        self.problems: tuple[str, ...] = tuple(problems)
         super().__init__("\n".join(self.problems))
 
 
 class UsageError(DetregError):
-    """Arguments or hyperparameters that cannot be meant."""
+    """Arguments or hyperparameters that are unknown, out of their domain or contradictory."""
 
     exit_code = 2
 
 
 class DataError(DetregError):
-    """A dataset, a picture or a checkpoint whose content is wrong."""
+    """A dataset, an image or a checkpoint with wrong content."""
 
     exit_code = 65
 
 
 class NotFoundError(DetregError):
-    """A file, a folder, a run or a registered model that is not there."""
+    """A file, a folder, a run or a registered model that does not exist."""
 
     exit_code = 66
 
@@ -44,40 +54,27 @@ class UnreachableError(DetregError):
 
 
 class MemoryExhaustedError(DetregError):
-    """The accelerator or the machine has no memory left."""
+    """No memory left on the GPU or the machine."""
 
     exit_code = 71
 
 
 class DiskError(DetregError):
-    """The disk is full or does not take what is written."""
+    """A disk that is full or refuses a write."""
 
     exit_code = 74
 
 
 class StoppedError(DetregError):
-    """Training stopped before its end; what is done is kept and can be continued."""
+    """Training stopped before its end; what was trained is saved and can be resumed."""
 
     exit_code = 75
 
 
 class RefusedError(DetregError):
-    """Something that detreg does not do for safety, such as running code from a file or registering a model that failed parity."""
+    """An action refused for safety.
+
+    Such as running code from a file, or registering a model that failed parity.
+    """
 
     exit_code = 77
-
-
-def describe_failure(error: BaseException) -> str:
-    """Return why a run or a trial failed, as its tag holds it: all problems of a DetregError on one line."""
-    if isinstance(error, DetregError):
-        return "; ".join(error.problems)
-    if isinstance(error, Exception):
-        return f"{type(error).__name__}: {error}"
-    return str(error) or "interrupted"
-
-
-def summarize_error(error: BaseException) -> str:
-    """Return the first line of an error's text, cut to 300 characters; the error's class where it has no text."""
-    lines = str(error).strip().splitlines()
-    first = lines[0] if lines else type(error).__name__
-    return first[:300]

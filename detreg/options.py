@@ -1,4 +1,4 @@
-"""What a run or a sweep is told beside the hyperparameters of its template."""
+"""Options of a run and of a sweep: what is not a hyperparameter of a template."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,12 @@ from detreg.params import boolean, choice, integer, number, text
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What a run is told beside its hyperparameters; the same for all templates."""
+    """Options of a run, the same for all templates."""
 
     data: str = text(
         "sample",
-        help="Folder, zip or tar with a COCO, Roboflow, Pascal VOC or YOLO dataset; sample is a drawn one",
+        help="Folder, zip or tar with a COCO, Roboflow, Pascal VOC or YOLO dataset; "
+        "sample is a drawn one",
     )
     seed: int = integer(0, 0, 2**31 - 1, 1, help="Seed of everything random")
     registered_model_name: str | None = text(
@@ -27,27 +28,30 @@ class RunOptions:
     )
     amp: bool = boolean(False, help="Automatic mixed precision; needs a GPU")
     num_workers: int = integer(
-        2, 0, 64, 1, help="Processes that load pictures; 0 loads in the training process"
+        2, 0, 64, 1, help="Processes that load images; 0 loads in the training process"
     )
     score_threshold: float = number(
         SCORE_THRESHOLD,
         0.0,
         1.0,
-        help="Score under which the served model leaves detections out, unless asked",
+        help="Lowest score of the detections that the served model returns; "
+        "a request may override it",
     )
     run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """What a sweep is told beside the run options."""
+    """Options of a sweep beside those of a run."""
 
     trials: int = integer(
-        20, 1, 10_000, 1, help="Trials in all, over all machines that work on the sweep"
+        20, 1, 10_000, 1, help="Number of trials, over all machines that work on the sweep"
     )
     space: str | None = text(
         None,
-        help="What is searched: name=minimum:maximum:step, :log or value|value, with spaces between, or a YAML file; none is usual",
+        help="What is searched: name=minimum:maximum:step, name=minimum:maximum:log or "
+        "name=value|value, separated by spaces, or a YAML file; "
+        "none searches the template's usual ranges",
     )
     sampler: str = choice("tpe", "random", help="How the values of a trial are chosen")
     pruner: str = choice(
@@ -59,21 +63,27 @@ class SweepOptions:
     )
     budget: str | None = text(
         None,
-        help="Time after which this command ends, such as 90m, 2h or 1h30m; none takes what the trials take",
+        help="Duration after which this command ends, such as 90m, 2h or 1h30m; "
+        "none waits for all trials",
     )
     confirm: int = integer(
         0,
         0,
         20,
         1,
-        help="Seeds, beside that of the sweep, with which the best and the defaults are trained again",
+        help="Number of further seeds with which the best trial and the defaults are trained again",
     )
     workers: int = integer(
-        0, 0, 64, 1, help="Trials at a time on this machine; 0 is one for each GPU, or one"
+        0,
+        0,
+        64,
+        1,
+        help="Trials at a time on this machine; 0 is one for each GPU, or one without GPUs",
     )
     storage: str | None = text(
         None,
-        help="Optuna's database, such as postgresql://... for many machines; none is detreg-sweeps.db beside MLflow's, or in this folder",
+        help="URL of Optuna's database, such as postgresql://... for many machines; "
+        "none is detreg-sweeps.db beside MLflow's database, or in this folder",
     )
     study: str | None = text(
         None, help="Name of the study; another name starts a new sweep with the same arguments"
@@ -83,5 +93,6 @@ class SweepOptions:
         1,
         3600,
         1,
-        help="Seconds between a trial's signs of life; after four without, another worker takes over",
+        help="Seconds between a trial's heartbeats; "
+        "after four missed ones another worker takes the trial over",
     )

@@ -73,7 +73,7 @@ def test_there_is_one_mlproject_in_any_case() -> None:
 
 def test_mlflow_knows_every_template_and_alias(mlproject: Project) -> None:
     assert mlproject.name == "detreg"
-    assert set(mlproject._entry_points) == {"main", "sweep", *ENTRY_POINTS, *generate._TASKS}
+    assert set(mlproject._entry_points) == {"main", "sweep", *ENTRY_POINTS, *generate.COMMANDS}
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
@@ -113,7 +113,7 @@ def test_the_demo_is_a_valid_training(mlproject: Project) -> None:
     assert params.pretrained_weights == "none"
 
 
-@pytest.mark.parametrize("name", generate._TASKS)
+@pytest.mark.parametrize("name", generate.COMMANDS)
 def test_the_other_entry_points_are_commands_of_detreg(mlproject: Project, name: str) -> None:
     parameters = mlproject.get_entry_point(name).parameters
     given = {parameter: "given" for parameter, value in parameters.items() if value.default is None}
@@ -134,10 +134,10 @@ def test_no_parameter_has_an_empty_default(mlproject: Project) -> None:
 def test_conda_yaml_carries_the_digest_of_the_lock(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert generate.conda() == (ROOT / "conda.yaml").read_text()
+    assert generate.render_conda() == (ROOT / "conda.yaml").read_text()
     (tmp_path / "requirements.lock").write_text("torch==0.0.1\n")
     monkeypatch.setattr(generate, "ROOT", tmp_path)
-    assert generate.conda() != (ROOT / "conda.yaml").read_text()
+    assert generate.render_conda() != (ROOT / "conda.yaml").read_text()
 
 
 def test_the_lock_names_no_index() -> None:
@@ -194,7 +194,7 @@ def test_the_flags_and_entry_points_that_a_page_shows_exist(page: Path) -> None:
     )
     known |= {
         "model",
-        "pictures",
+        "images",
         "out",
         "name",
         "version",
@@ -206,4 +206,4 @@ def test_the_flags_and_entry_points_that_a_page_shows_exist(page: Path) -> None:
     for name in re.findall(r"-P ([a-zA-Z_]+)=", text):
         assert name in known, name
     for name in re.findall(r"mlflow run \S+ -e ([A-Za-z_0-9]+)", text):
-        assert name in {*ENTRY_POINTS, *generate._TASKS, "sweep", "TEMPLATE"}, name
+        assert name in {*ENTRY_POINTS, *generate.COMMANDS, "sweep", "TEMPLATE"}, name
