@@ -202,9 +202,9 @@ Try next:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a model on a split."""
-    from detreg import tasks
+    from detreg.tasks.evaluate import evaluate_model
 
-    result = tasks.evaluate(arguments.model, arguments.data, arguments.split)
+    result = evaluate_model(arguments.model, arguments.data, arguments.split)
     if arguments.json:
         print(json.dumps(result))
         return 0
@@ -217,9 +217,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Write predictions.json and images with boxes."""
-    from detreg import tasks
+    from detreg.tasks.predict import predict_images
 
-    path = tasks.predict(
+    path = predict_images(
         arguments.model,
         arguments.images,
         arguments.out,
@@ -232,17 +232,19 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write a model, or a template's checkpoint, as an ONNX file."""
-    from detreg import tasks
-
     # The parser sets this where the first word is a template and not a model.
     is_template = getattr(arguments, "values_of", None) == "export"
     if not is_template:
-        print(tasks.export_model(arguments.model, arguments.out))
+        from detreg.tasks.copy_model import copy_model
+
+        print(copy_model(arguments.model, arguments.out))
         return 0
+
+    from detreg.tasks.export_checkpoint import export_checkpoint
 
     template = templates.find_template(arguments.model)
     values = _get_values(arguments, get_params(template.params))
-    print(tasks.export_checkpoint(template, values, arguments.images, arguments.out))
+    print(export_checkpoint(template, values, arguments.images, arguments.out))
     print(arguments.out)
     return 0
 

@@ -119,7 +119,9 @@ def publish_trained_run(
 
 
 def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> TrainingResult:
-    """Export, compare, report and register the best checkpoint; each step is logged before the next.
+    """Export, compare, report and register the best checkpoint.
+
+    Each step is logged before the next.
 
     `again` is that of tracking.registry.register. Raises RefusedError, with everything logged,
     where the exported model disagrees with the trained one.

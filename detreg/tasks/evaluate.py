@@ -1,0 +1,66 @@
+"""Scores a model on a split of a dataset."""
+
+from typing import Any
+
+from detreg.data.dataset import Dataset, load_dataset
+from detreg.errors import UsageError
+from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.predictions import predict_split
+from detreg.evaluation.report import SplitEvaluation, write_report
+from detreg.evaluation.scores import score
+from detreg.inference.detector import Detector
+from detreg.tracking import runs
+from detreg.tracking.runs import Run
+
+EVALUATED_MODEL_TAG = "detreg.evaluated_model"
+
+
+def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
+    """Score a model on a split, as an MLflow run with the report; return what `--json` prints.
+
+    Raises UsageError where the dataset has no such split, and what loading the model or the data
+    raises.
+    """
+    dataset = load_dataset(data)
+    if split not in dataset.splits:
+        raise UsageError(f"{data} has no split {split}: there are {', '.join(dataset.splits)}")
+
+    detector = Detector.load(model)
+    truth = GroundTruth.load(dataset.splits[split].annotations)
+    predictions = predict_split(detector, truth)
+    scores = score(truth, predictions)
+    evaluation = SplitEvaluation(split, truth, predictions, scores)
+
+    tags = {
+        runs.TEMPLATE: detector.card.template,
+        runs.DIGEST: dataset.digest,
+        EVALUATED_MODEL_TAG: model,
+    }
+    with runs.start_run(None, tags) as run:
+        run.log_params({"model": model, "data": data, "split": split})
+        run.log_dataset(dataset)
+        run.log_metrics(
+            scores.as_metrics() | scores.as_metrics(split) | scores.as_class_metrics(split)
+        )
+        _log_report(run, model, detector, dataset, evaluation)
+
+    return {
+        "run_id": run.id,
+        "model": model,
+        "split": split,
+        "dataset_digest": dataset.digest,
+        **scores.as_metrics(),
+    }
+
+
+def _log_report(
+    run: Run, model: str, detector: Detector, dataset: Dataset, evaluation: SplitEvaluation
+) -> None:
+    facts = {
+        "model": model,
+        "model's run (eid)": str(detector.card.eid),
+        "trained on digest": str(detector.card.dataset_digest),
+    }
+    folder = run.folder / "report"
+    write_report(folder, f"{model} on {dataset.name}", evaluation, facts=facts)
+    run.log_file(folder, "report")
