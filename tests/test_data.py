@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from detreg.data import Dataset, load_dataset, summarize_dataset
+from detreg.data.boxes import Box
 from detreg.data.formats import write
-from detreg.data.raw import AnnotatedImage, Box
+from detreg.data.images import AnnotatedImage
 from detreg.errors import DataError, NotFoundError
 
 BCCD = (
@@ -199,7 +200,7 @@ def test_two_pictures_make_two_splits_and_one_does_not(tmp_path: Path) -> None:
         for name, split in load_dataset(tmp_path / "two", tmp_path / "cache").splits.items()
     } == {"train": 1, "val": 1}
     write("voc", tmp_path / "one", ("cat",), {"train": [labelled(1, "cat")]})
-    with pytest.raises(DataError, match="fewer than two different pictures"):
+    with pytest.raises(DataError, match="fewer than two different images"):
         load_dataset(tmp_path / "one", tmp_path / "cache")
 
 

@@ -11,9 +11,10 @@ import pytest
 from PIL import ExifTags, Image
 
 from detreg.data import load_dataset, summarize_dataset
+from detreg.data.boxes import Box
 from detreg.data.formats import write
-from detreg.data.images import probe
-from detreg.data.raw import AnnotatedImage, Box
+from detreg.data.images import AnnotatedImage
+from detreg.data.probe import probe_image
 from detreg.errors import DataError
 
 
@@ -64,13 +65,13 @@ def category(name: object) -> Change:
 
 
 COCO = {
-    "picture is missing": (
+    "image is missing": (
         image(file_name="gone.jpg"),
         ["images/train/gone.jpg (in annotations/train.json)", "missing"],
     ),
     "stated size is another": (
         image(width=80, height=60),
-        ["1.jpg", "80x60 is stated but the picture is 40x30"],
+        ["1.jpg", "80x60 is stated but the image is 40x30"],
     ),
     "size is no number": (image(width="wide"), ["image 1", "(1.jpg)", "'wide'", "not numbers"]),
     "NaN": (
@@ -93,7 +94,7 @@ COCO = {
     ),
     "outside": (
         annotation(bbox=[100, 5, 10, 5]),
-        ["annotation 1 (class cat)", "wholly outside its picture of 40x30"],
+        ["annotation 1 (class cat)", "wholly outside its image of 40x30"],
     ),
     "fractions": (fractions, ["annotations/train.json: every box lies within 0..1", "multiply"]),
     "unknown category": (
@@ -282,7 +283,7 @@ def test_yolo_label_without_its_picture(tmp_path: Path) -> None:
     (tmp_path / "data" / "images" / "train" / "1.jpg").unlink()
     expect_only(
         problems(tmp_path / "data", tmp_path / "cache"),
-        ["labels/train/1.txt", "picture of this label file is missing"],
+        ["labels/train/1.txt", "image of this label file is missing"],
     )
 
 
@@ -308,7 +309,7 @@ def test_annotation_files_whose_split_cannot_be_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", ["coco", "yolo"])
 def test_no_pictures(tmp_path: Path, format: str) -> None:
     write(format, tmp_path / "data", ("cat",), {"train": [], "val": []})
-    expect_only(problems(tmp_path / "data", tmp_path / "cache"), ["there are no pictures"])
+    expect_only(problems(tmp_path / "data", tmp_path / "cache"), ["there are no images"])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
@@ -320,9 +321,9 @@ def test_pictures_that_are_cut_short_or_are_none(tmp_path: Path, kind: str) -> N
         whole = stream.getvalue()
     for content in (whole[: len(whole) - 40], whole[:30], b"", b"<html>not found</html>"):
         (tmp_path / "x.jpg").write_bytes(content)
-        assert "cannot be read" in probe(tmp_path / "x.jpg").problem
+        assert "cannot be read" in str(probe_image(tmp_path / "x.jpg").error)
     (tmp_path / "x.jpg").write_bytes(whole + b"trailing bytes")
-    assert probe(tmp_path / "x.jpg").problem == ""
+    assert probe_image(tmp_path / "x.jpg").error is None
 
 
 def test_a_thumbnail_does_not_hide_that_a_jpeg_is_cut_short(tmp_path: Path) -> None:
@@ -331,7 +332,7 @@ def test_a_thumbnail_does_not_hide_that_a_jpeg_is_cut_short(tmp_path: Path) -> N
     whole = picture(2)
     content = whole[:2] + b"\xff\xe1" + (len(inner) + 2).to_bytes(2, "big") + inner + whole[2:]
     (tmp_path / "x.jpg").write_bytes(content[:-10])
-    assert "cut short" in probe(tmp_path / "x.jpg").problem
+    assert "cut short" in str(probe_image(tmp_path / "x.jpg").error)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -339,7 +340,7 @@ def test_a_thumbnail_does_not_hide_that_a_jpeg_is_cut_short(tmp_path: Path) -> N
 def test_sizes_are_those_that_opencv_loads(tmp_path: Path, kind: str, orientation: int) -> None:
     file = tmp_path / f"x.{kind.lower()}"
     file.write_bytes(picture(1, kind, orientation))
-    found = probe(file)
+    found = probe_image(file)
     pixels = cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR)
     assert (found.height, found.width) == pixels.shape[:2]
     assert found.turned == (orientation >= 5)
@@ -368,14 +369,14 @@ def test_a_flood_of_problems_is_told_in_a_hundred_lines(tmp_path: Path) -> None:
 
 
 REPAIRS = {
-    "box clipped to its picture": annotation(bbox=[30, 20, 25, 25]),
+    "box clipped to its image": annotation(bbox=[30, 20, 25, 25]),
     "box without extent dropped": annotation(bbox=[5, 5, 0, 4]),
     "box less than one pixel wide or high dropped": annotation(bbox=[5, 5, 0.5, 4]),
     "exact duplicate of a box dropped": lambda document: document["annotations"].append(
         {**document["annotations"][0], "id": 99}
     ),
     "missing or zero area computed from the box": annotation(area=0),
-    "missing width or height read from the picture": image(width=None),
+    "missing width or height read from the image": image(width=None),
 }
 
 

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from detreg.data import load_dataset
+from detreg.data.boxes import Box
 from detreg.data.formats import FORMATS, read, write
-from detreg.data.raw import AnnotatedImage, Box
+from detreg.data.images import AnnotatedImage
 
 
 def labelled(shade: int, *boxes: Box) -> AnnotatedImage:
@@ -32,26 +33,21 @@ SPLITS = {
 def test_round_trip(tmp_path: Path, format: str) -> None:
     write(format, tmp_path / "bugs", ("ant", "bee"), SPLITS)
     raw = read(tmp_path / "bugs")
-    assert (raw.format, raw.classes, raw.problems, sum(raw.repairs.values())) == (
-        format,
-        ("ant", "bee"),
-        (),
-        0,
-    )
+    assert (raw.format, raw.classes, raw.findings) == (format, ("ant", "bee"), ())
     assert {split: len(records) for split, records in raw.splits.items()} == {
         "train": 2,
         "val": 1,
         "test": 1,
     }
     for split, pictures in SPLITS.items():
-        records = sorted(raw.splits[split], key=lambda record: record.picture.name)
+        records = sorted(raw.splits[split], key=lambda record: record.image.name)
         for record, picture in zip(records, pictures, strict=True):
             scale = (50, 30, 50, 30) if raw.fractions else (1, 1, 1, 1)
             corners = [
                 tuple(value * factor for value, factor in zip(box.corners, scale, strict=True))
                 for box in record.boxes
             ]
-            assert record.picture.read_bytes() == picture.content
+            assert record.image.read_bytes() == picture.content
             assert [box.label for box in record.boxes] == [box.label for box in picture.boxes]
             assert corners == [pytest.approx(box.corners, abs=1e-4) for box in picture.boxes]
 
@@ -120,7 +116,7 @@ def test_voc_file_says_which_picture_and_not_a_stale_filename(tmp_path: Path) ->
     write("voc", tmp_path, ("ant", "bee"), SPLITS)
     file = tmp_path / "Annotations" / "p1.xml"
     file.write_text(file.read_text().replace("p1.jpg", "p2.jpg"))
-    assert read(tmp_path).splits["train"][0].picture.name == "p1.jpg"
+    assert read(tmp_path).splits["train"][0].image.name == "p1.jpg"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +133,7 @@ def test_yolo_layouts(tmp_path: Path, settings: str) -> None:
     (tmp_path / "data.yaml").write_text(settings)
     (tmp_path / "train.txt").write_text("./images/train/p1.jpg\nimages/train/p2.jpg\n")
     raw = read(tmp_path)
-    assert (raw.problems, raw.classes) == ((), ("ant", "bee"))
+    assert (raw.findings, raw.classes) == ((), ("ant", "bee"))
     assert {split: len(records) for split, records in raw.splits.items()} == {
         "train": 2,
         "val": 1,
@@ -169,5 +165,5 @@ def test_yolo_picture_without_labels_shows_nothing(tmp_path: Path) -> None:
     write("yolo", tmp_path, ("ant", "bee"), SPLITS)
     (tmp_path / "labels" / "train" / "p1.txt").unlink()
     raw = read(tmp_path)
-    assert raw.problems == ()
+    assert raw.findings == ()
     assert raw.splits["train"][0].boxes == ()

@@ -1,99 +1,114 @@
-"""Checks a dataset as it was read: everything that would change what is learned is a problem, all told at once; the rest is repaired.
+"""Checks a dataset as it was read, and repairs what is harmless.
 
-A problem is one line: where (file, annotation, class), what is wrong, and how to put it right.
+Everything that would change what is learned is an error. All errors are collected, so that they
+can be mended in one go; the rest is repaired in the canonical copy, and counted.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from detreg.data.images import Probe, probe_all
-from detreg.data.raw import BadEntry, Box, DatasetImage, ProblemCollector, RawDataset, Record
-from detreg.data.splits import SPLITS, complete
-
-CLIPPED = "box clipped to its picture"
-EMPTY = "box without extent dropped"
-THIN = "box less than one pixel wide or high dropped"
-REPEATED = "exact duplicate of a box dropped"
-LEAKED = "picture of another split found in train too: left there, but it flatters the scores"
-
-_DECIMALS = 3
-"""A thousandth of a pixel: finer than any label, coarser than the rounding of fractions to pixels and back."""
+from detreg.data.box_check import check_boxes
+from detreg.data.boxes import Box
+from detreg.data.findings import BadEntryError, Finding, FindingKind, ProblemCollector, Severity
+from detreg.data.images import DatasetImage
+from detreg.data.probe import ImageProbe, probe_images
+from detreg.data.raw import ImageRecord, RawDataset
+from detreg.data.splits import SPLITS, complete_splits
 
 
 @dataclass(frozen=True)
-class Report:
-    """What the check found: problems, repairs with how often each was made, and the pictures of each split as they will be used.
+class CheckResult:
+    """What the check found in a dataset.
 
-    With problems, `splits` is what is left of the given ones, for counting only.
+    splits: the images of each split as they will be used. With errors among the findings, what is
+        left of the splits as they were given, which is good for counting only.
     """
 
-    problems: tuple[str, ...]
-    repairs: Mapping[str, int]
+    findings: tuple[Finding, ...]
     splits: Mapping[str, tuple[DatasetImage, ...]]
 
+    @property
+    def has_errors(self) -> bool:
+        """Whether the dataset must be refused."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
-def check(raw: RawDataset) -> Report:
-    """Looks at every picture and box of `raw`, completes the splits, and reports; raises nothing on bad data."""
-    notes = ProblemCollector([*raw.problems, *_class_problems(raw.classes)], Counter(raw.repairs))
-    probes = probe_all(record.picture for records in raw.splits.values() for record in records)
-    normalised = set() if raw.fractions else _normalised_sources(raw)
-    for source in sorted(normalised):
-        notes.problems.append(
-            f"{source}: every box lies within 0..1, so these are fractions of the picture; multiply them by its size in pixels"
+
+def check_dataset(raw: RawDataset) -> CheckResult:
+    """Check every image and box of a dataset, and complete its splits. Bad data raises nothing."""
+    problems = ProblemCollector(list(raw.findings))
+    _check_class_names(raw.classes, problems)
+
+    paths = [record.image for records in raw.splits.values() for record in records]
+    probes = probe_images(paths)
+    normalized_sources = _find_normalized_sources(raw)
+    for source in sorted(normalized_sources):
+        problems.add_error(
+            FindingKind.WRONG_UNIT,
+            source,
+            "every box lies within 0..1, so these are fractions of the image; "
+            "multiply them by its size in pixels",
         )
-    checked: dict[str, list[DatasetImage]] = {}
+
+    splits: dict[str, tuple[DatasetImage, ...]] = {}
     for split, records in raw.splits.items():
-        checked[split] = []
+        images = []
         for record in records:
-            probe = probes[record.picture]
-            with notes.at(_where(record, raw)):
-                _compare_sizes(record, probe)
-            boxes = () if record.source in normalised else _checked_boxes(record, probe, raw, notes)
-            if not probe.problem:
-                checked[split].append(
-                    DatasetImage(record.picture, probe.width, probe.height, probe.sha256, boxes)
-                )
-    splits = {
-        split: tuple(sorted(pictures, key=lambda picture: picture.path))
-        for split, pictures in checked.items()
-    }
-    # Splits are completed only when all else is right: pictures that are left out could make them look wrong, too.
-    if not notes.problems:
-        with notes.at(raw.folder.name):
-            splits = _complete(splits, notes)
-    return Report(
-        tuple(notes.problems),
-        {name: count for name, count in notes.repairs.items() if count},
-        splits,
-    )
+            has_usable_boxes = record.source not in normalized_sources
+            image = _check_record(
+                record, probes[record.image], raw, problems, has_usable_boxes=has_usable_boxes
+            )
+            if image is not None:
+                images.append(image)
+        splits[split] = tuple(sorted(images, key=lambda image: image.path))
+
+    # Splits are completed only when all else is right: an image that was left out because of an
+    # error could make them look wrong, too.
+    if not problems.has_errors():
+        with problems.catch_bad_entry(raw.folder.name or str(raw.folder)):
+            splits = _complete_splits(raw, splits, problems)
+
+    return CheckResult(tuple(problems.findings), splits)
 
 
-def boxes_per_class(pictures: Iterable[DatasetImage], classes: Iterable[str]) -> tuple[int, ...]:
-    """How many boxes each class has, crowd regions left out."""
-    counts = Counter(box.label for picture in pictures for box in picture.boxes if not box.crowd)
+def count_boxes(images: Iterable[DatasetImage], classes: Iterable[str]) -> tuple[int, ...]:
+    """Return how many boxes each class has, in the order of the classes, without crowd regions."""
+    boxes = [box for image in images for box in image.boxes]
+    counts = Counter(box.label for box in boxes if not box.crowd)
     return tuple(counts[name] for name in classes)
 
 
-def _class_problems(classes: Iterable[str]) -> list[str]:
-    problems = []
-    alike: dict[str, list[str]] = {}
+def _check_class_names(classes: Iterable[str], problems: ProblemCollector) -> None:
+    """Add an error for each empty name, and for names that differ only by case or space."""
+    similar_names: dict[str, list[str]] = {}
     for name in dict.fromkeys(classes):
-        alike.setdefault("".join(name.split()).casefold(), []).append(name)
-    for key, names in alike.items():
+        key = "".join(name.split()).casefold()
+        similar_names.setdefault(key, []).append(name)
+
+    for key, names in similar_names.items():
         if not key:
-            problems.append("classes: a class has an empty name; give it one in the annotations")
-        elif len(names) > 1:
-            listed = " and ".join(repr(name) for name in names)
-            problems.append(
-                f"classes: {listed} differ only by case or space; write them in one way in all annotations"
+            problems.add_error(
+                FindingKind.INVALID_CLASS,
+                "classes",
+                "a class has an empty name; give it one in the annotations",
             )
-    return problems
+        elif len(names) > 1:
+            quoted = " and ".join(repr(name) for name in names)
+            problems.add_error(
+                FindingKind.SIMILAR_CLASSES,
+                "classes",
+                f"{quoted} differ only by case or space; write them in one way in all annotations",
+            )
 
 
-def _normalised_sources(raw: RawDataset) -> set[str]:
-    """Annotation files all of whose boxes lie within 0..1, empty boxes left out."""
+def _find_normalized_sources(raw: RawDataset) -> set[str]:
+    """Return the annotation files whose boxes all lie within 0..1 although pixels are expected.
+
+    Empty boxes say nothing about the unit and are left out.
+    """
+    if raw.fractions:
+        return set()
+
     largest: dict[str, float] = {}
     for records in raw.splits.values():
         for record in records:
@@ -104,106 +119,90 @@ def _normalised_sources(raw: RawDataset) -> set[str]:
     return {source for source, value in largest.items() if value <= 1}
 
 
-def _where(record: Record, raw: RawDataset) -> str:
-    name = record.picture.relative_to(raw.folder).as_posix()
-    return f"{name} (in {record.source})"
+def _check_record(
+    record: ImageRecord,
+    probe: ImageProbe,
+    raw: RawDataset,
+    problems: ProblemCollector,
+    *,
+    has_usable_boxes: bool,
+) -> DatasetImage | None:
+    """Return the checked image of a record, None where its file cannot be used."""
+    name = record.image.relative_to(raw.folder).as_posix()
+    with problems.catch_bad_entry(f"{name} (in {record.source})"):
+        _check_size(record, probe)
+
+    # The boxes of an unreadable image are checked, too, as far as the stated size goes: its user
+    # gets to know all errors at once.
+    size = (probe.width, probe.height)
+    if probe.error is not None:
+        size = (record.width or 0, record.height or 0)
+
+    boxes: tuple[Box, ...] = ()
+    if has_usable_boxes:
+        boxes = check_boxes(record, size, raw.fractions, problems)
+
+    if probe.error is not None:
+        return None
+    return DatasetImage(record.image, probe.width, probe.height, probe.sha256, boxes)
 
 
-def _compare_sizes(record: Record, probe: Probe) -> None:
-    if probe.problem:
-        raise BadEntry(probe.problem)
-    stated = (record.width or probe.width, record.height or probe.height)
-    if stated == (probe.width, probe.height):
+def _check_size(record: ImageRecord, probe: ImageProbe) -> None:
+    """Raise BadEntryError where the image is unusable, or of another size than is stated."""
+    if probe.error is not None:
+        raise BadEntryError(probe.error.kind, str(probe.error))
+
+    stated_size = (record.width or probe.width, record.height or probe.height)
+    if stated_size == (probe.width, probe.height):
         return
-    real, told = f"{probe.width}x{probe.height}", f"{stated[0]}x{stated[1]}"
-    if probe.turned and stated == (probe.height, probe.width):
-        raise BadEntry(
-            f"{told} is stated, which is the picture before its EXIF orientation turns it to {real}; "
-            "turn the pixels and remove the orientation, or label the turned picture"
+
+    stated = f"{stated_size[0]}x{stated_size[1]}"
+    actual = f"{probe.width}x{probe.height}"
+    if probe.turned and stated_size == (probe.height, probe.width):
+        raise BadEntryError(
+            FindingKind.EXIF_ROTATION,
+            f"{stated} is stated, which is the image before its EXIF orientation turns it to "
+            f"{actual}; turn the pixels and remove the orientation, or label the turned image",
         )
-    raise BadEntry(
-        f"{told} is stated but the picture is {real}; the boxes belong to a picture of another size: bring back that one or label anew"
+    raise BadEntryError(
+        FindingKind.SIZE_MISMATCH,
+        f"{stated} is stated but the image is {actual}; the boxes belong to an image of another "
+        "size: bring back that one or label anew",
     )
 
 
-def _checked_boxes(
-    record: Record, probe: Probe, raw: RawDataset, notes: ProblemCollector
-) -> tuple[Box, ...]:
-    # An unreadable picture's boxes are still checked as far as the stated size goes, so that all problems are told at once.
-    width, height = (
-        (record.width or 0, record.height or 0) if probe.problem else (probe.width, probe.height)
-    )
-    kept: dict[tuple[object, ...], Box] = {}
-    for box in record.boxes:
-        with notes.at(f"{record.source} {box.where}"):
-            mended = _mended(
-                _in_pixels(box, width, height) if raw.fractions else box, width, height, notes
-            )
-            if mended is not None:
-                notes.repairs[REPEATED] += (
-                    key := (mended.label, mended.corners, mended.crowd)
-                ) in kept
-                kept.setdefault(key, mended)
-    return tuple(kept.values())
-
-
-def _in_pixels(box: Box, width: int, height: int) -> Box:
-    x1, y1, x2, y2 = box.corners
-    return replace(box, corners=(x1 * width, y1 * height, x2 * width, y2 * height))
-
-
-def _mended(box: Box, width: int, height: int, notes: ProblemCollector) -> Box | None:
-    """The box clipped to its picture, with an area; None for one too small to be an object. Width and height 0 mean not known."""
-    if not all(math.isfinite(value) for value in box.corners):
-        raise BadEntry(
-            "the box has a coordinate that is not a finite number (NaN or infinite); correct or remove it"
-        )
-    # Adding zero turns -0.0 into 0.0, which would be another digest.
-    x1, y1, x2, y2 = corners = tuple(round(value, _DECIMALS) + 0.0 for value in box.corners)
-    if x2 < x1 or y2 < y1:
-        raise BadEntry(
-            f"the box ({_text(corners)}) ends before it begins: a negative width or height, or swapped corners; correct it"
-        )
-    if x1 == x2 or y1 == y2:
-        notes.repairs[EMPTY] += 1
-        return None
-    if not (width and height):
-        return None
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        raise BadEntry(
-            f"the box ({_text(corners)}) lies wholly outside its picture of {width}x{height}; correct or remove it"
-        )
-    x1, y1, x2, y2 = clipped = (
-        max(x1, 0.0),
-        max(y1, 0.0),
-        min(x2, float(width)),
-        min(y2, float(height)),
-    )
-    # MMDetection leaves such boxes out of training without a word, while scoring would still ask for them.
-    if round(x2 - x1, _DECIMALS) < 1 or round(y2 - y1, _DECIMALS) < 1:
-        notes.repairs[THIN] += 1
-        return None
-    notes.repairs[CLIPPED] += clipped != corners
-    area = None if clipped != corners else box.area
-    return replace(box, corners=clipped, area=area or round((x2 - x1) * (y2 - y1), _DECIMALS))
-
-
-def _text(corners: Iterable[float]) -> str:
-    return ", ".join(f"{value:g}" for value in corners)
-
-
-def _complete(
-    given: Mapping[str, tuple[DatasetImage, ...]], notes: ProblemCollector
+def _complete_splits(
+    raw: RawDataset,
+    given: Mapping[str, tuple[DatasetImage, ...]],
+    problems: ProblemCollector,
 ) -> dict[str, tuple[DatasetImage, ...]]:
-    """The completed splits; raises BadEntry for what only shows now, and counts the pictures that splits share."""
+    """Return the completed splits, and add a warning for each image that train shares.
+
+    Raises BadEntryError for what shows only now: no images, no train split, nothing to learn.
+    """
     if not any(given.values()):
-        raise BadEntry("there are no pictures; add some, and see that the annotations list them")
-    splits = complete(given)
-    if not any(not box.crowd for picture in splits["train"] for box in picture.boxes):
-        raise BadEntry(
-            "the train split has no boxes, so there is nothing to learn; label its pictures"
+        raise BadEntryError(
+            FindingKind.TOO_FEW_IMAGES,
+            "there are no images; add some, and see that the annotations list them",
         )
-    seen = {picture.sha256 for picture in splits["train"]}
+
+    splits = complete_splits(given)
+    train_boxes = [box for image in splits["train"] for box in image.boxes]
+    if all(box.crowd for box in train_boxes):
+        raise BadEntryError(
+            FindingKind.NOTHING_TO_LEARN,
+            "the train split has no boxes, so there is nothing to learn; label its images",
+        )
+
+    train_hashes = {image.sha256 for image in splits["train"]}
     for split in SPLITS[1:]:
-        notes.repairs[LEAKED] += sum(picture.sha256 in seen for picture in splits.get(split, ()))
+        for image in splits.get(split, ()):
+            if image.sha256 in train_hashes:
+                problems.add(
+                    FindingKind.IMAGE_IN_SEVERAL_SPLITS,
+                    Severity.WARNING,
+                    image.path.relative_to(raw.folder).as_posix(),
+                    "image of another split found in train too: "
+                    "left there, but it flatters the scores",
+                )
     return splits

@@ -1,78 +1,95 @@
-"""Finds the folder that a user means by `data`: a folder, an archive that is unpacked into the cache, or the drawn sample."""
+"""Finds the folder that a user means by `data`.
+
+That is a folder, an archive that is unpacked into the cache, or the built-in sample dataset.
+"""
 
 import hashlib
 import os
-import shutil
-import stat
-import tarfile
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from detreg.data import formats, sample
-from detreg.errors import DataError, NotFoundError
+from detreg.data import formats
+from detreg.data.archives import choose_unpacker
+from detreg.data.sample import VERSION, write_sample
+from detreg.errors import NotFoundError
 
 SAMPLE = "sample"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's folder, the name to call it by, and whether it is detreg's own drawing."""
+    """The folder of a dataset.
+
+    name: what to call the dataset.
+    is_sample: whether it is the built-in dataset.
+    """
 
     name: str
     folder: Path
-    drawn: bool = False
+    is_sample: bool = False
 
 
 def resolve_cache_folder(cache: str | Path | None = None) -> Path:
-    """Where detreg keeps what it makes itself: `cache`, else the variable DETREG_CACHE, else ~/.cache/detreg."""
-    return (
-        Path(cache or os.environ.get("DETREG_CACHE") or Path.home() / ".cache" / "detreg")
-        .expanduser()
-        .resolve()
-    )
+    """Return the folder for files that detreg can create again.
+
+    It is `cache`, else the environment variable DETREG_CACHE, else ~/.cache/detreg.
+    """
+    default = Path.home() / ".cache" / "detreg"
+    folder = Path(cache or os.environ.get("DETREG_CACHE") or default)
+    return folder.expanduser().resolve()
 
 
 def open_source(data: str | Path, cache: Path) -> Source:
-    """The folder of a dataset. Raises NotFoundError where there is nothing, DataError for an archive that cannot be trusted or read."""
+    """Return the folder of the dataset that `data` names; write the sample or unpack an archive.
+
+    Raises NotFoundError where there is nothing, DataError for an archive that cannot be read or
+    that would write outside its folder.
+    """
     if data == SAMPLE:
-        return Source(
-            SAMPLE, _once(cache / "samples" / f"v{sample.VERSION}", sample.write_sample), drawn=True
-        )
+        folder = _create_once(cache / "samples" / f"v{VERSION}", write_sample)
+        return Source(SAMPLE, folder, is_sample=True)
+
     path = Path(data).expanduser().resolve()
     if not path.exists():
         raise NotFoundError(
-            f"{data}: there is no such folder or archive; give a dataset's path, or {SAMPLE} for the built-in one"
+            f"{data}: there is no such folder or archive; give a dataset's path, or {SAMPLE} for "
+            "the built-in one"
         )
     if path.is_dir():
-        return Source(path.name, _descend(path))
-    unpack = _unzip if zipfile.is_zipfile(path) else _untar if tarfile.is_tarfile(path) else None
-    if unpack is None:
-        raise DataError(f"{data}: neither a folder nor a zip or tar archive; give one of these")
+        return Source(path.name, _find_dataset_root(path))
+
+    unpack = choose_unpacker(path)
+    # Unpacked once per content: a renamed or copied archive is not unpacked again.
     with path.open("rb") as file:
-        key = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return Source(
-        path.name.split(".")[0],
-        _descend(_once(cache / "archives" / key, lambda folder: unpack(path, folder))),
-    )
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    target = cache / "archives" / digest[:16]
+    folder = _create_once(target, lambda part: unpack(path, part))
+    name = path.name.split(".")[0]
+    return Source(name, _find_dataset_root(folder))
 
 
-def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """`folder`, filled if it is not there yet. It is renamed into place when whole, so its existence means that it is complete."""
+def _create_once(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Return `folder`, filled by `fill` where it does not exist yet.
+
+    It is filled under a temporary name and renamed when it is whole: a folder that exists is
+    complete, also after a crash.
+    """
     if folder.is_dir():
         return folder
+
     folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{folder.name}-"
+    # An error while cleaning up must not hide that of `fill`.
     with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
+        dir=folder.parent, prefix=prefix, ignore_cleanup_errors=True
     ) as temporary:
-        whole = Path(temporary) / folder.name
-        whole.mkdir()
-        fill(whole)
+        part = Path(temporary) / folder.name
+        part.mkdir()
+        fill(part)
         try:
-            whole.rename(folder)
+            part.rename(folder)
         except OSError:
             # Another process was faster; its folder has the same content.
             if not folder.is_dir():
@@ -80,65 +97,18 @@ def _once(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _descend(folder: Path) -> Path:
-    """The dataset inside `folder`: itself, or its only subfolder, as archives and VOCdevkit/VOC2007 have it."""
-    while not formats.recognised(folder):
-        children = [
-            child for child in folder.iterdir() if not child.name.startswith((".", "__MACOSX"))
-        ]
+def _find_dataset_root(folder: Path) -> Path:
+    """Return the folder that holds the dataset's files: `folder`, or an only subfolder of it.
+
+    Archives often have such a folder around everything, as VOCdevkit/VOC2007. Where no dataset
+    is found, the innermost folder is returned.
+    """
+    while not formats.is_dataset(folder):
+        children = []
+        for child in folder.iterdir():
+            if not child.name.startswith((".", "__MACOSX")):
+                children.append(child)
         if len(children) != 1 or not children[0].is_dir():
-            break
+            return folder
         folder = children[0]
     return folder
-
-
-def _unzip(path: Path, folder: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            _refuse(
-                path,
-                [(member.filename, stat.S_ISLNK(member.external_attr >> 16)) for member in members],
-            )
-            for member in members:
-                if not member.is_dir():
-                    target = folder / member.filename
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(member) as source, target.open("wb") as file:
-                        shutil.copyfileobj(source, file)
-    # zipfile raises RuntimeError for an encrypted member and NotImplementedError for an unknown compression.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise DataError(
-            f"{path}: the archive cannot be unpacked ({error}); make it again, without a password"
-        ) from error
-
-
-def _untar(path: Path, folder: Path) -> None:
-    try:
-        with tarfile.open(path) as archive:
-            members = archive.getmembers()
-            _refuse(
-                path, [(member.name, not (member.isfile() or member.isdir())) for member in members]
-            )
-            archive.extractall(folder, members, filter="data")
-    except (tarfile.TarError, zlib.error, EOFError) as error:
-        raise DataError(
-            f"{path}: the archive cannot be unpacked ({error}); make it again"
-        ) from error
-
-
-def _refuse(path: Path, members: list[tuple[str, bool]]) -> None:
-    """Raises DataError for members that would land outside the folder or are not plain files: such an archive is broken or hostile."""
-    problems = []
-    for name, special in members:
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or ":" in name.split("/")[0]:
-            problems.append(
-                f"{path}: the member {name!r} would be written outside the dataset's folder; make the archive again with relative names"
-            )
-        elif special:
-            problems.append(
-                f"{path}: the member {name!r} is a link or a device, not a file; put the file itself into the archive"
-            )
-    if problems:
-        raise DataError(problems)

@@ -1,14 +1,16 @@
-"""Which split a name means, and how a missing split is cut from the pictures that are there."""
+"""Splits: which one a name means, and how a missing one is cut from the images that are there."""
 
 import re
 from collections.abc import Mapping, Sequence
 
-from detreg.data.raw import POOL, BadEntry, DatasetImage
+from detreg.data.findings import BadEntryError, FindingKind
+from detreg.data.images import DatasetImage
+from detreg.data.raw import POOL
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION = 0.2
 
-_NAMES = {
+_SPLIT_OF_WORD = {
     "train": "train",
     "training": "train",
     "val": "val",
@@ -19,50 +21,75 @@ _NAMES = {
 }
 
 
-def split_of(name: str) -> str | None:
-    """The split that a file or folder name means ("instances_train2017" is train), None where it means none or several."""
-    found = {_NAMES[word] for word in re.findall("[a-z]+", name.lower()) if word in _NAMES}
+def parse_split(name: str) -> str | None:
+    """Return the split that a file or folder name means, None where it means none or several.
+
+    "instances_train2017" means train; "train_and_val" means none, because it names two.
+    """
+    words = re.findall("[a-z]+", name.lower())
+    found = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
     return found.pop() if len(found) == 1 else None
 
 
-def complete(splits: Mapping[str, Sequence[DatasetImage]]) -> dict[str, tuple[DatasetImage, ...]]:
-    """The same pictures with "train" and "val" both present, and "test" where it was given.
+def complete_splits(
+    splits: Mapping[str, Sequence[DatasetImage]],
+) -> dict[str, tuple[DatasetImage, ...]]:
+    """Return the same images with train and val both present, and test where it was given.
 
-    Where only one split (or a pool without splits) has pictures it is cut into train and val; where train and test have, val is cut from
-    train. Empty splits count as missing. Raises BadEntry where no train split can be had.
+    A single split, or a pool without splits, is cut into train and val; where only train and
+    test have images, val is cut from train. Empty splits count as missing.
+
+    Raises BadEntryError where no train split can be had.
     """
-    given = {name: tuple(pictures) for name, pictures in splits.items() if pictures}
+    given = {name: tuple(images) for name, images in splits.items() if images}
+
     if len(given) == 1:
-        train, val = _cut(*given.values())
+        (images,) = given.values()
+        train, val = _cut_val(images)
         return {"train": train, "val": val}
+
     if "train" not in given:
-        raise BadEntry(
-            f"there are pictures for {' and '.join(given) or 'no split'} but none for train; add a train split"
+        names = " and ".join(given) or "no split"
+        raise BadEntryError(
+            FindingKind.MISSING_SPLIT,
+            f"there are images for {names} but none for train; add a train split",
         )
     if POOL in given:
-        raise BadEntry(
-            "some pictures belong to a split and others to none; name a split for all of them or for none"
+        raise BadEntryError(
+            FindingKind.AMBIGUOUS_SPLIT,
+            "some images belong to a split and others to none; "
+            "name a split for all of them or for none",
         )
+
     if "val" not in given:
-        given["train"], given["val"] = _cut(given["train"])
+        given["train"], given["val"] = _cut_val(given["train"])
     return {name: given[name] for name in SPLITS if name in given}
 
 
-def _cut(
-    pictures: Sequence[DatasetImage],
+def _cut_val(
+    images: Sequence[DatasetImage],
 ) -> tuple[tuple[DatasetImage, ...], tuple[DatasetImage, ...]]:
-    """Pictures for train and for val, about four to one, at least one for each.
+    """Return images for train and for val, about four to one, at least one for each.
 
-    A picture's own content decides, so it stays on its side when others come or go, and copies of it stay together.
+    An image's own content decides: it stays on its side when others are added or removed, and
+    copies of it stay together. Raises BadEntryError for fewer than two different images.
     """
-    contents = sorted({picture.sha256 for picture in pictures})
-    if len(contents) < 2:
-        raise BadEntry(
-            "a train and a val split cannot be cut from fewer than two different pictures; add pictures"
+    hashes = sorted({image.sha256 for image in images})
+    if len(hashes) < 2:
+        raise BadEntryError(
+            FindingKind.TOO_FEW_IMAGES,
+            "a train and a val split cannot be cut from fewer than two different images; "
+            "add images",
         )
+
+    # Hashes are spread evenly, so the first fifth of all possible values holds about a fifth.
     limit = f"{int(VAL_FRACTION * 16**8):08x}"
-    chosen = {content for content in contents if content[:8] < limit} or {contents[0]}
-    if len(chosen) == len(contents):
-        chosen.remove(contents[-1])
-    train = tuple(picture for picture in pictures if picture.sha256 not in chosen)
-    return train, tuple(picture for picture in pictures if picture.sha256 in chosen)
+    val_hashes = {sha256 for sha256 in hashes if sha256[:8] < limit}
+    if not val_hashes:
+        val_hashes = {hashes[0]}
+    if len(val_hashes) == len(hashes):
+        val_hashes.remove(hashes[-1])
+
+    train = tuple(image for image in images if image.sha256 not in val_hashes)
+    val = tuple(image for image in images if image.sha256 in val_hashes)
+    return train, val

@@ -5,53 +5,53 @@ from pathlib import Path
 from typing import Protocol
 
 from detreg.data.formats import coco, voc, yolo
-from detreg.data.raw import AnnotatedImage, RawDataset
+from detreg.data.images import AnnotatedImage
+from detreg.data.raw import RawDataset
 from detreg.errors import DataError
 
 
 class Format(Protocol):
     """What each module of this package offers."""
 
-    LOOKED_FOR: str
+    EXPECTED_FILES: str
+    """Name of the format, and the files by which it is known, in words for users."""
 
     def detect(self, folder: Path) -> bool:
         """Whether `folder` holds the files by which the format is known."""
 
     def read(self, folder: Path) -> RawDataset:
-        """The dataset in `folder`, with problems instead of exceptions."""
+        """Return the dataset in `folder`; what is wrong becomes findings, not exceptions."""
 
     def write(
         self, folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[AnnotatedImage]]
     ) -> None:
-        """Writes a dataset into `folder`."""
+        """Write a dataset into `folder`, which is made where it is missing."""
 
 
 FORMATS: Mapping[str, Format] = {"yolo": yolo, "voc": voc, "coco": coco}
-"""In the order in which they are looked for, the most telling first: a stray .json is likelier than a stray data.yaml."""
+"""In the order in which they are tried: a stray .json is likelier than a stray data.yaml."""
+
+_MAX_ENTRIES_SHOWN = 12
 
 
 def read(folder: Path) -> RawDataset:
-    """Reads the dataset in `folder`, whatever its format; what cannot be read is in the result's problems.
+    """Return the dataset in `folder`, whatever its format, with findings for what is wrong.
 
-    Raises DataError where no format is recognised.
+    Raises DataError where no format is recognized.
     """
     for module in FORMATS.values():
         if module.detect(folder):
             return module.read(folder)
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
-    found = (
-        ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-        if names
-        else "nothing"
-    )
-    looked_for = "; ".join(module.LOOKED_FOR for module in FORMATS.values())
+
+    expected = "; ".join(module.EXPECTED_FILES for module in FORMATS.values())
     raise DataError(
-        f"{folder}: no dataset is recognised here; looked for {looked_for}; found {found}"
+        f"{folder}: no dataset is recognized here; looked for {expected}; "
+        f"found {_describe_content(folder)}"
     )
 
 
-def recognised(folder: Path) -> bool:
-    """Whether some format's files are in `folder`."""
+def is_dataset(folder: Path) -> bool:
+    """Whether the files of some format are in `folder`."""
     return any(module.detect(folder) for module in FORMATS.values())
 
 
@@ -61,5 +61,16 @@ def write(
     classes: Sequence[str],
     splits: Mapping[str, Sequence[AnnotatedImage]],
 ) -> None:
-    """Writes a dataset in `format` ("coco", "voc" or "yolo") into `folder`, which is made where it is missing."""
+    """Write a dataset in `format` ("coco", "voc" or "yolo") into `folder`."""
     FORMATS[format].write(folder, classes, splits)
+
+
+def _describe_content(folder: Path) -> str:
+    """Return the first names in `folder`, those of folders with a slash, for a message."""
+    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    if not names:
+        return "nothing"
+
+    shown = ", ".join(names[:_MAX_ENTRIES_SHOWN])
+    hidden = len(names) - _MAX_ENTRIES_SHOWN
+    return f"{shown} and {hidden} more" if hidden > 0 else shown

@@ -1,0 +1,59 @@
+"""The canonical copy of a dataset: one COCO file per split, which training and scoring read.
+
+Canonical means: image ids 1, 2, ... in the order of the images' paths; category ids 1, 2, ... in
+the order of the classes, the same in every split; boxes that lie inside their image; and
+`file_name` the absolute path of the image where the user keeps it. Images are not copied.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detreg.data.formats.coco_entries import (
+    CocoEntry,
+    make_annotation,
+    make_categories,
+    make_image_entry,
+)
+from detreg.data.images import DatasetImage
+from detreg.files import write_atomically
+
+
+def write_canonical_copy(
+    folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[DatasetImage]]
+) -> dict[str, Path]:
+    """Write the file of each split into `folder` and return their paths by split.
+
+    Each file appears whole: another training on the same dataset never reads half of it.
+    """
+    paths = {}
+    for name, images in splits.items():
+        path = folder / f"{name}.json"
+        document = _make_document(images, classes)
+        with write_atomically(path) as file:
+            file.write(json.dumps(document).encode())
+        paths[name] = path
+    return paths
+
+
+def _make_document(
+    images: Sequence[DatasetImage], classes: Sequence[str]
+) -> dict[str, list[CocoEntry]]:
+    """Return the content of one split's file."""
+    category_ids = {label: number for number, label in enumerate(classes, start=1)}
+    image_entries: list[CocoEntry] = []
+    annotations: list[CocoEntry] = []
+
+    for image_id, image in enumerate(images, start=1):
+        entry = make_image_entry(image_id, str(image.path), image.width, image.height)
+        image_entries.append(entry)
+        for box in image.boxes:
+            annotation_id = len(annotations) + 1
+            category_id = category_ids[box.label]
+            annotations.append(make_annotation(annotation_id, image_id, category_id, box))
+
+    return {
+        "images": image_entries,
+        "annotations": annotations,
+        "categories": make_categories(classes),
+    }

@@ -1,0 +1,161 @@
+"""Findings: what a reader or the check discovers about a dataset, one value per place.
+
+Everything that is wrong, repaired or worth knowing travels as a `Finding`, so that it can be
+grouped by kind, counted, and linked to its place. The strings that users see are made from
+findings at the end: `list_problems` for the errors, `count_repairs` for the rest.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum, auto
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    ERROR = auto()
+    """It would change what is learned: the dataset is refused."""
+
+    WARNING = auto()
+    """It is left as it is, but scores or training may suffer."""
+
+    REPAIR = auto()
+    """It is harmless and mended in the canonical copy, never in the user's files."""
+
+    NOTE = auto()
+    """It is worth knowing, and changes nothing."""
+
+
+class FindingKind(StrEnum):
+    """What was found. The order is that in which `count_repairs` lists repairs."""
+
+    # Files and folders.
+    MALFORMED_FILE = auto()
+    MISSING_PATH = auto()
+    MISSING_ANNOTATIONS = auto()
+
+    # Entries of annotation files.
+    MALFORMED_ENTRY = auto()
+    DUPLICATE_ENTRY = auto()
+    UNKNOWN_IMAGE = auto()
+    MISSING_AREA = auto()
+    MISSING_SIZE = auto()
+
+    # Classes.
+    INVALID_CLASS = auto()
+    DUPLICATE_CLASS = auto()
+    SIMILAR_CLASSES = auto()
+    UNKNOWN_CLASS = auto()
+    CLASS_COUNT_MISMATCH = auto()
+
+    # Images.
+    MISSING_IMAGE = auto()
+    UNREADABLE_IMAGE = auto()
+    IMAGE_OUTSIDE_FOLDER = auto()
+    SIZE_MISMATCH = auto()
+    EXIF_ROTATION = auto()
+
+    # Boxes.
+    INVALID_BOX = auto()
+    WRONG_UNIT = auto()
+    BOX_OUTSIDE_IMAGE = auto()
+    BOX_CLIPPED = auto()
+    DUPLICATE_BOX = auto()
+    EMPTY_BOX = auto()
+    THIN_BOX = auto()
+
+    # Splits.
+    MISSING_SPLIT = auto()
+    AMBIGUOUS_SPLIT = auto()
+    TOO_FEW_IMAGES = auto()
+    NOTHING_TO_LEARN = auto()
+    IMAGE_IN_SEVERAL_SPLITS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found at one place of a dataset.
+
+    where: file, annotation and class, such as "annotations/train.json annotation 17 (class cat)".
+    message: without the place. For an error: what is wrong and how to put it right. For any
+        other severity it is the same for all findings of a kind, because they are counted by it.
+
+    Raises ValueError where one of the two texts is empty.
+    """
+
+    kind: FindingKind
+    severity: Severity
+    where: str
+    message: str
+
+    def __post_init__(self) -> None:
+        """Refuse findings that say nothing."""
+        if not self.where.strip():
+            raise ValueError(f"where must name a place, got {self.where!r}")
+        if not self.message.strip():
+            raise ValueError(f"message must say what was found, got {self.message!r}")
+
+
+class BadEntryError(ValueError):
+    """An entry of a dataset that cannot be used; whoever catches it knows the place.
+
+    Code that looks at one entry raises it with the kind and the message of the finding;
+    `ProblemCollector.catch_bad_entry` adds the place.
+    """
+
+    def __init__(self, kind: FindingKind, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class ProblemCollector:
+    """Collects findings while a dataset is read and checked, so that all are reported at once."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: FindingKind, severity: Severity, where: str, message: str) -> None:
+        """Add a finding."""
+        self.findings.append(Finding(kind, severity, where, message))
+
+    def add_error(self, kind: FindingKind, where: str, message: str) -> None:
+        """Add an error: the dataset will be refused."""
+        self.add(kind, Severity.ERROR, where, message)
+
+    def add_repair(self, kind: FindingKind, where: str, message: str) -> None:
+        """Add a repair; `message` must be the same for all repairs of this kind."""
+        self.add(kind, Severity.REPAIR, where, message)
+
+    @contextmanager
+    def catch_bad_entry(self, where: str) -> Iterator[None]:
+        """Record a BadEntryError of the block as an error at `where`, then continue after it."""
+        try:
+            yield
+        except BadEntryError as error:
+            self.add_error(error.kind, where, str(error))
+
+    def has_errors(self) -> bool:
+        """Whether an error was found so far."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+
+def list_problems(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """Return each error as the line that users read, in the order in which they were found."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    return tuple(f"{error.where}: {error.message}" for error in errors)
+
+
+def count_repairs(findings: Iterable[Finding]) -> dict[str, int]:
+    """Return how often each repair, warning and note was found, by its message.
+
+    Sorted by kind and not by place, so that two datasets list the same repairs in one order.
+    """
+    order = {kind: position for position, kind in enumerate(FindingKind)}
+    harmless = [finding for finding in findings if finding.severity is not Severity.ERROR]
+    harmless.sort(key=lambda finding: order[finding.kind])
+
+    counts: dict[str, int] = {}
+    for finding in harmless:
+        counts[finding.message] = counts.get(finding.message, 0) + 1
+    return counts

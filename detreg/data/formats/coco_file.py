@@ -1,0 +1,297 @@
+"""Parses one annotation file of COCO's detection format."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeGuard
+
+from detreg.data.boxes import Box
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.formats.coco_entries import CocoEntry
+from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, find_duplicates, locate_image
+from detreg.data.raw import ImageRecord
+
+_MAX_CATEGORIES_SHOWN = 10
+
+
+@dataclass(frozen=True)
+class _Category:
+    """One category; `supercategory` is whatever the file states, None where it states none."""
+
+    id: int
+    name: str
+    supercategory: object
+
+
+def read_annotation_file(
+    path: Path, source: str, folder: Path, roots: Sequence[Path], problems: ProblemCollector
+) -> tuple[list[str], list[ImageRecord]]:
+    """Return the class names and the image records of one annotation file.
+
+    source: the path of the file relative to `folder`, the dataset's folder.
+    roots: the folders to look for images in, in this order.
+
+    Raises BadEntryError where the file as a whole cannot be used.
+    """
+    document = _parse_document(path)
+    categories = _parse_categories(document, source, problems)
+    images = _get_entries(document, "images", source)
+    annotations = _get_entries(document, "annotations", source)
+    _check_duplicates(images, annotations, source, problems)
+
+    image_ids = {str(image["id"]) for image in images if "id" in image}
+    boxes = _parse_annotations(annotations, image_ids, categories, source, problems)
+
+    records = []
+    for position, image in enumerate(images, start=1):
+        image_id = image.get("id", f"at position {position}")
+        where = f"{source} image {image_id}"
+        with problems.catch_bad_entry(where):
+            image_boxes = boxes.get(str(image.get("id")), [])
+            record = _parse_image(image, source, image_boxes, roots, folder)
+            records.append(record)
+            if record.width is None or record.height is None:
+                problems.add_repair(FindingKind.MISSING_SIZE, where, MISSING_SIZE_MESSAGE)
+    return list(categories.values()), records
+
+
+def _parse_document(path: Path) -> CocoEntry:
+    """Return the JSON object in the file."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE,
+            f"line {error.lineno} column {error.colno} is not JSON ({error.msg}); "
+            "write the file again",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE,
+            f"byte {error.start} is not UTF-8 text; write the file again",
+        ) from error
+
+    if not isinstance(document, dict):
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE,
+            "the file is not a JSON object with images, annotations and categories; "
+            "export it as COCO detection",
+        )
+    return document
+
+
+def _get_entries(document: CocoEntry, key: str, source: str) -> list[CocoEntry]:
+    """Return the list of objects under `key`."""
+    entries = document.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE,
+            f"has no list of objects under {key!r}; export {source} as COCO detection",
+        )
+    return entries
+
+
+def _parse_categories(
+    document: CocoEntry, source: str, problems: ProblemCollector
+) -> dict[str, str]:
+    """Return the names of the categories by their ids as text, in the order of the ids."""
+    categories = []
+    for position, entry in enumerate(_get_entries(document, "categories", source), start=1):
+        category_id = entry.get("id")
+        name = entry.get("name")
+        if not isinstance(name, str) or not isinstance(category_id, int):
+            raise BadEntryError(
+                FindingKind.INVALID_CLASS,
+                f"category at position {position} needs a number as id and a text as name; "
+                "correct it",
+            )
+        categories.append(_Category(category_id, name, entry.get("supercategory")))
+
+    annotations = _get_entries(document, "annotations", source)
+    categories = _drop_roboflow_dummy(categories, annotations)
+    categories.sort(key=lambda category: category.id)
+
+    for category_id in find_duplicates(category.id for category in categories):
+        problems.add_error(
+            FindingKind.DUPLICATE_CLASS,
+            source,
+            f"category id {category_id} is given twice; give each category an id of its own",
+        )
+    for name in find_duplicates(category.name for category in categories):
+        problems.add_error(
+            FindingKind.DUPLICATE_CLASS,
+            source,
+            f"two categories are named {name!r}; merge them or rename one",
+        )
+    return {str(category.id): category.name for category in categories}
+
+
+def _drop_roboflow_dummy(
+    categories: Sequence[_Category], annotations: Sequence[CocoEntry]
+) -> list[_Category]:
+    """Return the categories without the one that Roboflow adds for the project as a whole.
+
+    It has the id 0, no annotation, and the name that all other categories state as supercategory.
+    """
+    parents = [category.supercategory for category in categories if category.id != 0]
+    is_used = any(annotation.get("category_id") == 0 for annotation in annotations)
+    have_one_parent = len(parents) > 0 and all(parent == parents[0] for parent in parents)
+    if is_used or not have_one_parent:
+        return list(categories)
+
+    kept = []
+    for category in categories:
+        is_dummy = category.id == 0 and category.name == parents[0]
+        if not is_dummy:
+            kept.append(category)
+    return kept
+
+
+def _check_duplicates(
+    images: Sequence[CocoEntry],
+    annotations: Sequence[CocoEntry],
+    source: str,
+    problems: ProblemCollector,
+) -> None:
+    """Add an error for each image id, file name and annotation id that occurs more than once."""
+    rules = (
+        (
+            images,
+            "id",
+            "image id",
+            "number the images afresh, or boxes end up on the wrong image",
+        ),
+        (images, "file_name", "file name", "merge the entries into one"),
+        (annotations, "id", "annotation id", "number the annotations afresh"),
+    )
+    for entries, key, noun, advice in rules:
+        values = [str(entry[key]) for entry in entries if key in entry]
+        for value in find_duplicates(values):
+            problems.add_error(
+                FindingKind.DUPLICATE_ENTRY,
+                source,
+                f"{noun} {value} is given more than once; {advice}",
+            )
+
+
+def _parse_annotations(
+    annotations: Sequence[CocoEntry],
+    image_ids: set[str],
+    categories: Mapping[str, str],
+    source: str,
+    problems: ProblemCollector,
+) -> dict[str, list[Box]]:
+    """Return the usable boxes by the id of their image as text."""
+    boxes: dict[str, list[Box]] = {}
+    for position, annotation in enumerate(annotations, start=1):
+        annotation_id = annotation.get("id", f"at position {position}")
+        name = f"annotation {annotation_id}"
+        where = f"{source} {name}"
+        with problems.catch_bad_entry(where):
+            box = _parse_box(annotation, name, image_ids, categories)
+            boxes.setdefault(str(annotation["image_id"]), []).append(box)
+            if box.area is None:
+                problems.add_repair(
+                    FindingKind.MISSING_AREA, where, "missing or zero area computed from the box"
+                )
+    return boxes
+
+
+def _parse_box(
+    annotation: CocoEntry, name: str, image_ids: set[str], categories: Mapping[str, str]
+) -> Box:
+    """Return the box of an annotation, in pixels."""
+    image_id = annotation.get("image_id")
+    if str(image_id) not in image_ids:
+        raise BadEntryError(
+            FindingKind.UNKNOWN_IMAGE,
+            f"image_id {image_id} is no image of this file; add the image or remove the annotation",
+        )
+
+    category_id = annotation.get("category_id")
+    label = categories.get(str(category_id))
+    if label is None:
+        raise BadEntryError(
+            FindingKind.UNKNOWN_CLASS,
+            f"category_id {category_id} is no category of this file "
+            f"(there are {_format_categories(categories)}); correct it or add the category",
+        )
+
+    bbox = annotation.get("bbox")
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        raise BadEntryError(
+            FindingKind.INVALID_BOX,
+            f"(class {label}) bbox {bbox} is not four numbers; write [x, y, width, height] in "
+            "pixels",
+        )
+    x, y, width, height = map(float, bbox)
+
+    # Exporters write the flag as 1, "1" or true.
+    is_crowd = str(annotation.get("iscrowd")) in ("1", "True")
+    return Box(
+        corners=(x, y, x + width, y + height),
+        label=label,
+        crowd=is_crowd,
+        where=f"{name} (class {label})",
+        area=_parse_area(annotation.get("area")),
+    )
+
+
+def _parse_area(value: object) -> float | None:
+    """Return a stated area in square pixels, None where none is stated that can be meant."""
+    if _is_number(value) and 0 < value < math.inf:
+        return float(value)
+    return None
+
+
+def _parse_image(
+    image: CocoEntry, source: str, boxes: Sequence[Box], roots: Sequence[Path], folder: Path
+) -> ImageRecord:
+    """Return the record of an entry of "images"."""
+    name = image.get("file_name")
+    if "id" not in image or not isinstance(name, str) or not name:
+        raise BadEntryError(
+            FindingKind.MALFORMED_ENTRY, "an image needs an id and a file_name; add them"
+        )
+
+    # Zero means not known, too.
+    width = image.get("width") or None
+    height = image.get("height") or None
+    if not (_is_valid_size(width) and _is_valid_size(height)):
+        raise BadEntryError(
+            FindingKind.MALFORMED_ENTRY,
+            f"({name}) width {width!r} and height {height!r} are not numbers; "
+            "correct or remove them",
+        )
+
+    return ImageRecord(
+        image=locate_image(name, roots, folder),
+        source=source,
+        boxes=tuple(boxes),
+        width=None if width is None else round(width),
+        height=None if height is None else round(height),
+    )
+
+
+def _is_valid_size(value: object) -> TypeGuard[float | None]:
+    """Whether a stated width or height is a finite number, or not stated."""
+    return value is None or (_is_number(value) and math.isfinite(value))
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether a value of a JSON document is a number that fits a float."""
+    if isinstance(value, bool):
+        return False
+    # JSON allows whole numbers that are too long for a float.
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return isinstance(value, float)
+
+
+def _format_categories(categories: Mapping[str, str]) -> str:
+    """Return the first categories with their ids, for a message."""
+    names = [f"{category_id} {name}" for category_id, name in categories.items()]
+    shown = ", ".join(names[:_MAX_CATEGORIES_SHOWN])
+    return f"{shown} and more" if len(names) > _MAX_CATEGORIES_SHOWN else shown

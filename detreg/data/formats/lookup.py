@@ -1,0 +1,54 @@
+"""What readers share: finding image files, values that occur twice, a message."""
+
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from detreg.data.findings import BadEntryError, FindingKind
+from detreg.files import is_image
+
+MISSING_SIZE_MESSAGE = "missing width or height read from the image"
+"""Message of a repair: the annotations state no size, and the image file does."""
+
+_T = TypeVar("_T", bound=Hashable)
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Return the image files anywhere under `folder`, sorted, without hidden ones."""
+    return sorted(path for path in folder.rglob("*") if is_image(path))
+
+
+def locate_image(name: str, roots: Sequence[Path], folder: Path) -> Path:
+    """Return the path of the image that an annotation file calls `name`.
+
+    name: relative to one of `roots`; backslashes count as slashes.
+    roots: the folders to look in, in this order.
+    folder: the dataset's folder, in which the image must lie.
+
+    Where no root has the image, the path where the first one should have it is returned: that it
+    is missing is found when it is read. Raises BadEntryError where every root leads outside
+    `folder`.
+    """
+    relative = name.replace("\\", "/")
+    candidates = [Path(os.path.normpath(root / relative)) for root in roots]
+    inside = [candidate for candidate in candidates if candidate.is_relative_to(folder)]
+    if not inside:
+        raise BadEntryError(
+            FindingKind.IMAGE_OUTSIDE_FOLDER,
+            f"{name!r} leads out of the dataset's folder; copy the image into the folder and name "
+            "it relative to that",
+        )
+
+    for candidate in inside:
+        # Path.is_file raises on names that are too long.
+        if os.path.isfile(candidate):  # noqa: PTH113
+            return candidate
+    return inside[0]
+
+
+def find_duplicates(values: Iterable[_T]) -> list[_T]:
+    """Return the values that occur more than once, each once, in the order of their first place."""
+    counts = Counter(values)
+    return [value for value, count in counts.items() if count > 1]

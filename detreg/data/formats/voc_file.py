@@ -1,0 +1,124 @@
+"""Parses and writes the XML file of one image of Pascal VOC.
+
+VOC's own images count pixels from 1 and include the last one; most tools that write VOC files
+today count from 0, and nothing in a file says which. The four numbers are therefore taken as they
+are, as MMDetection's XMLDataset does, and at worst a box is off by one pixel.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+from detreg.data.boxes import Box
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, locate_image
+from detreg.data.images import AnnotatedImage
+from detreg.data.raw import ImageRecord
+
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def read_annotation_file(
+    path: Path,
+    source: str,
+    image: Path | None,
+    roots: Sequence[Path],
+    folder: Path,
+    problems: ProblemCollector,
+) -> ImageRecord:
+    """Return the record of one XML file.
+
+    source: the path of the file relative to `folder`, the dataset's folder.
+    image: the image with the same stem as the file. Where there is none, the name that the file
+        states is looked for in `roots`.
+
+    Raises BadEntryError where the file as a whole cannot be used.
+    """
+    root = _parse_document(path)
+
+    boxes = []
+    for number, element in enumerate(root.findall("object"), start=1):
+        name = f"object {number}"
+        with problems.catch_bad_entry(f"{source} {name}"):
+            boxes.append(_parse_box(element, name))
+
+    width = _parse_size(root, "width")
+    height = _parse_size(root, "height")
+    if width is None or height is None:
+        problems.add_repair(FindingKind.MISSING_SIZE, source, MISSING_SIZE_MESSAGE)
+
+    # The XML file's own name comes first: <filename> is often that of an image renamed since.
+    if image is None:
+        stated_name = root.findtext("filename") or f"{path.stem}.jpg"
+        image = locate_image(stated_name, roots, folder)
+    return ImageRecord(image, source, tuple(boxes), width, height)
+
+
+def write_annotation_file(path: Path, image: AnnotatedImage) -> None:
+    """Write the XML file of an image; crowd regions become difficult objects."""
+    root = ET.Element("annotation")
+    ET.SubElement(root, "filename").text = image.file_name
+
+    size = ET.SubElement(root, "size")
+    ET.SubElement(size, "width").text = str(image.width)
+    ET.SubElement(size, "height").text = str(image.height)
+    ET.SubElement(size, "depth").text = "3"
+
+    for box in image.boxes:
+        element = ET.SubElement(root, "object")
+        ET.SubElement(element, "name").text = box.label
+        ET.SubElement(element, "difficult").text = str(int(box.crowd))
+        corners = ET.SubElement(element, "bndbox")
+        for key, value in zip(_CORNERS, box.corners, strict=True):
+            ET.SubElement(corners, key).text = f"{value:.10g}"
+
+    tree = ET.ElementTree(root)
+    ET.indent(tree)
+    tree.write(path, encoding="utf-8")
+
+
+def _parse_document(path: Path) -> ET.Element:
+    """Return the root element of the file."""
+    try:
+        root = ET.fromstring(path.read_bytes())
+    # An encoding that Python does not know is a LookupError or a ValueError.
+    except (ET.ParseError, LookupError, ValueError) as error:
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE, f"the file is not XML ({error}); write it again"
+        ) from error
+
+    if root.tag != "annotation":
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE,
+            f"the file holds <{root.tag}> and no <annotation>; export it as Pascal VOC",
+        )
+    return root
+
+
+def _parse_size(root: ET.Element, key: str) -> int | None:
+    """Return the stated width or height in pixels, None where it is missing or zero."""
+    text = (root.findtext(f"size/{key}") or "0").strip()
+    try:
+        return round(float(text)) or None
+    except (ValueError, OverflowError) as error:
+        raise BadEntryError(
+            FindingKind.MALFORMED_ENTRY, f"{key} {text!r} is not a number; correct or remove it"
+        ) from error
+
+
+def _parse_box(element: ET.Element, name: str) -> Box:
+    """Return the box of an object, in pixels."""
+    label = element.findtext("name") or ""
+    texts = [element.findtext(f"bndbox/{key}") for key in _CORNERS]
+    try:
+        x1, y1, x2, y2 = (float(text or "") for text in texts)
+    except ValueError as error:
+        raise BadEntryError(
+            FindingKind.INVALID_BOX,
+            f"(class {label}) bndbox {texts} is not four numbers; write xmin, ymin, xmax and ymax "
+            "in pixels",
+        ) from error
+
+    difficult = (element.findtext("difficult") or "0").strip()
+    is_crowd = difficult not in ("0", "false", "False")
+    return Box((x1, y1, x2, y2), label, is_crowd, f"{name} (class {label})")

@@ -1,0 +1,120 @@
+"""Parses and writes the label file of one image of a YOLO dataset.
+
+A label is a line `class x y width height` (center and size), or `class x1 y1 x2 y2 x3 y3 ...` (a
+polygon, taken as the box around it), in fractions of the image.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detreg.data.boxes import Box, Corners
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.images import AnnotatedImage
+from detreg.data.raw import ImageRecord
+
+_BOX_COUNT = 5
+_MIN_POLYGON_COUNT = 7
+_MAX_FRACTION = 2
+"""A box may reach a little over the edge; values beyond this are pixels."""
+
+
+def find_label_file(image: Path, folder: Path) -> Path:
+    """Return the path where the label file of an image belongs, whether it exists or not.
+
+    YOLO's rule: the last folder `images` of the path becomes `labels`. An image that is in no
+    such folder has its labels beside it.
+    """
+    parts = list(image.relative_to(folder).parts)
+    for position in reversed(range(len(parts) - 1)):
+        if parts[position] == "images":
+            parts[position] = "labels"
+            break
+    return folder.joinpath(*parts).with_suffix(".txt")
+
+
+def read_label_file(
+    image: Path, folder: Path, classes: Mapping[int, str], problems: ProblemCollector
+) -> ImageRecord:
+    """Return the record of an image with the boxes of its label file, in fractions."""
+    path = find_label_file(image, folder)
+    source = path.relative_to(folder).as_posix()
+    if not path.is_file():
+        return ImageRecord(image, source, ())
+
+    boxes = []
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            with problems.catch_bad_entry(f"{source} line {number}"):
+                boxes.append(_parse_label(line, number, classes))
+    return ImageRecord(image, source, tuple(boxes))
+
+
+def format_labels(image: AnnotatedImage, classes: Sequence[str]) -> str:
+    """Return the content of an image's label file. Raises BadEntryError for a crowd region."""
+    lines = []
+    for box in image.boxes:
+        if box.crowd:
+            raise BadEntryError(
+                FindingKind.INVALID_BOX,
+                "YOLO has no crowd regions; write the dataset as COCO or VOC",
+            )
+        x1, y1, x2, y2 = box.corners
+        center_x = (x1 + x2) / 2 / image.width
+        center_y = (y1 + y2) / 2 / image.height
+        width = (x2 - x1) / image.width
+        height = (y2 - y1) / image.height
+
+        numbers = " ".join(f"{value:.8g}" for value in (center_x, center_y, width, height))
+        lines.append(f"{classes.index(box.label)} {numbers}\n")
+    return "".join(lines)
+
+
+def _parse_label(line: str, number: int, classes: Mapping[int, str]) -> Box:
+    """Return the box of one line, in fractions."""
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError as error:
+        raise BadEntryError(
+            FindingKind.INVALID_BOX,
+            f"{line!r} is not a row of numbers; write `class x y width height`",
+        ) from error
+
+    is_polygon = len(values) >= _MIN_POLYGON_COUNT and len(values) % 2 == 1
+    if len(values) != _BOX_COUNT and not is_polygon:
+        raise BadEntryError(
+            FindingKind.INVALID_BOX,
+            f"has {len(values)} numbers; write `class x y width height`, or a class and a polygon "
+            "of three points or more",
+        )
+
+    class_number, *coordinates = values
+    if class_number not in classes:
+        raise BadEntryError(
+            FindingKind.UNKNOWN_CLASS,
+            f"class {class_number:g} is not among the {len(classes)} names of data.yaml; "
+            "correct it or add the name",
+        )
+    label = classes[int(class_number)]
+
+    if any(abs(value) > _MAX_FRACTION for value in coordinates):
+        raise BadEntryError(
+            FindingKind.WRONG_UNIT,
+            f"(class {label}) {line!r} is not in fractions of the image; divide x by its width and "
+            "y by its height",
+        )
+    corners = _bound_polygon(coordinates) if is_polygon else _convert_center(coordinates)
+    return Box(corners, label, where=f"line {number} (class {label})")
+
+
+def _convert_center(coordinates: Sequence[float]) -> Corners:
+    """Return the corners of a box given by center x, center y, width and height."""
+    x, y, width, height = coordinates
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _bound_polygon(coordinates: Sequence[float]) -> Corners:
+    """Return the corners of the box around a polygon given by x1, y1, x2, y2, ..."""
+    xs = coordinates[::2]
+    ys = coordinates[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
