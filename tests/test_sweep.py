@@ -1,8 +1,9 @@
-"""Sweeps on thirty small pictures: trials, their MLflow runs, pruning, budget, failures, and the end with its comparison."""
+"""Sweeps on thirty small images: trials, their MLflow runs, pruning, budget, failures, the end."""
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +11,48 @@ import optuna
 import pytest
 from conftest import TINY
 from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowRun
 from optuna.pruners import BasePruner
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import detreg
 from detreg.data.dataset import Dataset, load_dataset
-from detreg.errors import MemoryExhaustedError, StoppedError, UsageError
+from detreg.errors import MemoryExhaustedError, StoppedError, UnreachableError, UsageError
+from detreg.sweeps import pool as pools
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep as sweeps
 from detreg.sweeps import worker
+from detreg.sweeps.comparison import compare_with_defaults
 from detreg.sweeps.duration import format_duration, parse_duration
-from detreg.sweeps.finish import comparison, concluded
+from detreg.sweeps.finish import finish_sweep
+from detreg.sweeps.jobs import JOB_ATTR, PublishJob, RetrainJob, Side, Stage
 from detreg.sweeps.plan import Plan, make_plan
+from detreg.sweeps.pool import MAX_WORKER_FAILURES, WorkerPool
 from detreg.sweeps.request import make_request
+from detreg.sweeps.storage import TakenOverError, open_storage
+from detreg.sweeps.study import NextStep, get_lineages, requeue_lost_trials
 from detreg.templates import TEMPLATES
 from detreg.tracking import runs
 
 
-class Always(BasePruner):
-    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:  # noqa: ARG002
+class PruneAlways(BasePruner):
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:  # noqa: ARG002
         return True
 
 
-def planned(tiny: Path, folder: Path, **values: Any) -> Plan:
-    given = (
-        TINY
-        | {"data": tiny, "storage": f"sqlite:///{folder / 'sweeps.db'}", "heartbeat": 1}
-        | values
-    )
+def plan_sweep(tiny: Path, folder: Path, **values: object) -> Plan:
+    storage = f"sqlite:///{folder / 'sweeps.db'}"
+    given = TINY | {"data": tiny, "storage": storage, "heartbeat": 60} | values
     request = make_request((TEMPLATES["yolox"],), given)
-    return make_plan(request, load_dataset(str(tiny)).digest, str(given["storage"]))
+    return make_plan(request, load_dataset(str(tiny)).digest, storage)
 
 
 @pytest.fixture
-def parent(store: str) -> Iterator[str]:
+def parent(store: str) -> str:
+    """Return the id of a sweep's MLflow run."""
     with runs.start_run("sweep", {}) as active:
         pass
-    yield active.id
+    return active.id
 
 
 @pytest.fixture
@@ -54,214 +60,252 @@ def dataset(tiny: Path) -> Dataset:
     return load_dataset(str(tiny))
 
 
-def opened(plan: Plan, pruner: BasePruner | None = None) -> optuna.Study:
-    study, _ = sweeps._opened(plan, storage.open_storage(plan.storage, plan.sweep.heartbeat))
-    if pruner is not None:
-        study.pruner = pruner
+@pytest.fixture
+def plan(tiny: Path, tmp_path: Path, parent: str) -> Plan:
+    return plan_sweep(tiny, tmp_path).start(parent, None)
+
+
+def open_test_study(plan: Plan) -> optuna.Study:
+    study, _ = sweeps.open_search_study(plan, open_storage(plan.storage, plan.sweep.heartbeat))
     return study
 
 
-def optimise(study: optuna.Study, plan: Plan, dataset: Dataset, trials: int = 1) -> None:
-    study.optimize(
-        lambda trial: worker._told(plan, dataset, trial, worker.search),
-        n_trials=trials,
-        catch=(Exception,),
-    )
+def run_trials(study: optuna.Study, plan: Plan, dataset: Dataset, count: int = 1) -> None:
+    """Do as a worker does with the study's next trials."""
+
+    def objective(trial: optuna.Trial) -> float:
+        return worker.run_and_record_failure(plan, dataset, trial, worker.run_search_trial)
+
+    study.optimize(objective, n_trials=count, catch=(Exception,))
 
 
-def test_the_defaults_come_first_and_only_others_are_pruned(
-    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset
-) -> None:
-    plan = planned(tiny, tmp_path).start(parent, None)
-    study = opened(plan, Always())
-    optimise(study, plan, dataset, 2)
+def get_last_run(trial: FrozenTrial) -> MlflowRun:
+    return MlflowClient().get_run(trial.user_attrs[studies.RUNS_ATTR][-1])
+
+
+def list_steps(eid: str, metric: str) -> list[int]:
+    history = MlflowClient().get_metric_history(eid, metric)
+    return [entry.step for entry in history]
+
+
+def test_defaults_come_first_and_only_others_are_pruned(plan: Plan, dataset: Dataset) -> None:
+    study = open_test_study(plan)
+    study.pruner = PruneAlways()
+    run_trials(study, plan, dataset, count=2)
+
     defaults, other = study.trials
-    assert (
-        defaults.params == {"per_item_lrate": 0.01 / 64}
-        and defaults.state is TrialState.COMPLETE
-        and len(defaults.intermediate_values) == 2
-    )
-    assert other.state is TrialState.PRUNED and len(other.intermediate_values) == 1
-    client = MlflowClient()
-    kept, cut = (client.get_run(trial.user_attrs[studies.RUNS_ATTR][-1]) for trial in study.trials)
-    assert kept.info.status == cut.info.status == "FINISHED"
-    assert cut.data.tags[runs.PRUNED] == "after epoch 1 of 2" and runs.PRUNED not in kept.data.tags
-    assert (
-        kept.data.tags["mlflow.parentRunId"] == parent
-        and kept.data.tags[runs.TRIAL] == "0"
-        and kept.data.tags[runs.STUDY] == plan.name
-    )
-    assert (
-        kept.data.params["per_item_lrate"] == "0.00015625"
-        and float(cut.data.params["per_item_lrate"]) == other.params["per_item_lrate"]
-    )
-    # The schedule of the cut trial is that of the whole one.
-    rates = [client.get_metric_history(run.info.run_id, "train/lr")[0].value for run in (kept, cut)]
-    assert rates[0] / defaults.params["per_item_lrate"] == pytest.approx(
-        rates[1] / other.params["per_item_lrate"]
-    )
+    assert defaults.params == {"per_item_lrate": 0.01 / 64}
+    assert defaults.state is TrialState.COMPLETE
+    assert len(defaults.intermediate_values) == 2
+    assert other.state is TrialState.PRUNED
+    assert len(other.intermediate_values) == 1
+
+    whole_run, pruned_run = get_last_run(defaults), get_last_run(other)
+    assert whole_run.info.status == pruned_run.info.status == "FINISHED"
+    assert runs.PRUNED not in whole_run.data.tags
+    assert pruned_run.data.tags[runs.PRUNED] == "after epoch 1 of 2"
+    assert whole_run.data.tags["mlflow.parentRunId"] == plan.parent
+    assert whole_run.data.tags[runs.TRIAL] == "0"
+    assert whole_run.data.tags[runs.STUDY] == plan.name
+    assert whole_run.data.params["per_item_lrate"] == "0.00015625"
+    assert float(pruned_run.data.params["per_item_lrate"]) == other.params["per_item_lrate"]
+
+    # The schedule of the pruned trial is that of the whole one.
+    ratios = []
+    for trial, run in ((defaults, whole_run), (other, pruned_run)):
+        first = MlflowClient().get_metric_history(run.info.run_id, "train/lr")[0]
+        ratios.append(first.value / trial.params["per_item_lrate"])
+    assert ratios[0] == pytest.approx(ratios[1])
 
 
-def test_a_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
-    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset
+def test_budget_ends_a_trial_after_its_epoch_and_a_later_start_resumes_it(
+    plan: Plan, dataset: Dataset
 ) -> None:
-    plan = planned(tiny, tmp_path)
-    study = opened(plan)
+    study = open_test_study(plan)
     with pytest.raises(KeyboardInterrupt):
-        optimise(study, plan.start(parent, time.time()), dataset)
-    (cut,) = study.trials
-    assert (
-        cut.state is TrialState.FAIL
-        and len(cut.intermediate_values) == 1
-        and studies.FAILURE_ATTR not in cut.user_attrs
-    )
-    client = MlflowClient()
-    (eid,) = cut.user_attrs[studies.RUNS_ATTR]
-    assert (
-        client.get_run(eid).info.status == "KILLED"
-        and "budget is over" in client.get_run(eid).data.tags[runs.FAILURE]
-    )
-    studies.requeue_lost_trials(study, 1)
-    optimise(study, plan.start(parent, None), dataset)
-    again = study.trials[-1]
-    assert (
-        again.state is TrialState.COMPLETE
-        and again.params == cut.params
-        and len(again.intermediate_values) == 2
-    )
-    goes_on = client.get_run(again.user_attrs[studies.RUNS_ATTR][-1])
-    assert goes_on.data.tags[runs.PARENT] == eid and goes_on.data.tags[runs.START].startswith(
-        f"Resumes run {eid} after epoch 1 of 2"
-    )
-    assert [entry.step for entry in client.get_metric_history(goes_on.info.run_id, "val/mAP")] == [
-        2
-    ]
+        run_trials(study, replace(plan, deadline=time.time()), dataset)
+
+    (stopped,) = study.trials
+    assert stopped.state is TrialState.FAIL
+    assert len(stopped.intermediate_values) == 1
+    assert studies.FAILURE_ATTR not in stopped.user_attrs
+    stopped_run = get_last_run(stopped)
+    assert stopped_run.info.status == "KILLED"
+    assert "budget is over" in stopped_run.data.tags[runs.FAILURE]
+
+    requeue_lost_trials(study, plan.sweep.heartbeat)
+    run_trials(study, plan, dataset)
+    retry = study.trials[-1]
+    assert retry.state is TrialState.COMPLETE
+    assert retry.params == stopped.params
+    assert len(retry.intermediate_values) == 2
+
+    resumed_run = get_last_run(retry)
+    eid = stopped_run.info.run_id
+    assert resumed_run.data.tags[runs.PARENT] == eid
+    start = resumed_run.data.tags[runs.START]
+    assert start.startswith(f"Resumes run {eid} after epoch 1 of 2")
+    assert list_steps(resumed_run.info.run_id, "val/mAP") == [2]
 
 
-def test_a_trial_whose_worker_died_before_it_could_tell_is_not_trained_twice(
-    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset
+def test_trial_whose_worker_died_before_its_value_was_written_is_not_trained_twice(
+    plan: Plan, dataset: Dataset
 ) -> None:
-    plan = planned(tiny, tmp_path).start(parent, None)
-    study = opened(plan)
-    optimise(study, plan, dataset)
+    study = open_test_study(plan)
+    run_trials(study, plan, dataset)
     (whole,) = study.trials
-    dead = create_trial(
+    retry = create_trial(
         state=TrialState.WAITING,
         params=whole.params,
         distributions=whole.distributions,
         user_attrs=whole.user_attrs,
     )
-    study.add_trial(dead)
-    optimise(study, plan, dataset)
-    told = study.trials[1]
-    assert (
-        told.value == whole.value
-        and told.user_attrs[studies.RUNS_ATTR] == whole.user_attrs[studies.RUNS_ATTR]
-    )
-    assert told.intermediate_values == whole.intermediate_values
+    study.add_trial(retry)
+    run_trials(study, plan, dataset)
+
+    completed = study.trials[1]
+    assert completed.value == whole.value
+    assert completed.user_attrs[studies.RUNS_ATTR] == whole.user_attrs[studies.RUNS_ATTR]
+    assert completed.intermediate_values == whole.intermediate_values
 
 
-def test_an_epoch_that_was_kept_but_not_told_is_told_by_the_next_worker(
-    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_epoch_with_a_checkpoint_but_no_report_is_reported_by_the_next_worker(
+    plan: Plan, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path).start(parent, None)
-    study = opened(plan)
+    study = open_test_study(plan)
 
-    def killed(*arguments: Any) -> None:
+    def stop(trial: optuna.Trial, value: float, step: int) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(optuna.Trial, "report", killed)
-        optimise(study, plan, dataset)
+        patch.setattr(optuna.Trial, "report", stop)
+        run_trials(study, plan, dataset)
     assert study.trials[0].intermediate_values == {}
-    studies.requeue_lost_trials(study, 1)
-    optimise(study, plan, dataset)
-    again = study.trials[-1]
+
+    requeue_lost_trials(study, plan.sweep.heartbeat)
+    run_trials(study, plan, dataset)
+    retry = study.trials[-1]
+    dead_eid, resumed_eid = retry.user_attrs[studies.RUNS_ATTR]
+    assert list_steps(dead_eid, "val/mAP") == [1]
+    assert list_steps(resumed_eid, "val/mAP") == [2]
     client = MlflowClient()
-    dead, goes_on = (
-        client.get_metric_history(eid, "val/mAP") for eid in again.user_attrs[studies.RUNS_ATTR]
-    )
-    assert [entry.step for entry in dead] == [1] and [entry.step for entry in goes_on] == [2]
-    assert again.intermediate_values == {entry.step: entry.value for entry in dead + goes_on}
+    entries = client.get_metric_history(dead_eid, "val/mAP")
+    entries += client.get_metric_history(resumed_eid, "val/mAP")
+    assert retry.intermediate_values == {entry.step: entry.value for entry in entries}
 
 
-def test_a_worker_that_was_taken_for_dead_gives_its_trial_up(
-    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_worker_that_was_taken_for_dead_gives_its_trial_up(
+    plan: Plan, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path).start(parent, None)
-    study, report = opened(plan), optuna.Trial.report
+    study = open_test_study(plan)
+    report = optuna.Trial.report
 
-    def late(trial: optuna.Trial, value: float, step: int) -> None:
-        study.tell(
-            trial.number, state=TrialState.FAIL
-        )  # as another process does that misses its heartbeats
+    def report_too_late(trial: optuna.Trial, value: float, step: int) -> None:
+        # As another process does that misses the heartbeats.
+        study.tell(trial.number, state=TrialState.FAIL)
         report(trial, value, step)
 
-    with monkeypatch.context() as patch, pytest.raises(storage.TakenOverError):
-        patch.setattr(optuna.Trial, "report", late)
-        optimise(study, plan, dataset)
-    assert studies.lost(studies.get_lineages(study)[0])
-    studies.requeue_lost_trials(study, 1)
-    optimise(study, plan, dataset)
-    again, client = study.trials[-1], MlflowClient()
-    late_run, goes_on = (client.get_run(eid) for eid in again.user_attrs[studies.RUNS_ATTR])
-    assert (
-        late_run.info.status == "KILLED"
-        and "silent for four heartbeats" in late_run.data.tags[runs.FAILURE]
-    )
-    assert goes_on.info.status == "FINISHED" and goes_on.data.tags[runs.START].startswith(
-        "Resumes run"
-    )
-    assert again.state is TrialState.COMPLETE and list(again.intermediate_values) == [1, 2]
+    with monkeypatch.context() as patch, pytest.raises(TakenOverError):
+        patch.setattr(optuna.Trial, "report", report_too_late)
+        run_trials(study, plan, dataset)
+    assert get_lineages(study)[0].is_lost
+
+    requeue_lost_trials(study, plan.sweep.heartbeat)
+    run_trials(study, plan, dataset)
+    retry = study.trials[-1]
+    client = MlflowClient()
+    late_run, resumed_run = (client.get_run(eid) for eid in retry.user_attrs[studies.RUNS_ATTR])
+    assert late_run.info.status == "KILLED"
+    assert "no heartbeat for 4 intervals" in late_run.data.tags[runs.FAILURE]
+    assert resumed_run.info.status == "FINISHED"
+    assert resumed_run.data.tags[runs.START].startswith("Resumes run")
+    assert retry.state is TrialState.COMPLETE
+    assert list(retry.intermediate_values) == [1, 2]
 
 
-def test_a_trial_fails_with_its_reason_and_the_sweep_goes_on(
+def test_trial_fails_with_its_reason_and_the_sweep_continues(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path, space="per_item_lrate=0.9:1.0").start(parent, None)
-    study = opened(plan)
-    optimise(study, plan, dataset)
-    assert study.trials[0].state is TrialState.FAIL
-    assert studies.failure(studies.get_lineages(study)[0]).startswith(
-        "the loss is NaN or infinite in epoch 1"
-    )
-    assert (
-        MlflowClient().get_run(study.trials[0].user_attrs[studies.RUNS_ATTR][-1]).info.status == "FAILED"
-    )
+    plan = plan_sweep(tiny, tmp_path, space="per_item_lrate=0.9:1.0").start(parent, None)
+    study = open_test_study(plan)
+    run_trials(study, plan, dataset)
+    diverged = get_lineages(study)[0]
+    assert diverged.has_failed
+    assert "loss is NaN or infinite in epoch 1" in diverged.failure_reason
+    assert get_last_run(diverged.last).info.status == "FAILED"
 
-    def full(*arguments: Any) -> Any:
+    def run_out_of_memory(*arguments: object) -> None:
         raise MemoryExhaustedError("the GPU has no memory left")
 
-    monkeypatch.setattr(worker.engine, "fit", full)
-    optimise(study, plan, dataset)
-    assert [group.failure_reason for group in studies.get_lineages(study)][
-        1
-    ] == "the GPU has no memory left"
-    assert studies.decide_next_step(study, 2) == "end" and studies.decide_next_step(study, 3) == "start"
+    monkeypatch.setattr(worker.engine, "fit", run_out_of_memory)
+    run_trials(study, plan, dataset)
+    assert get_lineages(study)[1].failure_reason == "the GPU has no memory left"
+    assert studies.decide_next_step(study, 2) is NextStep.END
+    assert studies.decide_next_step(study, 3) is NextStep.START
 
 
-def test_what_is_not_the_trials_fault_gives_it_back(
-    tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+def test_unreachable_server_gives_the_trial_back(
+    plan: Plan, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = planned(tiny, tmp_path).start(parent, None)
-    study = opened(plan)
+    study = open_test_study(plan)
 
-    def away(*arguments: Any) -> Any:
-        raise worker.UnreachableError("MLflow does not answer")
+    def fail(*arguments: object) -> None:
+        raise UnreachableError("MLflow does not answer")
 
-    monkeypatch.setattr(worker, "prepare_job", away)
-    optimise(study, plan, dataset)
-    assert studies.lost(studies.get_lineages(study)[0])
+    monkeypatch.setattr(worker, "prepare_job", fail)
+    run_trials(study, plan, dataset)
+    assert get_lineages(study)[0].is_lost
 
 
-def test_the_database_lies_beside_mlflows(tiny: Path, store: str) -> None:
-    assert sweeps._beside_mlflows() == store.replace("mlflow.db", "detreg-sweeps.db")
+class DyingProcess:
+    """In place of a worker's process: it is dead as soon as it is started."""
+
+    exitcode = 1
+
+    def __init__(self, target: Callable[..., None], args: tuple[object, ...], name: str) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def is_alive(self) -> bool:
+        return False
+
+    def terminate(self) -> None:
+        pass
+
+    def join(self, timeout: float) -> None:
+        pass
+
+
+def test_pool_gives_up_where_workers_die_again_and_again(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_test_study(plan)
+    context: Any = pools.make_context()
+    monkeypatch.setattr(context, "Process", DyingProcess, raising=False)
+    monkeypatch.setattr(pools, "POLL_SECONDS", 0.0)
+    (tmp_path / "worker-0.txt").write_text("first line\nImportError: libGL.so.1\n\n")
+    pool = WorkerPool(plan, study, 1, Stage.SEARCH, tmp_path, context)
+    message = f"{MAX_WORKER_FAILURES + 1} workers died .* ImportError: libGL.so.1"
+    with pytest.raises(StoppedError, match=message):
+        pool.run(lambda: None)
+
+
+def test_default_database_is_beside_that_of_mlflow(store: str) -> None:
+    assert sweeps.choose_default_storage() == store.replace("mlflow.db", "detreg-sweeps.db")
     assert make_request((TEMPLATES["yolox"],), {}).sweep.storage is None
 
 
-def test_the_same_arguments_are_the_same_study(tiny: Path, tmp_path: Path) -> None:
-    name = planned(tiny, tmp_path).name
-    same = planned(
+def test_database_of_mlflow_is_refused(store: str) -> None:
+    with pytest.raises(UsageError, match="MLflow's own database"):
+        sweeps.refuse_mlflow_database(store)
+
+
+def test_same_arguments_give_the_same_study(tiny: Path, tmp_path: Path) -> None:
+    name = plan_sweep(tiny, tmp_path).name
+    assert name.startswith("yolox-")
+    same = plan_sweep(
         tiny,
         tmp_path,
         trials=50,
@@ -272,165 +316,193 @@ def test_the_same_arguments_are_the_same_study(tiny: Path, tmp_path: Path) -> No
         run_name="x",
         registered_model_name="y",
     )
-    assert same.name == name and name.startswith("yolox-")
-    for changes in (
+    assert same.name == name
+
+    other_arguments: list[dict[str, object]] = [
         {"seed": 1},
         {"space": "per_item_lrate=1e-5:1e-3"},
         {"image_size": 96},
         {"pruner": "none"},
         {"patience": 3},
-    ):
-        assert planned(tiny, tmp_path, **changes).name != name
-    assert planned(tiny, tmp_path, study="mine").name == "mine"
+    ]
+    for values in other_arguments:
+        assert plan_sweep(tiny, tmp_path, **values).name != name
+    assert plan_sweep(tiny, tmp_path, study="mine").name == "mine"
 
 
-def test_every_problem_is_told_before_anything_starts(
+def test_every_problem_is_reported_before_anything_starts(
     tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        planned(tiny, tmp_path, trials=0, seed=-1, nothing=3)
+        plan_sweep(tiny, tmp_path, trials=0, seed=-1, nothing=3)
     assert len(caught.value.problems) == 3
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="without torchrun"):
-        planned(tiny, tmp_path)
-    monkeypatch.delenv("WORLD_SIZE")
-    for budget in ("2", "h", "1h30", "0m", "-1h", "2 h"):
-        with pytest.raises(UsageError, match="budget must be a duration such as 90m"):
-            planned(tiny, tmp_path, budget=budget)
-    assert (
-        parse_duration("1h30m") == 5400
-        and parse_duration("45s") == 45
-        and parse_duration("1.5h") == 5400
-    )
-    with pytest.raises(UsageError, match="MLflow's own database"):
-        sweeps._not_mlflows(runs.get_tracking_uri())
-    assert format_duration(3725) == "1:02:05" and format_duration(65) == "1:05"
+        plan_sweep(tiny, tmp_path)
 
 
-def ended(
-    number: int, value: float | None, job: dict[str, Any] | None = None
-) -> optuna.trial.FrozenTrial:
-    trial = create_trial(value=value, user_attrs={jobs.JOB_ATTR: job} if job else {})
+@pytest.mark.parametrize("budget", ["2", "h", "1h30", "0m", "-1h", "2 h"])
+def test_budget_must_be_a_duration(budget: str, tmp_path: Path, tiny: Path) -> None:
+    with pytest.raises(UsageError, match="budget must be a duration such as 90m"):
+        plan_sweep(tiny, tmp_path, budget=budget)
+
+
+def test_durations_are_read_and_shown() -> None:
+    assert parse_duration("1h30m") == 5400
+    assert parse_duration("1.5h") == 5400
+    assert parse_duration("45s") == 45
+    assert format_duration(3725) == "1:02:05"
+    assert format_duration(65) == "1:05"
+
+
+def make_finished_trial(number: int, value: float) -> FrozenTrial:
+    trial = create_trial(value=value)
     trial.number = number
     return trial
 
 
-def test_the_comparison_is_a_measured_sentence() -> None:
-    best, defaults = ended(3, 0.55), ended(0, 0.5)
-    assert comparison(best, None, []).startswith("the defaults were not trained")
-    assert comparison(defaults, defaults, []) == "no trial beats the defaults, whose mAP is 0.5000"
-    assert "+0.0500, from one seed" in comparison(best, defaults, [])
-    again = {"best": (0.54, 0.56, 0.55), "defaults": (0.50, 0.51, 0.52)}
-    results = [ended(9, 0.55, {"does": "publish", "who": "best"})]
-    results += [
-        ended(9, value, {"does": "train", "who": who})
-        for who, values in again.items()
-        for value in values
+def make_retrained_trials(side: Side, *values: float) -> list[FrozenTrial]:
+    job = RetrainJob(seed=1, side=side, template="yolox", hyperparameters={})
+    return [create_trial(value=value, user_attrs={JOB_ATTR: job.to_json()}) for value in values]
+
+
+def test_comparison_without_other_seeds_says_what_is_missing() -> None:
+    best, defaults = make_finished_trial(3, 0.55), make_finished_trial(0, 0.5)
+    assert compare_with_defaults(best, None, []).startswith("the defaults were not trained")
+    sentence = compare_with_defaults(defaults, defaults, [])
+    assert sentence == "no trial beats the defaults, whose mAP is 0.5000"
+    assert "+0.0500, from one seed" in compare_with_defaults(best, defaults, [])
+
+    once = make_retrained_trials(Side.BEST, 0.54) + make_retrained_trials(Side.DEFAULTS, 0.5)
+    sentence = compare_with_defaults(best, defaults, once)
+    assert sentence.endswith("+0.0400; at least two seeds are needed for a standard error")
+
+
+def test_comparison_with_other_seeds_has_a_standard_error() -> None:
+    best, defaults = make_finished_trial(3, 0.55), make_finished_trial(0, 0.5)
+    high, low = (0.54, 0.56, 0.55), (0.50, 0.51, 0.52)
+    # The trial that registers the best is no training with another seed.
+    job = PublishJob(run_id="0123", template="yolox", hyperparameters={})
+    publishing = create_trial(value=0.9, user_attrs={JOB_ATTR: job.to_json()})
+
+    retrained = [
+        publishing,
+        *make_retrained_trials(Side.BEST, *high),
+        *make_retrained_trials(Side.DEFAULTS, *low),
     ]
-    told = comparison(best, defaults, results)
-    assert told.startswith(
-        "mAP 0.5500 against 0.5100 of the defaults, trained again with 3 and 3 other seeds: better than the defaults by 0.0400"
+    # 0.0082 is the root of 0.01**2 / 3 + 0.01**2 / 3.
+    assert compare_with_defaults(best, defaults, retrained) == (
+        "mAP 0.5500 against 0.5100 of the defaults, trained again with 3 and 3 other seeds: "
+        "better than the defaults by 0.0400 ± 0.0082 (standard error)"
     )
-    assert told.endswith("± 0.0082 (standard error)")  # sqrt(0.01**2 / 3 + 0.01**2 / 3)
-    worse = [
-        ended(9, value, {"does": "train", "who": who})
-        for who, values in again.items()
-        for value in reversed(values)
+
+    swapped = [
+        *make_retrained_trials(Side.BEST, *low),
+        *make_retrained_trials(Side.DEFAULTS, *high),
     ]
-    for trial in worse:
-        trial.user_attrs[jobs.JOB_ATTR]["who"] = {"best": "defaults", "defaults": "best"}[
-            trial.user_attrs[jobs.JOB_ATTR]["who"]
-        ]
-    assert "worse than the defaults by 0.0400" in comparison(best, defaults, worse)
+    sentence = compare_with_defaults(best, defaults, swapped)
+    assert "worse than the defaults by 0.0400" in sentence
+
+
+def test_sweep_without_a_complete_trial_stops_with_the_reasons(plan: Plan, tmp_path: Path) -> None:
+    study = open_test_study(plan)
+    trial = study.ask()
+    trial.set_user_attr(studies.FAILURE_ATTR, "loss is NaN or infinite")
+    study.tell(trial, state=TrialState.FAIL)
+    with runs.start_run("x", {}) as active, pytest.raises(StoppedError) as caught:
+        finish_sweep(active, plan, study, tmp_path)
+    assert "run the same command again to resume" in caught.value.problems[0]
+    assert caught.value.problems[1] == "trial 0: loss is NaN or infinite"
+
+
+def run_test_sweep(values: dict[str, object], **options: object) -> dict[str, Any]:
+    return detreg.sweep("yolox", **(values | options))
 
 
 @pytest.mark.slow
-def test_a_sweep_from_python(
+def test_sweep_from_python(
     tiny: Path,
     tmp_path: Path,
     store: str,
     dense_checkpoint: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    values = TINY | {
+    values: dict[str, object] = TINY | {
         "data": tiny,
         "storage": f"sqlite:///{tmp_path / 'sweeps.db'}",
         "load_from": dense_checkpoint,
-        "heartbeat": 5,
-        "num_workers": 1,
-    }
-    del values["frozen_stages"]
-    values["num_workers"] = 1  # a process of a process
-    values |= {
+        "num_workers": 1,  # a worker's own worker process
         "space": "per_item_lrate=1e-6:1e-4 frozen_stages=0:2",
         "pruner": "none",
         "registered_model_name": "swept",
     }
-    first = detreg.sweep("yolox", trials=3, confirm=2, **values)
-    told = capsys.readouterr().out
-    assert first["complete"] == 3 and first["failed"] == 0 and first["model_name"] == "swept"
-    assert first["alias"] == ("champion" if round(first["mAP"], 4) else "challenger")
-    assert told.count("  |  ") >= 4 and "3 done" in told and "trial 0  mAP" in told
+    del values["frozen_stages"]
+    first = run_test_sweep(values, trials=3, confirm=2)
+    output = capsys.readouterr().out
+    assert first["complete"] == 3
+    assert first["failed"] == 0
+    assert output.count("  |  ") >= 4
+    assert "3 done" in output
+    assert "trial 0  mAP" in output
+
     client = MlflowClient()
-    version = client.get_model_version("swept", first["model_version"])
-    assert version.run_id == first["best_run_id"]
-    best, sweep = client.get_run(first["best_run_id"]), client.get_run(first["run_id"])
-    assert (
-        best.info.status == sweep.info.status == "FINISHED"
-        and {"mAP", "parity/matched", "val/mAP_best"} <= best.data.metrics.keys()
-    )
-    assert (
-        sweep.data.tags["detreg.best_eid"] == first["best_run_id"]
-        and sweep.data.metrics["trials/complete"] == 3
-    )
-    assert (
-        sweep.data.metrics["mAP"] == best.data.metrics["mAP"] and sweep.data.params["trials"] == "3"
-    )
-    artifacts = {file.path for file in client.list_artifacts(first["run_id"], "report")}
-    assert {
-        f"report/{name}" for name in ("index.html", "history.png", "parallel_coordinates.png")
-    } <= artifacts
-    study = optuna.load_study(study_name=first["study"], storage=values["storage"])
+    check_registered_version(client, first)
+    check_sweep_run(client, first)
+    check_trials(client, first, str(values["storage"]))
+    check_comparison(first, output)
+
+    again = run_test_sweep(values, trials=3, confirm=2)
+    assert again == first
+    assert "3 of 3 trials have ended" in capsys.readouterr().out
+    assert len(client.search_model_versions("name = 'swept'")) == 1
+
+    more = run_test_sweep(values, trials=4)
+    assert more["complete"] == 4
+    assert more["run_id"] == first["run_id"]
+    path = client.download_artifacts(first["run_id"], "sweep.json", str(tmp_path))
+    assert json.loads(Path(path).read_text()) == more
+
+
+def check_registered_version(client: MlflowClient, result: dict[str, Any]) -> None:
+    assert result["model_name"] == "swept"
+    assert result["alias"] == ("champion" if round(result["mAP"], 4) else "challenger")
+    version = client.get_model_version("swept", result["model_version"])
+    assert version.run_id == result["best_run_id"]
+
+
+def check_sweep_run(client: MlflowClient, result: dict[str, Any]) -> None:
+    best = client.get_run(result["best_run_id"])
+    assert best.info.status == "FINISHED"
+    assert {"mAP", "parity/matched", "val/mAP_best"} <= best.data.metrics.keys()
+
+    run = client.get_run(result["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["detreg.best_eid"] == result["best_run_id"]
+    assert run.data.metrics["trials/complete"] == 3
+    assert run.data.metrics["mAP"] == best.data.metrics["mAP"]
+    assert run.data.params["trials"] == "3"
+    artifacts = {file.path for file in client.list_artifacts(result["run_id"], "report")}
+    files = ("index.html", "history.png", "parallel_coordinates.png")
+    assert {f"report/{name}" for name in files} <= artifacts
+
+
+def check_trials(client: MlflowClient, result: dict[str, Any], storage: str) -> None:
+    study = optuna.load_study(study_name=result["study"], storage=storage)
     for trial in study.trials:
         run = client.get_run(trial.user_attrs[studies.RUNS_ATTR][-1])
-        assert (
-            run.data.tags[runs.TRIAL] == str(trial.number)
-            and run.data.tags["mlflow.parentRunId"] == first["run_id"]
-        )
+        assert run.data.tags[runs.TRIAL] == str(trial.number)
+        assert run.data.tags["mlflow.parentRunId"] == result["run_id"]
         assert trial.value == run.data.metrics["val/mAP_best"]
-        assert float(run.data.params["per_item_lrate"]) == pytest.approx(
-            trial.params["per_item_lrate"]
-        )
-    beaten = first["best_trial"] != 0
-    assert told.count("with seed") == (4 if beaten else 0)
-    assert (
-        ("other seeds" in first["comparison"] and "±" in first["comparison"])
-        if beaten
-        else "no trial beats" in first["comparison"]
-    )
-    again = detreg.sweep("yolox", trials=3, confirm=2, **values)
-    assert again == first and "3 of 3 trials have ended" in capsys.readouterr().out
-    assert len(client.search_model_versions("name = 'swept'")) == 1
-    more = detreg.sweep("yolox", trials=4, **values)
-    assert more["complete"] == 4 and more["run_id"] == first["run_id"]
-    assert (
-        json.loads(
-            Path(
-                client.download_artifacts(first["run_id"], "sweep.json", str(tmp_path))
-            ).read_text()
-        )
-        == more
-    )
+        rate = float(run.data.params["per_item_lrate"])
+        assert rate == pytest.approx(trial.params["per_item_lrate"])
 
 
-def test_no_complete_trial_is_told_with_the_reasons(
-    tiny: Path, tmp_path: Path, parent: str
-) -> None:
-    plan = planned(tiny, tmp_path).start(parent, None)
-    study = opened(plan)
-    trial = study.ask()
-    trial.set_user_attr(studies.FAILURE_ATTR, "the loss is NaN or infinite")
-    study.tell(trial, state=TrialState.FAIL)
-    with runs.start_run("x", {}) as active, pytest.raises(StoppedError) as caught:
-        concluded(active, plan, study, tmp_path)
-    assert caught.value.problems[1] == "trial 0: the loss is NaN or infinite"
+def check_comparison(result: dict[str, Any], output: str) -> None:
+    """Two seeds for each side, unless the defaults are the best themselves."""
+    if result["best_trial"] == 0:
+        assert output.count("with seed") == 0
+        assert "no trial beats" in result["comparison"]
+    else:
+        assert output.count("with seed") == 4
+        assert "other seeds" in result["comparison"]
+        assert "±" in result["comparison"]
