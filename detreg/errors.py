@@ -78,3 +78,19 @@ class RefusedError(DetregError):
     """
 
     exit_code = 77
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return why a run or a trial failed, as its tag holds it: all problems of a DetregError on one line."""
+    if isinstance(error, DetregError):
+        return "; ".join(error.problems)
+    if isinstance(error, Exception):
+        return f"{type(error).__name__}: {error}"
+    return str(error) or "interrupted"
+
+
+def summarize_error(error: BaseException) -> str:
+    """Return the first line of an error's text, cut to 300 characters; the error's class where it has no text."""
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else type(error).__name__
+    return first[:300]
