@@ -176,7 +176,8 @@ def _run_final_jobs(plan: Plan, final_study: Study, logs: Path) -> None:
     without_deadline = replace(plan, deadline=None)
     wanted = len(studies.get_lineages(final_study))
     pool = WorkerPool(without_deadline, final_study, wanted, Stage.FINISH, logs)
-    pool.run(Progress(final_study, without_deadline, wanted))
+    progress = Progress(final_study, without_deadline, wanted)
+    pool.run(progress.print_ended_trials)
 
 
 def _read_publication(final_lineages: Sequence[Lineage]) -> Publication:

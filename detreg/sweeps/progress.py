@@ -1,4 +1,4 @@
-"""What the terminal shows of a sweep: a line for each trial that has ended, with how far it all is."""
+"""What the terminal shows of a sweep: a line for each trial that ends, with how far it all is."""
 
 import time
 from collections.abc import Sequence
@@ -11,84 +11,93 @@ from detreg.sweeps.duration import format_duration
 from detreg.sweeps.jobs import RetrainJob, read_job
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.study import Lineage
+from detreg.sweeps.trial_text import format_time, format_values, get_best_score
 
 
 class Progress:
-    """Prints what is new each time that it is called. Trials that had ended before are counted, not told."""
+    """Prints the trials of a study that end while a command runs.
+
+    Trials that had ended before are part of the counts, but get no line of their own.
+    """
 
     def __init__(self, study: Study, plan: Plan, wanted: int) -> None:
-        self.study = study
-        self.plan = plan
-        self.wanted = wanted
-        self.begun = time.monotonic()
-        self.told = {
+        self._study = study
+        self._plan = plan
+        # Lineages beyond these are surplus, and not shown.
+        self._wanted = wanted
+        self._shown = {
             trial.number for trial in studies.get_trials(study) if trial.state.is_finished()
         }
 
-    def __call__(self) -> None:
-        """Tells what has ended since."""
-        groups = studies.get_lineages(self.study)[: self.wanted]
-        fresh = [
-            (group, trial)
-            for group in groups
-            for trial in group.trials
-            if trial.state.is_finished() and trial.number not in self.told
-        ]
-        for group, trial in fresh:
-            self.told.add(trial.number)
-            print(f"{self._what(group, trial)}  |  {self._so_far(groups)}", flush=True)
+    def print_ended_trials(self) -> None:
+        """Print a line for each trial that has ended since the last call."""
+        lineages = studies.get_lineages(self._study)[: self._wanted]
+        for lineage in lineages:
+            for trial in lineage.trials:
+                if not trial.state.is_finished() or trial.number in self._shown:
+                    continue
+                self._shown.add(trial.number)
+                outcome = _describe_outcome(lineage, trial)
+                print(f"{outcome}  |  {self._describe_progress(lineages)}", flush=True)
 
-    def _what(self, group: Lineage, trial: FrozenTrial) -> str:
-        name = name_trial(trial)
-        epochs = len(trial.intermediate_values)
-        took = f", {format_duration(trial.duration.total_seconds())}" if trial.duration else ""
-        if trial.state is TrialState.COMPLETE:
-            return f"{name}  mAP {trial.value:.4f}  {format_values(trial)}  {epochs} epochs{took}"
-        if trial.state is TrialState.PRUNED:
-            return f"{name}  pruned at mAP {max(trial.intermediate_values.values(), default=0):.4f}  {format_values(trial)}  {epochs} epochs{took}"
-        if trial is group.last and group.is_settled:
-            return f"{name}  failed: {group.failure_reason}  {format_values(trial)}"
-        return f"{name}  lost its worker after {epochs} epochs and goes on under another number"
+    def _describe_progress(self, lineages: Sequence[Lineage]) -> str:
+        """Return how many lineages have ended and how, the best so far, and the time left."""
+        last_trials = [lineage.last for lineage in lineages]
+        complete = [trial for trial in last_trials if trial.state is TrialState.COMPLETE]
+        num_pruned = sum(trial.state is TrialState.PRUNED for trial in last_trials)
+        num_failed = sum(lineage.has_failed for lineage in lineages)
 
-    def _so_far(self, groups: Sequence[Lineage]) -> str:
-        last = [group.last for group in groups]
-        complete = [trial for trial in last if trial.state is TrialState.COMPLETE]
-        counts = {
-            "done": len(complete),
-            "pruned": sum(trial.state is TrialState.PRUNED for trial in last),
-            "failed": sum(group.has_failed for group in groups),
-        }
-        texts = [f"{count} {word}" for word, count in counts.items() if count or word == "done"]
+        words = [f"{len(complete)} done"]
+        if num_pruned:
+            words.append(f"{num_pruned} pruned")
+        if num_failed:
+            words.append(f"{num_failed} failed")
         if complete:
             best = max(complete, key=lambda trial: trial.value or 0.0)
-            texts.append(f"best {best.value:.4f} (trial {best.number})")
-        return ", ".join([*texts, f"{format_duration(self._left(sum(counts.values())))} left"])
+            words.append(f"best {best.value:.4f} (trial {best.number})")
 
-    def _left(self, ended: int) -> float:
-        """Seconds, from how long a trial took so far, and from the budget."""
-        running = max(1, self.plan.sweep.workers)
-        typical = studies.compute_median_seconds(self.study, TrialState.COMPLETE, TrialState.PRUNED)
-        left = (self.wanted - ended) * typical / running
-        return (
-            left
-            if self.plan.deadline is None
-            else max(0.0, min(left, self.plan.deadline - time.time()))
+        num_ended = len(complete) + num_pruned + num_failed
+        time_left = format_duration(self._estimate_seconds_left(num_ended))
+        return ", ".join([*words, f"{time_left} left"])
+
+    def _estimate_seconds_left(self, num_ended: int) -> float:
+        """Return the time that the other lineages take if they take as long as those so far.
+
+        The deadline of a budget ends it sooner.
+        """
+        workers = max(1, self._plan.sweep.workers)
+        typical = studies.compute_median_seconds(
+            self._study, TrialState.COMPLETE, TrialState.PRUNED
         )
+        seconds = (self._wanted - num_ended) * typical / workers
+        if self._plan.deadline is None:
+            return seconds
+        return max(0.0, min(seconds, self._plan.deadline - time.time()))
 
 
-def name_trial(trial: FrozenTrial) -> str:
-    """A trial's number, or what it does at a sweep's end."""
+def _describe_outcome(lineage: Lineage, trial: FrozenTrial) -> str:
+    """Return what came of one try of a lineage."""
+    name = _name_trial(trial)
+    values = format_values(trial)
+    num_epochs = len(trial.intermediate_values)
+    time_taken = format_time(trial)
+    effort = f"{num_epochs} epochs, {time_taken}" if time_taken else f"{num_epochs} epochs"
+
+    if trial.state is TrialState.COMPLETE:
+        return f"{name}  mAP {trial.value:.4f}  {values}  {effort}"
+    if trial.state is TrialState.PRUNED:
+        score = get_best_score(trial) or 0.0
+        return f"{name}  pruned at mAP {score:.4f}  {values}  {effort}"
+    if trial is lineage.last and lineage.is_settled:
+        return f"{name}  failed: {lineage.failure_reason}  {values}"
+    return f"{name}  lost its worker after {num_epochs} epochs and is retried under a new number"
+
+
+def _name_trial(trial: FrozenTrial) -> str:
+    """Return a trial's number, or its final job."""
     job = read_job(trial)
     if job is None:
         return f"trial {trial.number}"
     if isinstance(job, RetrainJob):
         return f"{job.side} with seed {job.seed}"
     return "registering the best"
-
-
-def format_values(trial: FrozenTrial) -> str:
-    """The values of a trial in a few words."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in trial.params.items()
-    )

@@ -1,6 +1,4 @@
-"""The report of a sweep: what was tried, what it brought, and what mattered."""
-
-from __future__ import annotations
+"""The report of a sweep: what was tried, how it scored, and which hyperparameters mattered."""
 
 import math
 from collections.abc import Sequence
@@ -11,113 +9,130 @@ from optuna.study import Study, create_study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from detreg.report.page import Page, write_page
-from detreg.sweeps import plots, storage
 from detreg.sweeps import study as studies
-from detreg.sweeps.duration import format_duration
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.progress import format_values
+from detreg.sweeps.plots import draw_history, draw_importances, draw_parallel_coordinates
 from detreg.sweeps.result import SweepResult
+from detreg.sweeps.storage import redact_password
 from detreg.sweeps.study import Lineage
+from detreg.sweeps.trial_text import format_time, format_values, get_best_score
 
-FEW = 6
-"""Trials under which importances would be made up."""
+MIN_TRIALS_FOR_IMPORTANCES = 6
+"""With fewer trials, importances are chance."""
 
 
-def write_report(folder: Path, plan: Plan, study: Study, swept: SweepResult) -> None:
-    """Writes the pictures and index.html, which shows them, into `folder`."""
+def write_report(folder: Path, plan: Plan, study: Study, result: SweepResult) -> None:
+    """Write a sweep's figures, and index.html which shows them, into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups = studies.get_lineages(study)[: plan.sweep.trials]
-    trials = [group.last for group in groups]
-    drawn = [plots.history(trials, swept.defaults_mAP, folder / "history.png")]
-    scored = [
-        trial
-        for trial in trials
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) and trial.intermediate_values
-    ]
-    if len(scored) > 1:
-        drawn.append(
-            plots.parallel_coordinates(
-                scored, swept.best_trial, folder / "parallel_coordinates.png"
-            )
-        )
-    if importances := _importances(scored):
-        drawn.append(plots.importances(importances, folder / "importances.png"))
-    numbers = {"best val mAP": swept.mAP, "val mAP of the defaults": swept.defaults_mAP}
-    facts = {
-        "best against defaults": swept.comparison,
-        "best trial": f"{swept.best_trial}, run (eid) {swept.best_run_id}",
-        "its hyperparameters": " ".join(
-            f"{name}={value}" for name, value in swept.hyperparameters.items()
-        )
-        or "the defaults",
-        "registered": f"{swept.model_name} version {swept.model_version} as {swept.alias}: {swept.reason}"
-        if swept.model_version
-        else f"nothing: {swept.reason}",
-        "searched": str(plan.space),
-        "study": f"{plan.name} in {storage.redact_password(plan.storage)}",
-        "trials": f"{swept.complete} complete, {swept.pruned} pruned, {swept.failed} failed",
-        "epochs": _epochs(plan, trials),
-    }
-    title = f"Sweep of {', '.join(plan.space.templates)}"
-    rows = [_row(group) for group in groups]
-    page = Page(title, plan.name, numbers, facts, plots=drawn, table=rows)
+    lineages = studies.get_lineages(study)[: plan.sweep.trials]
+    trials = [lineage.last for lineage in lineages]
+
+    page = Page(
+        title=f"Sweep of {', '.join(plan.space.templates)}",
+        subtitle=plan.name,
+        numbers={"best val mAP": result.mAP, "val mAP of the defaults": result.defaults_mAP},
+        facts=_list_facts(plan, result, trials),
+        plots=_draw_plots(folder, trials, result),
+        table=[_make_row(lineage) for lineage in lineages],
+    )
     write_page(page, folder / "index.html")
 
 
-def _importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
-    """The share of each hyperparameter in what makes a trial one of the better ones, where there are enough of them.
+def _draw_plots(folder: Path, trials: Sequence[FrozenTrial], result: SweepResult) -> list[Path]:
+    """Draw the figures for which there are enough trials, and return their files."""
+    plots = [draw_history(trials, result.defaults_mAP, folder / "history.png")]
 
-    Optuna looks at complete trials alone, of which pruning leaves few: a pruned one counts by what it had reached.
+    scored = [trial for trial in trials if _has_score(trial)]
+    if len(scored) > 1:
+        path = folder / "parallel_coordinates.png"
+        plots.append(draw_parallel_coordinates(scored, result.best_trial, path))
+
+    importances = _compute_importances(scored)
+    if importances:
+        plots.append(draw_importances(importances, folder / "importances.png"))
+    return plots
+
+
+def _list_facts(plan: Plan, result: SweepResult, trials: Sequence[FrozenTrial]) -> dict[str, str]:
+    values = [f"{name}={value}" for name, value in result.hyperparameters.items()]
+    registered = f"nothing: {result.reason}"
+    if result.model_version:
+        version = f"{result.model_name} version {result.model_version} as {result.alias}"
+        registered = f"{version}: {result.reason}"
+    counts = f"{result.complete} complete, {result.pruned} pruned, {result.failed} failed"
+    return {
+        "best against defaults": result.comparison,
+        "best trial": f"{result.best_trial}, run (eid) {result.best_run_id}",
+        "its hyperparameters": " ".join(values) or "the defaults",
+        "registered": registered,
+        "searched": str(plan.space),
+        "study": f"{plan.name} in {redact_password(plan.storage)}",
+        "trials": counts,
+        "epochs": _describe_epochs(plan, trials),
+    }
+
+
+def _has_ended_well(trial: FrozenTrial) -> bool:
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _has_score(trial: FrozenTrial) -> bool:
+    return _has_ended_well(trial) and bool(trial.intermediate_values)
+
+
+def _compute_importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return the share of each hyperparameter in what makes a trial one of the better ones.
+
+    It is empty if there are too few trials, or only one hyperparameter. Optuna's evaluator uses
+    complete trials alone, of which pruning leaves few; so the trials are copied into a study in
+    memory, where a pruned one is complete with the best score that it reached.
     """
-    if len(trials) < FEW or len({plots.get_best_mAP(trial) for trial in trials}) < 2:
+    different_scores = {get_best_score(trial) for trial in trials}
+    if len(trials) < MIN_TRIALS_FOR_IMPORTANCES or len(different_scores) < 2:
         return {}
-    scored = create_study(direction="maximize")
+
+    study = create_study(direction="maximize")
     for trial in trials:
-        scored.add_trial(
-            create_trial(
-                params=trial.params,
-                distributions=trial.distributions,
-                value=plots.get_best_mAP(trial),
-            )
-        )
-    found = get_param_importances(scored)
-    return (
-        {name: share for name, share in found.items() if math.isfinite(share)}
-        if len(found) > 1
-        else {}
-    )
+        score = get_best_score(trial)
+        copy = create_trial(params=trial.params, distributions=trial.distributions, value=score)
+        study.add_trial(copy)
+
+    importances = get_param_importances(study)
+    if len(importances) < 2:
+        return {}
+    return {name: share for name, share in importances.items() if math.isfinite(share)}
 
 
-def _epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
-    """What pruning saved."""
-    done = sum(
-        len(trial.intermediate_values)
-        for trial in trials
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    )
-    planned = sum(
-        plan.suggest_params(trial)[1].num_epochs
-        for trial in trials
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    )
-    return f"{done} of {planned} that the same trials take without pruning"
+def _describe_epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
+    """Return how many epochs were trained, of how many without pruning."""
+    trained, unpruned = 0, 0
+    for trial in trials:
+        if _has_ended_well(trial):
+            _, params = plan.suggest_params(trial)
+            trained += len(trial.intermediate_values)
+            unpruned += params.num_epochs
+    return f"{trained} of {unpruned} that the same trials take without pruning"
 
 
-def _row(group: Lineage) -> dict[str, str]:
-    trial = group.last
-    best = max(trial.intermediate_values.values(), default=None)
-    state = (
-        trial.state.name.lower()
-        if trial.state is not TrialState.FAIL
-        else f"failed: {group.failure_reason}"
-    )
+def _make_row(lineage: Lineage) -> dict[str, str]:
+    """Return a row of the table of trials."""
+    trial = lineage.last
+    score = get_best_score(trial)
+
+    outcome = trial.state.name.lower()
+    if trial.state is TrialState.FAIL:
+        outcome = f"failed: {lineage.failure_reason}"
+    num_lost_workers = len(lineage.trials) - 1
+    if num_lost_workers:
+        outcome += f", after {num_lost_workers} lost workers"
+
+    run_ids = trial.user_attrs.get(studies.RUNS_ATTR, [""])
     return {
         "trial": str(trial.number),
-        "val mAP": "" if best is None else f"{best:.4f}",
-        "how it ended": state
-        + (f", after {len(group.trials) - 1} lost workers" if len(group.trials) > 1 else ""),
+        "val mAP": "" if score is None else f"{score:.4f}",
+        "outcome": outcome,
         "epochs": str(len(trial.intermediate_values)),
-        "time": format_duration(trial.duration.total_seconds()) if trial.duration else "",
+        "time": format_time(trial),
         "values": format_values(trial),
-        "run (eid)": trial.user_attrs.get(studies.RUNS_ATTR, [""])[-1],
+        "run (eid)": run_ids[-1],
     }

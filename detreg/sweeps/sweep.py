@@ -83,7 +83,8 @@ def _search_and_finish(active: Run, plan: Plan, study: Study) -> SweepResult:
     logs.mkdir()
     pool = WorkerPool(plan, study, plan.sweep.trials, Stage.SEARCH, logs)
     try:
-        pool.run(Progress(study, plan, plan.sweep.trials))
+        progress = Progress(study, plan, plan.sweep.trials)
+        pool.run(progress.print_ended_trials)
     except KeyboardInterrupt:
         print("Stops: registers the best so far; press Ctrl-C again to skip that", flush=True)
         without_confirm = replace(plan, sweep=replace(plan.sweep, confirm=0))

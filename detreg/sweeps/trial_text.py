@@ -1,0 +1,26 @@
+"""How a trial is described to people, in the terminal and in the report."""
+
+from optuna.trial import FrozenTrial
+
+from detreg.sweeps.duration import format_duration
+
+
+def format_values(trial: FrozenTrial) -> str:
+    """Return a trial's hyperparameters as `name=value name=value`, numbers with four digits."""
+    words = []
+    for name, value in trial.params.items():
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        words.append(f"{name}={text}")
+    return " ".join(words)
+
+
+def format_time(trial: FrozenTrial) -> str:
+    """Return how long a trial took, such as `2:03`; empty until it has ended."""
+    if trial.duration is None:
+        return ""
+    return format_duration(trial.duration.total_seconds())
+
+
+def get_best_score(trial: FrozenTrial) -> float | None:
+    """Return the best val mAP that a trial has reported, or None if it has not ended an epoch."""
+    return max(trial.intermediate_values.values(), default=None)
