@@ -1,4 +1,4 @@
-"""MLflow's exceptions, told as detreg's."""
+"""MLflow's exceptions, translated to detreg's."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,16 +6,17 @@ from contextlib import contextmanager
 from detreg.errors import NotFoundError, UnreachableError
 
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
-# MLflow reports an alias, a version or a run id that cannot exist as an invalid value, not as a missing resource.
+# MLflow reports an alias, a version or a run id that cannot exist as an invalid value, not as a
+# missing resource.
 _MISSING_TEXTS = ("not found", "does not exist", "unable to find")
 
 
 @contextmanager
 def translate_mlflow_errors(missing: str) -> Iterator[None]:
-    """Turns what MLflow raises inside the block into errors that a user can act on.
+    """Turn what MLflow raises inside the block into errors that a user can act on.
 
-    Raises NotFoundError(missing) where MLflow does not find what it was asked for, and UnreachableError where its server or database
-    does not answer. Everything else passes through.
+    Raises NotFoundError(missing) where MLflow does not find what it was asked for, and
+    UnreachableError where its server or database does not answer. Everything else passes through.
     """
     from mlflow.exceptions import MlflowException
 
@@ -23,37 +24,39 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
         yield
     except Exception as error:
         if _is_unreachable(error):
-            raise UnreachableError(_unreachable(error)) from error
+            raise UnreachableError(_describe_unreachable(error)) from error
         if isinstance(error, MlflowException) and _is_missing(error.error_code, error.message):
             raise NotFoundError(missing) from error
         raise
 
 
 def _is_missing(code: str, message: str) -> bool:
-    return code in _MISSING or (
-        code == "INVALID_PARAMETER_VALUE"
-        and any(text in message.lower() for text in _MISSING_TEXTS)
-    )
+    if code in _MISSING:
+        return True
+    is_named_missing = any(text in message.lower() for text in _MISSING_TEXTS)
+    return code == "INVALID_PARAMETER_VALUE" and is_named_missing
 
 
 def _is_unreachable(error: BaseException) -> bool:
     from requests.exceptions import RequestException
     from sqlalchemy.exc import OperationalError
 
-    # MLflow raises its own exception in place of the one that tells, which stays in the chain.
+    # MLflow raises an exception of its own, so the one that says it stands further down the chain.
     link: BaseException | None = error
     while link is not None:
-        if (
-            isinstance(link, RequestException | OperationalError)
-            or getattr(link, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
-        ):
+        if isinstance(link, RequestException | OperationalError):
+            return True
+        if getattr(link, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
             return True
         link = link.__cause__ or link.__context__
     return False
 
 
-def _unreachable(error: Exception) -> str:
+def _describe_unreachable(error: Exception) -> str:
     import mlflow
 
     reason = str(error).splitlines()[0][:300]
-    return f"MLflow at {mlflow.get_tracking_uri()} does not answer ({reason}): start it, or set MLFLOW_TRACKING_URI to one that does"
+    return (
+        f"MLflow at {mlflow.get_tracking_uri()} does not answer ({reason}): "
+        "start it, or set MLFLOW_TRACKING_URI to one that does"
+    )

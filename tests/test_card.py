@@ -55,7 +55,10 @@ def test_it_says_in_words_how_the_file_is_used() -> None:
         ({"format": 3}, "format 3, this detreg reads formats 1 to 2: update detreg"),
         ({"classes": ...}, "lacks classes"),
         ({"template": ..., "preprocessing": ...}, "lacks template, preprocessing"),
-        ({"preprocessing": {"image_size": [64]}}, "preprocessing or classes cannot be read"),
+        (
+            {"preprocessing": {"image_size": [64]}},
+            "preprocessing, classes or outputs cannot be read",
+        ),
         (
             {
                 "preprocessing": {

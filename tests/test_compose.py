@@ -674,7 +674,7 @@ def test_preprocessing_gives_mmdetections_own_pixels(
         )
         np.testing.assert_array_equal(prepared.pixels, theirs["img"][..., ::-1])
         assert prepared.scale == pytest.approx(theirs["scale_factor"])
-        assert prepared.original == (width, height)
+        assert prepared.original_size == (width, height)
 
 
 # what yolox promises -------------------------------------------------------------------------------------------------------------

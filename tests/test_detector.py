@@ -203,7 +203,7 @@ def test_preparing_resizes_and_pads_right_and_below() -> None:
     image = np.random.default_rng(0).integers(0, 256, (48, 96, 3), np.uint8)
     prepared = LETTERBOX.prepare(image)
     assert prepared.pixels.shape == (64, 64, 3)
-    assert (prepared.scale, prepared.original) == ((64 / 96, 32 / 48), (96, 48))
+    assert (prepared.scale, prepared.original_size) == ((64 / 96, 32 / 48), (96, 48))
     np.testing.assert_array_equal(
         prepared.pixels[:32], cv2.resize(image, (64, 32), interpolation=cv2.INTER_LINEAR)
     )
@@ -295,21 +295,21 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         Detector.load(tmp_path / "broken.onnx")
     with pytest.raises(DataError, match=r"bare.onnx: .*without detreg's card"):
         Detector.load(toy_model(tmp_path / "bare.onnx", card=None))
-    with pytest.raises(DataError, match="takes pictures of"):
+    with pytest.raises(DataError, match="takes images of"):
         Detector.load(toy_model(tmp_path / "sides.onnx", shape=("n", "32", "64")))
     with pytest.raises(NotFoundError, match="no such file"):
         Detector.load(tmp_path / "missing.onnx")
-    with pytest.raises(UsageError, match="is no model"):
+    with pytest.raises(UsageError, match="is not a model"):
         Detector.load("yolox")
 
 
 def test_gpu_is_never_replaced_silently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = toy_model(tmp_path / "toy.onnx")
-    monkeypatch.setattr(runtime, "cuda_devices", lambda: 0)
+    monkeypatch.setattr(runtime, "count_cuda_devices", lambda: 0)
     assert Detector.load(model, threads=1).device == "cpu"
     with pytest.raises(RefusedError, match="shows no GPU"):
         Detector.load(model, require_gpu=True)
-    monkeypatch.setattr(runtime, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(runtime, "count_cuda_devices", lambda: 1)
     monkeypatch.setattr(runtime.ort, "get_available_providers", lambda: [runtime.CPU])
     with pytest.warns(RuntimeWarning, match="built without CUDA"):
         Detector.load(model)

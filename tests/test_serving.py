@@ -181,7 +181,7 @@ def test_params(port: int) -> None:
         ({"inputs": 5}, "no table with a column `image`"),
         (
             {"inputs": [TEXT], "params": {"score_threshold": 7}},
-            "score_threshold lies between 0 and 1",
+            "score_threshold must be between 0 and 1",
         ),
         ({"inputs": [TEXT], "params": {"max_detections": "many"}}, "max_detections"),
     ],
@@ -284,7 +284,7 @@ def test_a_server_that_does_not_answer(logged: Logged, monkeypatch: pytest.Monke
 
 
 def test_require_gpu_refuses_at_load(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("detreg.inference.runtime.cuda_devices", lambda: 0)
+    monkeypatch.setattr("detreg.inference.runtime.count_cuda_devices", lambda: 0)
     with pytest.raises(RefusedError, match="A GPU is required"):
         mlflow.pyfunc.load_model(logged.uri, model_config={"require_gpu": True})
     monkeypatch.setenv("DETREG_REQUIRE_GPU", "1")

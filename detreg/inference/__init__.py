@@ -1,1 +1,4 @@
-"""From a picture to detections, with numpy, OpenCV and onnxruntime only: what is served imports nothing else of detreg."""
+"""From an image to detections, with numpy, OpenCV and onnxruntime only.
+
+Nothing here imports torch, MMDetection or MLflow; import-linter checks it (pyproject.toml).
+"""

@@ -6,120 +6,184 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from detreg.errors import DataError, UsageError
+from detreg.inference.outputs import OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
 from detreg.inference.preprocessing import Preprocessing
 
 METADATA_KEY = "detreg"
 """The metadata property of the ONNX file that holds the card as JSON."""
 
 FORMAT = 2
-"""The format that this detreg writes. It reads format 1 too, which had one gray level as `pad_value` and spelled `normalisation`."""
+"""The format that this version writes.
+
+Format 1, which is read too, had one gray level as `pad_value` and spelled `normalisation`."""
+
+# Keys that a card may lack: the first cards had no format, and those of format 2 at first no
+# outputs. Older versions ignore the keys that they do not know, so both kinds of file are readable
+# by both kinds of reader.
+_OPTIONAL_KEYS = ("format", "outputs", "outputs_format")
+_EXPORT_AGAIN = "export the model again"
+
+JsonObject = dict[str, Any]
+"""An object as json.loads returns it."""
 
 
 @dataclass(frozen=True)
 class Card:
     """What one needs to know about an ONNX file.
 
-    `normalization` (mean, std, channels) is for the reader: the graph applies it. `eid` is the MLflow run that made the file, where
-    there is one. `hyperparameters` holds JSON values only, so that a card reads back equal to what was written.
+    `normalization` (mean, std, channels) is for the reader: the graph applies it. `eid` is the
+    MLflow run that made the file, where there is one. `hyperparameters` holds JSON values only, so
+    that a card reads back equal to what was written. `outputs` are those of the graph, with the
+    meaning that outputs.py gives them in its format `outputs_format`.
     """
 
     template: str
     classes: tuple[str, ...]
     preprocessing: Preprocessing
-    normalization: dict[str, Any]
-    hyperparameters: dict[str, Any]
+    normalization: Mapping[str, object]
+    hyperparameters: Mapping[str, object]
     eid: str | None
     dataset_digest: str | None
     score_threshold: float
     detreg_version: str
+    outputs: tuple[str, ...] = tuple(output.name for output in REQUIRED_OUTPUTS)
+    outputs_format: int = OUTPUTS_FORMAT
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        missing = [output.name for output in REQUIRED_OUTPUTS if output.name not in self.outputs]
+        if missing:
+            raise UsageError(f"outputs must contain {', '.join(missing)}, got {self.outputs}")
+
     def to_json(self) -> str:
-        """The card as JSON, with a section `usage` that says in words how the file is used."""
-        return json.dumps({**asdict(self), "usage": _usage(self.preprocessing)}, indent=2)
+        """Return the card as JSON, with a section `usage` that says in words how to use the file."""
+        usage = _describe_usage(self.preprocessing, self.outputs)
+        return json.dumps({**asdict(self), "usage": usage}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "Card":
-        """Reads what `to_json` wrote; keys that it does not know are left alone.
+        """Read what `to_json` wrote; unknown keys are ignored.
 
-        Raises DataError for text that is no card, that lacks keys, or that a newer detreg wrote.
+        Raises DataError for text that is not a card, that lacks keys, or that a newer detreg wrote.
         """
-        values = _mapping(text)
-        written = values.get("format", 1)
-        if written == 1:
-            values = _from_format_1(values)
-        elif written != FORMAT:
-            raise DataError(
-                f"The card has format {written}, this detreg reads formats 1 to {FORMAT}: update detreg, or export the model again"
-            )
-        missing = [
-            field.name
-            for field in fields(cls)
-            if field.name != "format" and field.name not in values
-        ]
-        if missing:
-            raise DataError(f"The card lacks {', '.join(missing)}: export the model again")
+        values = _upgrade_format(_parse_object(text))
+        _check_keys(values)
         try:
             preprocessing = {**values["preprocessing"]}
             for name in ("image_size", "pad_value"):
                 preprocessing[name] = tuple(preprocessing[name])
-            known = {
-                field.name: values[field.name] for field in fields(cls) if field.name in values
-            }
-            known |= {
-                "classes": tuple(values["classes"]),
-                "preprocessing": Preprocessing(**preprocessing),
-            }
-            return cls(**known)
+            values["preprocessing"] = Preprocessing(**preprocessing)
+
+            for name in ("classes", "outputs"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            known = {field.name for field in fields(cls)}
+            return cls(**{name: value for name, value in values.items() if name in known})
         except (KeyError, TypeError, UsageError) as error:
             raise DataError(
-                f"The card's preprocessing or classes cannot be read ({error}): export the model again"
+                f"The card's preprocessing, classes or outputs cannot be read ({error}): "
+                f"{_EXPORT_AGAIN}"
             ) from error
 
 
-def _mapping(text: str) -> Mapping[str, Any]:
+def _parse_object(text: str) -> JsonObject:
     try:
         values = json.loads(text)
     except ValueError as error:
-        raise DataError(f"The card is not JSON ({error}): export the model again") from error
+        raise DataError(f"The card is not JSON ({error}): {_EXPORT_AGAIN}") from error
     if not isinstance(values, dict):
         raise DataError(
-            f"The card is a JSON {type(values).__name__}, not an object: export the model again"
+            f"The card is a JSON {type(values).__name__}, not an object: {_EXPORT_AGAIN}"
         )
     return values
 
 
-def _from_format_1(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The values of an old card as format 2 has them; what is wrong with them is found afterwards."""
+def _upgrade_format(values: JsonObject) -> JsonObject:
+    """Return the values of a card as this version writes them.
+
+    Raises DataError for a format of a newer version. Other mistakes are found afterwards.
+    """
+    outputs_format = values.get("outputs_format", OUTPUTS_FORMAT)
+    if outputs_format != OUTPUTS_FORMAT:
+        raise DataError(
+            f"The card has outputs of format {outputs_format}, this detreg reads format "
+            f"{OUTPUTS_FORMAT}: update detreg, or {_EXPORT_AGAIN}"
+        )
+    card_format = values.get("format", 1)
+    if card_format == FORMAT:
+        return values
+    if card_format != 1:
+        raise DataError(
+            f"The card has format {card_format}, this detreg reads formats 1 to {FORMAT}: "
+            f"update detreg, or {_EXPORT_AGAIN}"
+        )
+
     values = {**values, "format": FORMAT}
     if "normalisation" in values:
         values["normalization"] = values.pop("normalisation")
     preprocessing = values.get("preprocessing")
     if isinstance(preprocessing, dict) and isinstance(preprocessing.get("pad_value"), int):
-        values["preprocessing"] = {**preprocessing, "pad_value": [preprocessing["pad_value"]] * 3}
+        gray_level = preprocessing["pad_value"]
+        values["preprocessing"] = {**preprocessing, "pad_value": [gray_level] * 3}
     return values
 
 
-def _usage(preprocessing: Preprocessing) -> dict[str, str]:
-    if preprocessing.exact_size:
-        resize = "Resize (bilinear) to exactly {} x {} pixels".format(*preprocessing.exact_size)
-    else:
-        resize = (
-            "Resize (bilinear) by one factor, the largest with which the longer side is at most {} and the shorter at most {} pixels; "
-            "sides are rounded to the nearest integer"
-        ).format(*preprocessing.limits)
-    if preprocessing.fixed_canvas:
-        pad = "to {} x {} pixels".format(*preprocessing.fixed_canvas)
-    else:
-        pad = f"until both sides have at least {preprocessing.smallest_input} pixels and divide by {preprocessing.pad_divisor}"
-    red, green, blue = preprocessing.pad_value
+def _check_keys(values: JsonObject) -> None:
+    required = [field.name for field in fields(Card) if field.name not in _OPTIONAL_KEYS]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise DataError(f"The card lacks {', '.join(missing)}: {_EXPORT_AGAIN}")
+
+
+def _describe_usage(preprocessing: Preprocessing, outputs: tuple[str, ...]) -> dict[str, str]:
+    """Return the steps before and after the graph in words."""
     return {
-        "before": f"{resize}. Pad right and below with the pixel ({red}, {green}, {blue}) {pad}.",
-        "inputs": "images: uint8 (batch, height, width, 3), RGB, resized and padded as above; the graph normalizes.",
-        "outputs": (
-            "boxes: float32 (batch, k, 4), x1 y1 x2 y2 in pixels of the input; scores: float32 (batch, k), descending; "
-            "labels: int64 (batch, k), positions in classes. The graph decodes and suppresses overlaps. "
-            "Rows beyond the detections have score 0 and label -1."
+        "before": f"{_describe_resizing(preprocessing)}. {_describe_padding(preprocessing)}.",
+        "inputs": (
+            "images: uint8 (batch, height, width, 3), RGB, resized and padded as above; "
+            "the graph normalizes."
         ),
-        "after": "Keep rows with label >= 0 and score >= score_threshold; divide x by resized width / original width, y likewise.",
+        "outputs": _describe_outputs(outputs),
+        "after": (
+            "Keep rows with label >= 0 and score >= score_threshold; "
+            "divide x by resized width / original width, y likewise."
+        ),
     }
+
+
+def _describe_resizing(preprocessing: Preprocessing) -> str:
+    if preprocessing.exact_size:
+        width, height = preprocessing.exact_size
+        return f"Resize (bilinear) to exactly {width} x {height} pixels"
+
+    longest, shortest = preprocessing.limits
+    return (
+        "Resize (bilinear) by one factor, the largest with which the longer side is at most "
+        f"{longest} and the shorter at most {shortest} pixels; "
+        "sides are rounded to the nearest integer"
+    )
+
+
+def _describe_padding(preprocessing: Preprocessing) -> str:
+    red, green, blue = preprocessing.pad_value
+    pixel = f"Pad right and below with the pixel ({red}, {green}, {blue})"
+    if preprocessing.fixed_canvas:
+        width, height = preprocessing.fixed_canvas
+        return f"{pixel} to {width} x {height} pixels"
+
+    return (
+        f"{pixel} until both sides have at least {preprocessing.smallest_input} pixels "
+        f"and divide by {preprocessing.pad_divisor}"
+    )
+
+
+def _describe_outputs(names: tuple[str, ...]) -> str:
+    descriptions = []
+    for output in OUTPUTS:
+        if output.name in names:
+            axes = ", ".join(map(str, output.axes))
+            descriptions.append(f"{output.name}: {output.dtype} ({axes}), {output.meaning}")
+    return (
+        f"{'; '.join(descriptions)}. The graph decodes and suppresses overlaps. "
+        "Rows beyond the detections have score 0 and label -1."
+    )

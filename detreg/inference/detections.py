@@ -1,32 +1,40 @@
-"""What a detector finds in one picture."""
+"""What a detector finds in one image."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detreg.errors import DataError
+from detreg.inference.outputs import OUTPUTS
 
 MAX_DETECTIONS = 300
-"""Detections of one picture that a model keeps, best first. COCO scores the first 100 of each class."""
+"""Most detections of one image that a model returns, best first: the rows of the exported graph.
+
+COCO scores the first 100 of each class."""
+
+CocoRow = dict[str, int | float | str | list[float]]
+"""A row of a COCO result file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The detections of one picture, best first, valid once made.
+    """The detections of one image, best first, valid once made.
 
-    `boxes` is float32 (n, 4), x1 y1 x2 y2 in the picture's own pixels; `scores` float32 (n,), descending; `labels` int64 (n,),
-    positions in `class_names`, which holds every class of the model. Raises DataError for anything else.
+    `boxes` is float32 (n, 4), x1 y1 x2 y2 in the image's own pixels; `scores` float32 (n,),
+    descending; `labels` int64 (n,), positions in `class_names`, which holds every class of the
+    model. `masks` is bool (n, height, width) in the image's pixels, None from a model without
+    segmentation. Raises DataError for anything else.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
+    masks: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        problems = self._wrong_arrays() or self._wrong_values()
+        problems = self._check_arrays() or self._check_values()
         if problems:
             raise DataError(problems)
 
@@ -36,13 +44,16 @@ class Detections:
         boxes: NDArray[np.float32],
         scores: NDArray[np.float32],
         labels: NDArray[np.int64],
-        names: tuple[str, ...],
+        class_names: tuple[str, ...],
         size: tuple[int, int],
     ) -> "Detections":
-        """Detections clipped to a picture of `size` (width, height); what has no extent there is left out."""
+        """Return detections clipped to an image of `size` (width, height).
+
+        Those that have no extent there are dropped.
+        """
         clipped = np.clip(boxes, 0, np.array(size * 2, np.float32))
-        seen = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        return cls(clipped[seen], scores[seen], labels[seen], names)
+        has_extent = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        return cls(clipped[has_extent], scores[has_extent], labels[has_extent], class_names)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -52,53 +63,82 @@ class Detections:
         """The class name of each detection."""
         return [self.class_names[label] for label in self.labels]
 
+    @property
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """The arrays that a model has outputs for, by the name of the output."""
+        arrays = {output.name: getattr(self, output.name) for output in OUTPUTS}
+        return {name: array for name, array in arrays.items() if array is not None}
+
     def filter(
         self, score_threshold: float = 0.0, max_detections: int | None = None
     ) -> "Detections":
-        """The detections with at least this score, at most so many of them."""
-        keep = np.flatnonzero(self.scores >= score_threshold)[:max_detections]
-        return Detections(self.boxes[keep], self.scores[keep], self.labels[keep], self.class_names)
-
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """Rows of a COCO result file (bbox is x, y, width, height; category_id is the label) with the class name added."""
-        corners = self.boxes.astype(float)
-        sizes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        rows = zip(
-            sizes.tolist(), self.scores.tolist(), self.labels.tolist(), self.names, strict=True
+        """Return the detections with at least this score, at most `max_detections` of them."""
+        positions = np.flatnonzero(self.scores >= score_threshold)[:max_detections]
+        masks = None if self.masks is None else self.masks[positions]
+        return Detections(
+            self.boxes[positions],
+            self.scores[positions],
+            self.labels[positions],
+            self.class_names,
+            masks,
         )
-        return [
-            {
-                "image_id": image_id,
-                "category_id": label,
-                "category_name": name,
-                "bbox": box,
-                "score": score,
-            }
-            for box, score, label, name in rows
-        ]
 
-    def _wrong_arrays(self) -> list[str]:
+    def to_coco(self, image_id: int) -> list[CocoRow]:
+        """Return rows of a COCO result file, with the class name added.
+
+        `bbox` is x, y, width, height; `category_id` is the label.
+        """
+        corners = self.boxes.astype(float)
+        sizes = corners[:, 2:] - corners[:, :2]
+        coco_boxes = np.concatenate([corners[:, :2], sizes], axis=1).tolist()
+        scores, labels = self.scores.tolist(), self.labels.tolist()
+
+        rows: list[CocoRow] = []
+        for box, score, label, name in zip(coco_boxes, scores, labels, self.names, strict=True):
+            rows.append(
+                {
+                    "image_id": image_id,
+                    "category_id": label,
+                    "category_name": name,
+                    "bbox": box,
+                    "score": score,
+                }
+            )
+        return rows
+
+    def _check_arrays(self) -> list[str]:
+        """Return what is wrong with types and shapes."""
         count = len(self.scores)
-        wanted = {
-            "boxes": (np.float32, (count, 4)),
-            "scores": (np.float32, (count,)),
-            "labels": (np.int64, (count,)),
-        }
-        arrays = {name: np.asarray(getattr(self, name)) for name in wanted}
-        return [
-            f"{name} must be {np.dtype(dtype)} {shape}, but got {arrays[name].dtype} {arrays[name].shape}"
-            for name, (dtype, shape) in wanted.items()
-            if arrays[name].dtype != dtype or arrays[name].shape != shape
-        ]
+        problems = []
+        for output in OUTPUTS:
+            if output.name not in self.arrays:
+                continue
+            array = np.asarray(self.arrays[output.name])
+            shape = (count, *output.detection_axes)
+            if array.dtype != output.dtype or array.shape != shape:
+                problems.append(
+                    f"{output.name} must be {output.dtype} {shape}, "
+                    f"but got {array.dtype} {array.shape}"
+                )
+        if self.masks is not None:
+            masks = np.asarray(self.masks)
+            if masks.dtype != np.bool_ or masks.ndim != 3 or len(masks) != count:
+                problems.append(
+                    f"masks must be bool ({count}, height, width), "
+                    f"but got {masks.dtype} {masks.shape}"
+                )
+        return problems
 
-    def _wrong_values(self) -> list[str]:
+    def _check_values(self) -> list[str]:
+        """Return what is wrong with the numbers, where types and shapes are right."""
         problems = []
         if not (np.isfinite(self.boxes).all() and np.isfinite(self.scores).all()):
             problems.append("boxes and scores must be finite numbers")
         if (np.diff(self.scores) > 0).any():
             problems.append("scores must descend")
-        if len(self) and (self.labels.min() < 0 or self.labels.max() >= len(self.class_names)):
-            problems.append(
-                f"labels must lie in 0..{len(self.class_names) - 1}, but got {self.labels.min()}..{self.labels.max()}"
-            )
+        if len(self):
+            lowest, highest = self.labels.min(), self.labels.max()
+            if lowest < 0 or highest >= len(self.class_names):
+                last = len(self.class_names) - 1
+                problems.append(f"labels must lie in 0..{last}, but got {lowest}..{highest}")
         return problems

@@ -1,13 +1,11 @@
-"""The detector that is scored, served and used from Python: one ONNX file, its card, and onnxruntime."""
+"""The detector that is scored, served and used from Python: a session and the model's card."""
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from detreg.defaults import MAX_DETECTIONS
@@ -15,60 +13,57 @@ from detreg.errors import DataError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.model_files import read_model
+from detreg.inference.outputs import BOXES, LABELS, SCORES
 from detreg.inference.preprocessing import PreparedImage, Size
-from detreg.inference.runtime import CUDA, open_session
+from detreg.inference.runtime import open_session
+from detreg.inference.session import Session
 
 Image = NDArray[np.uint8]
-_OUTPUTS = ("boxes", "scores", "labels")
-
-
-class _Rows(NamedTuple):
-    """What the graph says of one picture: in pixels of the input, padding rows included."""
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Detector:
-    """Finds objects in pictures.
+    """Finds objects in images.
 
-    `session` runs a graph with the inputs and outputs that the card describes. Raises DataError where the two do not fit.
+    `session` runs a model with the input and outputs that the card describes. Raises DataError
+    where the two do not fit.
     """
 
-    session: ort.InferenceSession
+    session: Session
     card: Card
 
     def __post_init__(self) -> None:
-        inputs, outputs = (
-            [node.name for node in nodes]
-            for nodes in (self.session.get_inputs(), self.session.get_outputs())
-        )
-        if inputs != ["images"] or not set(_OUTPUTS) <= set(outputs):
+        declared, actual = self.card.outputs, self.session.output_names
+        if not set(declared) <= set(actual):
             raise DataError(
-                f"The graph maps {inputs} to {outputs}, not ['images'] to {list(_OUTPUTS)}: export the model again"
+                f"The graph has the outputs {list(actual)}, the card declares {list(declared)}: "
+                "export the model again"
             )
-        fixed, canvas = self._fixed_sides(), self.card.preprocessing.fixed_canvas
-        if fixed != (None, None) and fixed != canvas:
+
+        shape = self.session.input_shape
+        size = (shape.width, shape.height)
+        canvas = self.card.preprocessing.fixed_canvas
+        if size not in ((None, None), canvas):
             raise DataError(
-                f"The graph takes pictures of {fixed}, the card prepares {canvas} (width, height): export the model again"
+                f"The graph takes images of {size}, the card prepares {canvas} (width, height): "
+                "export the model again"
             )
 
     @classmethod
     def load(
         cls, model: str | os.PathLike[str], *, require_gpu: bool = False, threads: int | None = None
     ) -> "Detector":
-        """Loads an .onnx file, a run id, `runs:/<run id>/model`, `models:/name@alias` or `models:/name/3`.
+        """Load an .onnx file, a run id, `runs:/<run id>/model` or a registered model.
 
-        It runs on CUDA where that works, else on the CPU with `threads` threads (all cores by default). Raises NotFoundError,
-        UsageError, UnreachableError, DataError for a file without detreg's card, and RefusedError where `require_gpu` and there is
-        no usable GPU.
+        A registered model is `models:/name@alias` or `models:/name/3`. It runs on CUDA where that
+        works, else on the CPU with `threads` threads (default: all cores). Raises NotFoundError,
+        UsageError, UnreachableError, DataError for a file without detreg's card, and RefusedError
+        where `require_gpu` and there is no usable GPU.
         """
         data = read_model(model)
         try:
             session = open_session(data, require_gpu=require_gpu, threads=threads)
-            text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+            text = session.metadata.get(METADATA_KEY)
             if text is None:
                 raise DataError(
                     "it is an ONNX file without detreg's card: give one that detreg exported"
@@ -85,7 +80,7 @@ class Detector:
     @property
     def device(self) -> str:
         """Where the network runs: "cuda" or "cpu"."""
-        return "cuda" if self.session.get_providers()[0] == CUDA else "cpu"
+        return self.session.device
 
     def __call__(
         self,
@@ -93,10 +88,11 @@ class Detector:
         score_threshold: float | None = None,
         max_detections: int = MAX_DETECTIONS,
     ) -> Detections:
-        """Detects in one picture, uint8 (height, width, 3) in RGB.
+        """Detect in one image, uint8 (height, width, 3) in RGB.
 
-        Boxes are in the picture's own pixels, clipped to it. `score_threshold` is the card's unless given. Raises TypeError for what
-        is no such array and UsageError for a threshold or number out of range.
+        Boxes are in the image's own pixels, clipped to it. `score_threshold` is the card's unless
+        given. Raises TypeError for anything but such an array and UsageError for a threshold or
+        number out of range.
         """
         return self.batch([image], score_threshold, max_detections)[0]
 
@@ -107,79 +103,85 @@ class Detector:
         max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
     ) -> list[Detections]:
-        """Detects in many pictures, at most `batch_size` at once; the result has their order.
+        """Detect in many images, at most `batch_size` at once; the result has their order.
 
-        Only pictures whose inputs have the same size run together, so a picture is padded alike whatever stands beside it.
+        Only images whose inputs have the same size run together, so an image is padded alike
+        whatever stands beside it.
         """
         threshold = self.card.score_threshold if score_threshold is None else score_threshold
         _check_limits(threshold, max_detections)
         for image in images:
             _check_image(image)
+
         found: dict[int, Detections] = {}
-        for positions in self._groups(images, batch_size):
+        for positions in self._group_by_input_size(images, batch_size):
             prepared = [self.card.preprocessing.prepare(images[position]) for position in positions]
-            for position, picture, rows in zip(
-                positions, prepared, self._run(prepared), strict=True
-            ):
-                found[position] = _detections(rows, picture, self.classes).filter(
-                    threshold, max_detections
-                )
+            outputs = self._run(prepared)
+            for row, position in enumerate(positions):
+                rows = {name: array[row] for name, array in outputs.items()}
+                detections = _read_detections(rows, prepared[row], self.classes)
+                found[position] = detections.filter(threshold, max_detections)
         return [found[position] for position in range(len(images))]
 
-    def _groups(self, images: Sequence[Image], batch_size: int) -> Iterator[list[int]]:
-        """Positions of pictures that run together."""
-        same_size: dict[Size, list[int]] = defaultdict(list)
+    def _group_by_input_size(self, images: Sequence[Image], batch_size: int) -> list[list[int]]:
+        """Return groups of positions whose images run together."""
+        positions_by_size: dict[Size, list[int]] = defaultdict(list)
         for position, image in enumerate(images):
             height, width = image.shape[:2]
-            same_size[self.card.preprocessing.compute_input_size(width, height)].append(position)
-        size = self._fixed_batch() or max(batch_size, 1)
-        for positions in same_size.values():
-            yield from (positions[start : start + size] for start in range(0, len(positions), size))
+            size = self.card.preprocessing.compute_input_size(width, height)
+            positions_by_size[size].append(position)
 
-    def _run(self, pictures: list[PreparedImage]) -> list[_Rows]:
-        pixels = np.stack([picture.pixels for picture in pictures])
-        lacking = (self._fixed_batch() or 0) - len(pictures)
-        if lacking > 0:
-            pixels = np.concatenate([pixels, np.zeros((lacking, *pixels.shape[1:]), np.uint8)])
-        boxes, scores, labels = self.session.run(list(_OUTPUTS), {"images": pixels})
-        return [_Rows(boxes[row], scores[row], labels[row]) for row in range(len(pictures))]
+        group_size = self.session.input_shape.batch or max(batch_size, 1)
+        groups = []
+        for positions in positions_by_size.values():
+            for start in range(0, len(positions), group_size):
+                groups.append(positions[start : start + group_size])
+        return groups
 
-    def _fixed_batch(self) -> int | None:
-        size = self.session.get_inputs()[0].shape[0]
-        return size if isinstance(size, int) else None
-
-    def _fixed_sides(self) -> tuple[int | None, int | None]:
-        height, width = (
-            side if isinstance(side, int) else None
-            for side in self.session.get_inputs()[0].shape[1:3]
-        )
-        return width, height
+    def _run(self, images: Sequence[PreparedImage]) -> Mapping[str, NDArray[np.generic]]:
+        """Return the outputs of the graph; a batch of a fixed size is filled up with black images."""
+        pixels = np.stack([image.pixels for image in images])
+        num_missing = (self.session.input_shape.batch or 0) - len(images)
+        if num_missing > 0:
+            padding = np.zeros((num_missing, *pixels.shape[1:]), np.uint8)
+            pixels = np.concatenate([pixels, padding])
+        return self.session.run(pixels, self.card.outputs)
 
 
-def _detections(rows: _Rows, picture: PreparedImage, classes: tuple[str, ...]) -> Detections:
-    real = rows.labels >= 0
-    boxes = (rows.boxes[real] / np.array(picture.scale * 2, np.float32)).astype(np.float32)
+def _read_detections(
+    rows: Mapping[str, NDArray[np.generic]], image: PreparedImage, classes: tuple[str, ...]
+) -> Detections:
+    """Return the detections of one image from its rows of each output of the graph."""
+    labels = rows[LABELS.name].astype(np.int64, copy=False)
+    scores = rows[SCORES.name].astype(np.float32, copy=False)
+    boxes = rows[BOXES.name].astype(np.float32, copy=False)
+
+    is_detection = labels != LABELS.padding
+    scale = np.array(image.scale * 2, np.float32)
+    boxes = (boxes[is_detection] / scale).astype(np.float32)
     return Detections.clip_to_image(
-        boxes, rows.scores[real], rows.labels[real], classes, picture.original
+        boxes, scores[is_detection], labels[is_detection], classes, image.original_size
     )
 
 
 def _check_image(image: Image) -> None:
     if not isinstance(image, np.ndarray):
         raise TypeError(
-            f"A picture is a uint8 array (height, width, 3) in RGB, not {type(image).__name__}: read files with detreg.inference.images"
+            "An image must be a uint8 array (height, width, 3) in RGB, "
+            f"got {type(image).__name__}: read files with detreg.inference.images"
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise TypeError(
-            f"A picture is a uint8 array (height, width, 3) in RGB, but got {image.dtype} {image.shape}"
+            "An image must be a uint8 array (height, width, 3) in RGB, "
+            f"got {image.dtype} {image.shape}"
         )
 
 
 def _check_limits(threshold: float, max_detections: int) -> None:
     problems = []
     if not 0 <= threshold <= 1:
-        problems.append(f"score_threshold lies between 0 and 1, but got {threshold}")
+        problems.append(f"score_threshold must be between 0 and 1, got {threshold}")
     if max_detections < 1:
-        problems.append(f"max_detections is at least 1, but got {max_detections}")
+        problems.append(f"max_detections must be at least 1, got {max_detections}")
     if problems:
         raise UsageError(problems)

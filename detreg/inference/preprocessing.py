@@ -27,7 +27,7 @@ class PreparedImage:
 
     pixels: NDArray[np.uint8]
     scale: tuple[float, float]
-    original: Size
+    original_size: Size
 
 
 @dataclass(frozen=True)

@@ -1,77 +1,148 @@
-"""Opens ONNX files with onnxruntime, on the GPU where there is one."""
+"""Runs ONNX files with onnxruntime, on the GPU where there is one."""
 
 import contextlib
 import ctypes
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from detreg.errors import DataError, RefusedError
+from detreg.inference.session import InputShape
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
+_INPUT = "images"
 _ERRORS_ONLY = 3
-# cuDNN's default search times every algorithm for every new input size, which takes seconds where sizes vary from picture to picture.
+# cuDNN's default search times every algorithm for every new input size, which takes seconds where
+# sizes vary from image to image.
 _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxSession:
+    """A `Session` on onnxruntime.
+
+    Raises DataError for a graph whose only input is not `images`.
+    """
+
+    inference_session: ort.InferenceSession
+
+    def __post_init__(self) -> None:
+        inputs = [node.name for node in self.inference_session.get_inputs()]
+        if inputs != [_INPUT]:
+            raise DataError(
+                f"The graph has the inputs {inputs} instead of ['{_INPUT}']: export the model again"
+            )
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The metadata properties of the file."""
+        metadata: dict[str, str] = self.inference_session.get_modelmeta().custom_metadata_map
+        return metadata
+
+    @property
+    def device(self) -> str:
+        """Where the model runs: "cuda" or "cpu"."""
+        return "cuda" if self.inference_session.get_providers()[0] == CUDA else "cpu"
+
+    @property
+    def input_shape(self) -> InputShape:
+        """The sizes that the graph was exported with."""
+        shape = self.inference_session.get_inputs()[0].shape
+        # A dynamic axis has a name, or nothing, in place of a number.
+        sizes = [size if isinstance(size, int) else None for size in shape[:3]]
+        return InputShape(*sizes)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The outputs of the graph."""
+        return tuple(node.name for node in self.inference_session.get_outputs())
+
+    def run(
+        self, images: NDArray[np.uint8], output_names: Sequence[str]
+    ) -> dict[str, NDArray[np.generic]]:
+        """Return these outputs for images (n, height, width, 3) RGB."""
+        arrays = self.inference_session.run(list(output_names), {_INPUT: images})
+        return dict(zip(output_names, arrays, strict=True))
 
 
 def open_session(
     model: bytes, *, require_gpu: bool = False, threads: int | None = None
-) -> ort.InferenceSession:
-    """Opens an ONNX file's bytes on CUDA, else on the CPU; `threads` (CPU) is all cores unless given.
+) -> OnnxSession:
+    """Open an ONNX file's bytes on CUDA, else on the CPU with `threads` threads (default: all cores).
 
-    Raises RefusedError where `require_gpu` and the session does not run on CUDA, DataError for bytes that are no ONNX model. Where
-    there is a GPU that onnxruntime cannot use, a warning says so.
+    Raises RefusedError where `require_gpu` and the session does not run on CUDA, DataError for
+    bytes that are not an ONNX model of detreg. Warns where there is a GPU that onnxruntime cannot
+    use.
     """
     options = ort.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
     options.intra_op_num_threads = threads or 0
-    # Numbers too small for the usual format make a CPU several times slower, and a network that has learnt little makes many.
+    # Denormal numbers make a CPU several times slower, and a network that has hardly been trained
+    # produces many.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # After a run its threads would spin on for a while, in the way of what answers the request; within a run they still do.
+    # Without this, threads keep spinning for a while after a run, and slow down whatever answers
+    # the request. During a run they still spin.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    gpus = cuda_devices()
-    use_cuda = gpus > 0 and CUDA in ort.get_available_providers()
+
+    num_gpus = count_cuda_devices()
+    use_cuda = num_gpus > 0 and CUDA in ort.get_available_providers()
+    providers = [(CUDA, _CUDA_OPTIONS), CPU] if use_cuda else [CPU]
     if use_cuda and hasattr(ort, "preload_dlls"):
-        with contextlib.redirect_stdout(sys.stderr):  # it prints what it does not find
+        # It prints the libraries that it does not find.
+        with contextlib.redirect_stdout(sys.stderr):
             ort.preload_dlls()
+
     try:
-        session = ort.InferenceSession(
-            model, options, providers=[(CUDA, _CUDA_OPTIONS), CPU] if use_cuda else [CPU]
-        )
+        session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        raise DataError(f"onnxruntime cannot open it ({str(error).splitlines()[0]})") from error
-    _check_device(session, gpus, require_gpu)
-    return session
+        reason = str(error).splitlines()[0]
+        raise DataError(f"onnxruntime cannot open it ({reason})") from error
+
+    opened = OnnxSession(session)
+    if opened.device == "cpu":
+        _report_missing_gpu(num_gpus, require_gpu)
+    return opened
 
 
-def cuda_devices() -> int:
-    """How many GPUs the CUDA driver shows to this process; 0 without a driver."""
+def count_cuda_devices() -> int:
+    """Return how many GPUs the CUDA driver shows to this process; 0 without a driver."""
     try:
         driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return 0
+
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
 
 
-def _check_device(session: ort.InferenceSession, gpus: int, require_gpu: bool) -> None:
-    # onnxruntime falls back to the CPU by itself when a CUDA library is missing, so what counts is what the session got.
-    if session.get_providers()[0] == CUDA:
-        return
-    if gpus == 0:
+def _report_missing_gpu(num_gpus: int, require_gpu: bool) -> None:
+    """Warn, or refuse where `require_gpu`, and say why the session runs on the CPU.
+
+    onnxruntime falls back to the CPU by itself when a CUDA library is missing, so this is called
+    for what the session got, not for what it was asked for.
+    """
+    if num_gpus == 0:
         reason = "the CUDA driver shows no GPU"
     elif CUDA not in ort.get_available_providers():
-        reason = "this onnxruntime is built without CUDA (install onnxruntime-gpu, and no onnxruntime beside it)"
+        reason = (
+            "this onnxruntime is built without CUDA "
+            "(install onnxruntime-gpu, and no onnxruntime beside it)"
+        )
     else:
         reason = f"onnxruntime {ort.__version__} could not load its CUDA and cuDNN libraries"
+
     if require_gpu:
         raise RefusedError(
             f"A GPU is required, but {reason}; leave require_gpu out to run on the CPU"
         )
-    if gpus:
-        warnings.warn(f"Running on the CPU: {reason}", RuntimeWarning, stacklevel=2)
+    if num_gpus:
+        warnings.warn(f"Running on the CPU: {reason}", RuntimeWarning, stacklevel=3)
