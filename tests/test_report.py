@@ -1,12 +1,15 @@
-"""The report's judgement of each picture, and that the page it writes needs nothing else."""
+"""The report's judgement of each image, and that the page it writes needs nothing else."""
 
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from faster_coco_eval import COCOeval_faster
 
 from detreg.evaluation.confusion_plot import plot_confusion
 from detreg.evaluation.gallery import choose_typical, choose_worst, describe_outcome
@@ -15,130 +18,139 @@ from detreg.evaluation.outcomes import count_confusion, match_split
 from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
 from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.scores import score
+from detreg.export.parity import measure_parity
 from detreg.inference.detections import Detections
+from detreg.report.drawing import draw_detections
+from detreg.report.theme import CLASS_COLORS, choose_text_color, get_class_color, parse_color
+
+Predictions = dict[int, Detections]
 
 CLASSES = ("boat", "<b>&$x_1$", "été")
-# Image 1: a boat found, a boat taken for class 1, a missed boat under no detection, a crowd. Image 2: empty.
+BOAT, ODD, SUMMER = 0, 1, 2
+
+# Label, bbox (x, y, width, height) and iscrowd of each object by image id.
 OBJECTS = {
     1: [
-        (0, [0, 0, 40, 40], 0),
-        (0, [50, 0, 40, 40], 0),
-        (0, [0, 50, 20, 20], 0),
-        (2, [50, 50, 50, 50], 1),
+        (BOAT, [0, 0, 40, 40], 0),  # found
+        (BOAT, [50, 0, 40, 40], 0),  # confused
+        (BOAT, [0, 50, 20, 20], 0),  # missed
+        (SUMMER, [50, 50, 50, 50], 1),
     ],
     2: [],
-    3: [(1, [10, 10, 30, 30], 0)],
+    3: [(ODD, [10, 10, 30, 30], 0)],
 }
+
+HISTORY = [
+    {"epoch": 1, "train/loss": 3.0, "train/loss_cls": 1.0, "train/lr": 0.01, "val/mAP": 0.1},
+    {"epoch": 2, "train/loss": 1.5, "train/loss_cls": 0.5, "train/lr": 0.01, "val/mAP": 0.2},
+]
 
 
 @pytest.fixture
-def truth(tmp_path):
-    rows = [(image, *row) for image, objects in OBJECTS.items() for row in objects]
-    annotations = [
-        {
-            "id": place,
-            "image_id": image,
-            "category_id": label + 1,
-            "bbox": box,
-            "area": box[2] * box[3],
-            "iscrowd": crowd,
-        }
-        for place, (image, label, box, crowd) in enumerate(rows, 1)
-    ]
+def truth(tmp_path: Path) -> GroundTruth:
+    annotations: list[dict[str, Any]] = []
     images = []
-    for image in OBJECTS:
-        file = tmp_path / f"{image}.png"
-        cv2.imwrite(str(file), np.full((100, 120, 3), 40 * image, np.uint8))
-        images.append({"id": image, "file_name": str(file), "width": 120, "height": 100})
+    for image_id, objects in OBJECTS.items():
+        file = tmp_path / f"{image_id}.png"
+        cv2.imwrite(str(file), np.full((100, 120, 3), 40 * image_id, np.uint8))
+        images.append({"id": image_id, "file_name": str(file), "width": 120, "height": 100})
+
+        for label, bbox, crowd in objects:
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": label + 1,
+                "bbox": bbox,
+                "area": bbox[2] * bbox[3],
+                "iscrowd": crowd,
+            }
+            annotations.append(annotation)
+
     categories = [{"id": label + 1, "name": name} for label, name in enumerate(CLASSES)]
     return GroundTruth.load(
         {"images": images, "annotations": annotations, "categories": categories}
     )
 
 
-def found(*rows):
-    boxes = np.array([row[2] for row in rows], dtype=np.float32).reshape(-1, 4)
+def make_detections(*rows: tuple[int, float, list[int]]) -> Detections:
+    """Make detections of rows of label, score and box (xyxy)."""
+    labels = [label for label, _, _ in rows]
+    scores = [score for _, score, _ in rows]
+    boxes = [box for _, _, box in rows]
     return Detections(
-        boxes,
-        np.array([r[1] for r in rows], np.float32),
-        np.array([r[0] for r in rows], np.int64),
+        np.array(boxes, dtype=np.float32).reshape(-1, 4),
+        np.array(scores, dtype=np.float32),
+        np.array(labels, dtype=np.int64),
         CLASSES,
     )
 
 
 @pytest.fixture
-def predictions():
-    return {
-        1: found(
-            (
-                1,
-                0.95,
-                [0, 0, 40, 40],
-            ),  # on the boat that its own class finds too: false, not confused
-            (0, 0.9, [1, 0, 41, 40]),
-            (1, 0.8, [50, 2, 90, 42]),
-            (2, 0.7, [60, 60, 70, 70]),  # in the crowd: neither right nor wrong
-            (0, 0.2, [0, 50, 20, 70]),  # below the threshold
-        ),
-        2: found((2, 0.6, [5, 5, 30, 30])),
-    }
+def predictions() -> Predictions:
+    # The first one is on the boat that its own class finds too: false, not confused.
+    on_image_1 = make_detections(
+        (ODD, 0.95, [0, 0, 40, 40]),
+        (BOAT, 0.9, [1, 0, 41, 40]),
+        (ODD, 0.8, [50, 2, 90, 42]),
+        (SUMMER, 0.7, [60, 60, 70, 70]),  # in the crowd: neither right nor wrong
+        (BOAT, 0.2, [0, 50, 20, 70]),  # below the threshold
+    )
+    return {1: on_image_1, 2: make_detections((SUMMER, 0.6, [5, 5, 30, 30]))}
 
 
-def test_outcomes_judge_every_picture(truth, predictions):
-    judged = match_split(truth, predictions, iou=0.5, min_score=0.3)
-    assert list(judged) == [1, 2, 3]
-    assert judged[1].found.tolist() == [[1, 0]]
-    assert judged[1].confused.tolist() == [[2, 1]]
-    assert judged[1].false.tolist() == [0]
-    assert judged[1].missed.tolist() == [2]
-    assert [judged[image].errors for image in judged] == [3, 1, 1]
-    assert describe_outcome(judged[1]) == "1 found, 1 confused, 1 missed, 1 false"
-    assert describe_outcome(judged[3]) == "0 found, 1 missed"
+def test_every_image_is_matched(truth: GroundTruth, predictions: Predictions) -> None:
+    outcomes = match_split(truth, predictions, iou=0.5, min_score=0.3)
+
+    assert list(outcomes) == [1, 2, 3]
+    assert outcomes[1].found.tolist() == [[1, 0]]
+    assert outcomes[1].confused.tolist() == [[2, 1]]
+    assert outcomes[1].false.tolist() == [0]
+    assert outcomes[1].missed.tolist() == [2]
+    assert [outcome.errors for outcome in outcomes.values()] == [3, 1, 1]
+    assert describe_outcome(outcomes[1]) == "1 found, 1 confused, 1 missed, 1 false"
+    assert describe_outcome(outcomes[3]) == "0 found, 1 missed"
 
 
-def test_confusion_counts_objects_by_row_and_what_they_were_taken_for_by_column(truth, predictions):
-    counts = count_confusion(truth, match_split(truth, predictions, iou=0.5, min_score=0.3))
+def test_confusion_has_actual_classes_as_rows_and_predicted_ones_as_columns(
+    truth: GroundTruth, predictions: Predictions
+) -> None:
+    outcomes = match_split(truth, predictions, iou=0.5, min_score=0.3)
+    counts = count_confusion(truth, outcomes)
     assert counts.tolist() == [[1, 1, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [0, 1, 1, 0]]
 
 
-def test_the_worst_pictures_come_first_and_flawless_ones_are_not_among_them(truth, predictions):
-    perfect = {**predictions, 3: found((1, 0.9, [10, 10, 40, 40]))}
-    judged = match_split(truth, perfect, iou=0.5, min_score=0.3)
-    assert choose_worst(judged, 6) == [1, 2]
-    assert choose_worst(judged, 1) == [1]
-    assert choose_typical(judged, 2, exclude=[1, 2]) == [3]
+def test_worst_images_come_first_and_those_without_errors_are_left_out(
+    truth: GroundTruth, predictions: Predictions
+) -> None:
+    predictions[3] = make_detections((ODD, 0.9, [10, 10, 40, 40]))
+    outcomes = match_split(truth, predictions, iou=0.5, min_score=0.3)
+    assert choose_worst(outcomes, 6) == [1, 2]
+    assert choose_worst(outcomes, 1) == [1]
+    assert choose_typical(outcomes, 2, exclude=[1, 2]) == [3]
 
 
-HISTORY = [
-    {
-        "epoch": e,
-        "train/loss": 3.0 / e,
-        "train/loss_cls": 1.0 / e,
-        "train/lr": 0.01,
-        "val/mAP": 0.1 * e,
-    }
-    for e in (1, 2)
-]
-
-
-def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions, tmp_path):
+def test_a_report_is_one_page_that_needs_nothing_else(
+    truth: GroundTruth, predictions: Predictions, tmp_path: Path
+) -> None:
     folder = tmp_path / "report"
     scores = score(truth, predictions)
-    facts = {"run": "<script>alert(1)</script>"}
     files = write_report(
         folder,
         "yolox & boats",
         SplitEvaluation("val", truth, predictions, scores),
         history=HISTORY,
-        facts=facts,
+        facts={"run": "<script>alert(1)</script>"},
     )
+
     assert sorted(files) == sorted(folder.iterdir())
-    assert {file.name for file in files} == {
-        *("index.html", "training.png", "per_class.png", "precision_recall.png", "confusion.png"),
-        *("worst_1.jpg", "worst_2.jpg", "worst_3.jpg"),
-    }
+    plots = {"training.png", "per_class.png", "precision_recall.png", "confusion.png"}
+    galleries = {"worst_1.jpg", "worst_2.jpg", "worst_3.jpg"}
+    assert {file.name for file in files} == {"index.html"} | plots | galleries
     for file in files[1:]:
-        assert min(cv2.imread(str(file)).shape[:2]) > 100, file
+        image = cv2.imread(str(file))
+        assert image is not None, file
+        assert min(image.shape[:2]) > 100, file
+
     page = files[0].read_text(encoding="utf-8")
     assert "yolox &amp; boats" in page
     assert "&lt;script&gt;" in page
@@ -148,33 +160,76 @@ def test_write_report_makes_one_page_that_needs_nothing_else(truth, predictions,
     assert files[0].stat().st_size < 3_000_000
 
 
-def test_a_report_of_nothing_and_of_unreadable_pictures(truth, tmp_path):
-    for picture in truth.images.values():
-        picture.file.unlink()
-    files = write_report(
-        tmp_path / "report",
-        "t",
-        SplitEvaluation("val", truth, {}, score(truth, {})),
-    )
-    assert {file.name for file in files} >= {"index.html", "worst_1.jpg", "typical_1.jpg"}
-    assert not (tmp_path / "report" / "training.png").exists()
+def test_a_split_is_scored_twice_for_parity_and_not_again_for_the_report(
+    truth: GroundTruth,
+    predictions: Predictions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scorings: list[object] = []
+    original = COCOeval_faster.evaluate
+
+    def count_and_evaluate(evaluation: object) -> object:
+        scorings.append(evaluation)
+        return original(evaluation)
+
+    monkeypatch.setattr(COCOeval_faster, "evaluate", count_and_evaluate)
+    everywhere = {image_id: predictions.get(image_id, make_detections()) for image_id in OBJECTS}
+
+    parity = measure_parity(truth, everywhere, everywhere)
+    assert len(scorings) == 2
+    evaluation = SplitEvaluation("val", truth, everywhere, parity.exported)
+    write_report(tmp_path / "report", "title", evaluation, history=HISTORY)
+    assert len(scorings) == 2
 
 
-def test_of_many_classes_the_plots_show_a_choice(tmp_path):
-    names = [f"class {n}" for n in range(40)]
+def test_a_report_can_show_no_detections_and_unreadable_images(
+    truth: GroundTruth, tmp_path: Path
+) -> None:
+    for image in truth.images.values():
+        image.file.unlink()
+    evaluation = SplitEvaluation("val", truth, {}, score(truth, {}))
+    files = write_report(tmp_path / "report", "title", evaluation)
+
+    names = {file.name for file in files}
+    assert names >= {"index.html", "worst_1.jpg", "typical_1.jpg"}
+    assert "training.png" not in names
+
+
+def test_of_many_classes_the_plots_show_a_choice(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(40)]
     rng = np.random.default_rng(0)
     curves = rng.random((101, 40))
     curves[:, 3] = -1
     precision = dict(zip(names, [None, *rng.random(39).tolist()], strict=True))
     boxes = dict.fromkeys(names, 3)
+    counts = rng.integers(0, 9, (41, 41))
+
     files = [
         plot_per_class(precision, boxes, tmp_path / "per_class.png"),
         plot_precision_recall(names, curves, boxes, tmp_path / "precision_recall.png"),
-        plot_confusion(names, rng.integers(0, 9, (41, 41)), "note", tmp_path / "confusion.png"),
+        plot_confusion(names, counts, "note", tmp_path / "confusion.png"),
         plot_training([{"epoch": 1, "train/loss": 1.0}], tmp_path / "training.png"),
     ]
     for file in files:
-        assert max(cv2.imread(str(file)).shape[:2]) < 1400
+        image = cv2.imread(str(file))
+        assert image is not None, file
+        assert max(image.shape[:2]) < 1400, file
+
+
+def test_a_class_has_one_color_in_plots_pages_and_drawn_images() -> None:
+    image = np.zeros((200, 200, 3), np.uint8)
+    drawn = draw_detections(image, make_detections((SUMMER, 0.9, [20, 60, 180, 180])))
+    color = parse_color(get_class_color(SUMMER))
+    assert tuple(drawn[180, 100].tolist()) == color, "the lower side of the box"
+    assert get_class_color(SUMMER) == get_class_color(SUMMER + len(CLASS_COLORS))
+
+
+def test_text_is_readable_on_every_class_color() -> None:
+    for color in CLASS_COLORS:
+        background = sum(parse_color(color)) / 3
+        text = sum(parse_color(choose_text_color(color))) / 3
+        assert abs(background - text) > 90, color
 
 
 @pytest.mark.parametrize(
@@ -184,11 +239,7 @@ def test_of_many_classes_the_plots_show_a_choice(tmp_path):
         ("report", {"torch", "mlflow", "mmdet"}),
     ],
 )
-def test_scores_and_report_import_nothing_heavy(module, heavy):
+def test_scores_and_report_import_nothing_heavy(module: str, heavy: set[str]) -> None:
     code = f"import sys, detreg.evaluation.{module}; print({heavy} & sys.modules.keys())"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "set()"
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
