@@ -81,7 +81,7 @@ class RefusedError(DetregError):
 
 
 def describe_failure(error: BaseException) -> str:
-    """Return why a run or a trial failed, as its tag holds it: all problems of a DetregError on one line."""
+    """Return why a run or a trial failed, on one line, as its tag holds it."""
     if isinstance(error, DetregError):
         return "; ".join(error.problems)
     if isinstance(error, Exception):
@@ -90,7 +90,10 @@ def describe_failure(error: BaseException) -> str:
 
 
 def summarize_error(error: BaseException) -> str:
-    """Return the first line of an error's text, cut to 300 characters; the error's class where it has no text."""
+    """Return the first line of an error's text, at most 300 characters.
+
+    An error without text is summarized by its class.
+    """
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else type(error).__name__
     return first[:300]
