@@ -453,7 +453,7 @@ def test_a_sweep_is_refused_before_anything_is_made(capsys: Capture, tmp_path: P
     ]
     report = "\n".join(run_failing(capsys, ["sweep", "yolox", *words], 2))
     assert (
-        "trials must be an integer from 1 to 10000, not 0" in report
+        "trials must be an integer from 1 to 10000, got 0" in report
         and "did you mean per_item_lrate?" in report
     )
     assert "the template comes first" in run_failing(capsys, ["sweep", "--trials", "3"], 2)[0]
