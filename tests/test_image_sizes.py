@@ -12,7 +12,7 @@ from mmdet.utils import register_all_modules
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from test_compose import built
+from test_published_networks import built
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.inference.from_template import make_preprocessing
