@@ -62,10 +62,10 @@ def _print_template(template: Template) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print every problem of a dataset; the exit code is 65 where there is one."""
-    from detreg.data.dataset import summarize_dataset
+    from detreg.data.summary import summarize_dataset
 
     found = summarize_dataset(arguments.data)
-    is_good: bool = found["ok"]
+    is_good = found["ok"]
     exit_code = 0 if is_good else EXIT_BAD_DATA
 
     if arguments.json:
@@ -84,7 +84,7 @@ def check(arguments: argparse.Namespace) -> int:
     splits = []
     for name, split in found["splits"].items():
         splits.append(f"{name} {split['images']} images with {split['boxes']} boxes")
-    summary = ", ".join([found["format"], *splits])
+    summary = ", ".join([str(found["format"]), *splits])
     classes = ", ".join(found["classes"])
     print(f"{arguments.data} is good: {summary}; classes {classes}; digest {found['digest']}")
     return exit_code

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from detreg.data import formats
 from detreg.data.archives import choose_unpacker
+from detreg.data.raw import RawDataset
 from detreg.data.sample import VERSION, write_sample
 from detreg.errors import NotFoundError
 
@@ -68,6 +69,11 @@ def open_source(data: str | Path, cache: Path) -> Source:
     folder = _create_once(target, lambda part: unpack(path, part))
     name = path.name.split(".")[0]
     return Source(name, _find_dataset_root(folder))
+
+
+def name_format(source: Source, raw: RawDataset) -> str:
+    """Return the format as users read it: that of the built-in dataset is "sample"."""
+    return SAMPLE if source.is_sample else raw.format
 
 
 def _create_once(folder: Path, fill: Callable[[Path], None]) -> Path:
