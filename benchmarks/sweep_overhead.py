@@ -87,7 +87,7 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
     dataset = load_dataset("sample")
     with runs.start_run("sweep", {}) as active:
         request = make_request((TEMPLATES["yolox"],), values)
-        plan = make_plan(request, dataset.digest, storage).start(active.id, None)
+        plan = make_plan(request, dataset.digest, storage).with_run(active.id, None)
     study, _ = sweep.open_search_study(plan, open_storage(plan.storage, plan.sweep.heartbeat))
     preparing = 0.0
 

@@ -62,7 +62,7 @@ def dataset(tiny: Path) -> Dataset:
 
 @pytest.fixture
 def plan(tiny: Path, tmp_path: Path, parent: str) -> Plan:
-    return plan_sweep(tiny, tmp_path).start(parent, None)
+    return plan_sweep(tiny, tmp_path).with_run(parent, None)
 
 
 def open_test_study(plan: Plan) -> optuna.Study:
@@ -226,7 +226,7 @@ def test_worker_that_was_taken_for_dead_gives_its_trial_up(
 def test_trial_fails_with_its_reason_and_the_sweep_continues(
     tiny: Path, tmp_path: Path, parent: str, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_sweep(tiny, tmp_path, space="per_item_lrate=0.9:1.0").start(parent, None)
+    plan = plan_sweep(tiny, tmp_path, space="per_item_lrate=0.9:1.0").with_run(parent, None)
     study = open_test_study(plan)
     run_trials(study, plan, dataset)
     diverged = get_lineages(study)[0]

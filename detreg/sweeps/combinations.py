@@ -10,17 +10,19 @@ long; these are enough:
 2. *Outermost values of each dimension.* The rules are monotone in numbers: they compare the sides
    of sizes, one by one, and ask whether frozen_stages is above 0. Take a combination that breaks
    a rule, and move each number to the end of its range where the rule is stricter: the rule stays
-   broken. So if any combination breaks it, one of outermost values does, too.
+   broken. So if any combination breaks it, one of outermost values does, too. Of choices without
+   an order, all are tried.
 
-tests/test_space.py holds both by random spaces, for every template.
+Both are tested with random spaces (tests/test_combinations.py), since a new rule could break them.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from operator import itemgetter
 
-from detreg.params import Param
-from detreg.sweeps.dimension import Dimension, Value
+from detreg.params import Param, Value
+from detreg.sweeps.dimension import Dimension
 from detreg.sweeps.space import TemplateSpace
 
 _MAX_PROBLEMS = 5
@@ -29,11 +31,14 @@ _MAX_PROBLEMS = 5
 Combination = tuple[Value, ...]
 """Typed values of several dimensions, in the order of their names."""
 
+Size = tuple[float, ...]
+"""One side, or width and height."""
+
 
 def find_combination_problems(space: TemplateSpace) -> list[str]:
     """Return which combinations of a template's values cannot be trained.
 
-    Each problem is named once, with the first values that bring it.
+    Each problem is reported once, with the values of the first combination that has it.
     """
     examples: dict[str, str] = {}
     for group in space.template.params.RULE_GROUPS:
@@ -60,7 +65,7 @@ def find_combination_problems(space: TemplateSpace) -> list[str]:
 def drop_broken_dimensions(space: TemplateSpace) -> TemplateSpace:
     """Return the space without the dimensions that do not go with the fixed values.
 
-    The default space is the user's choice only so far as the fixed values leave it one.
+    This is for the default space. A dimension that the user has named is refused instead.
     """
     for name in space.dimensions:
         if _find_broken_rules(space, [name]):
@@ -75,13 +80,13 @@ def _find_broken_rules(space: TemplateSpace, names: Sequence[str]) -> dict[str, 
     The other dimensions have the values of the first trial. Each problem comes with the values
     that are to blame in the first combination that has it, such as `image_size=64`.
     """
-    first_params = replace(space.template.params(), **space.find_first_values())
+    first_values = space.find_first_values()
     outermost_values = [_find_outermost_values(space.dimensions[name]) for name in names]
 
     problems: dict[Combination, list[str]] = {}
     for combination in product(*outermost_values):
-        changes = dict(zip(names, combination, strict=True))
-        problems[combination] = replace(first_params, **changes).find_problems()
+        values = first_values | dict(zip(names, combination, strict=True))
+        problems[combination] = space.make_params(values).find_problems()
 
     examples: dict[str, str] = {}
     for combination, found in problems.items():
@@ -101,9 +106,10 @@ def _find_blame(
 ) -> list[int]:
     """Return the positions of the values of an example that are to blame for a problem.
 
-    Whatever the other values are, a combination with these has the problem. Positions are
-    cleared one after another, so none of those that remain could be cleared, too.
+    These are the fewest values that always bring the problem, whatever the other values are.
     """
+    # Positions are cleared one after another. One that could not be cleared need not be tried
+    # again: the fewer values are held, the more combinations would have to have the problem.
     blamed = list(range(len(example)))
     for position in range(len(example)):
         others = [other for other in blamed if other != position]
@@ -133,31 +139,34 @@ def _find_outermost_values(dimension: Dimension) -> list[Value]:
     """
     param = dimension.param
     values = dimension.ends
+    empty: list[Value] = [value for value in values if value is None]
     if param.type == "size":
-        return _find_outermost_sizes(param, values)
-
-    empty = [value for value in values if value is None]
-    given = [value for value in values if value is not None]
-    if param.type == "text":
-        # Rules ask of a text only whether it is there.
-        return [*given[:1], *empty]
+        sizes = [value for value in values if isinstance(value, tuple)]
+        return [*empty, *_find_outermost_sizes(param, sizes)]
     if param.type in ("int", "float"):
-        return [min(given), max(given), *empty]
+        numbers = [value for value in values if isinstance(value, int | float)]
+        return [min(numbers), max(numbers), *empty]
+    if param.type == "text":
+        # Rules depend on a text only by whether it is empty.
+        texts = [value for value in values if value is not None]
+        return [*texts[:1], *empty]
     return list(values)
 
 
-def _find_outermost_sizes(param: Param, sizes: Sequence[Value]) -> list[Value]:
-    """Return the smallest and the largest sizes by each side, sizes off the grid, and None.
+def _find_outermost_sizes(param: Param, sizes: Sequence[Size]) -> list[Size]:
+    """Return the smallest and the largest sizes by each side, and those off the grid.
 
-    Rules compare the width with widths and the height with heights, of sizes of the same form:
-    one side, or width and height. A published size off the grid has a rule of its own.
+    Rules compare widths with widths and heights with heights, of sizes of the same form: one side,
+    or width and height. A published size off the grid has a rule of its own.
     """
-    outermost: list[Value] = [size for size in sizes if size is None]
+    outermost: list[Size] = []
     for num_sides, axis in ((1, 0), (2, 0), (2, 1)):
-        alike = [size for size in sizes if size is not None and len(size) == num_sides]
-        alike.sort(key=lambda size: size[axis])
+        alike = [size for size in sizes if len(size) == num_sides]
+        alike.sort(key=itemgetter(axis))
+
+        # One size for each side off the grid, because its rule looks at that side alone.
         off_grid = {size[axis]: size for size in alike if size[axis] in param.also}
         outermost += [*alike[:1], *off_grid.values(), *alike[-1:]]
 
-    # The same size may be the outermost by both of its sides.
+    # The same size may be an outermost one by both of its sides.
     return list(dict.fromkeys(outermost))

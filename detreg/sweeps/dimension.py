@@ -2,18 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
-from detreg.params import Param
+from detreg.params import Param, Value
 
 # Optuna suggests 0.6000000000000001 where 0.6 is meant.
 _TOLERANCE = 1e-8
 
 # Optuna counts steps in decimals of 28 digits: more steps than these would not fit.
 _MAX_STEPS = 1e9
-
-Value = Any
-"""A typed value of a hyperparameter. Which type that is, its `Param` says."""
 
 
 class Suggester(Protocol):
@@ -51,6 +48,8 @@ class Dimension:
     def __post_init__(self) -> None:
         """Check the choices or the range."""
         if self.choices:
+            if len(set(self.choices)) < 2:
+                raise ValueError(f"there must be two choices or more, got {self.choices[0]}")
             for choice in self.choices:
                 self.param.parse(choice)
             return

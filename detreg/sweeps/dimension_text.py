@@ -4,8 +4,8 @@ Every ValueError of this module holds the rest of a sentence that begins with th
 name: " must be one of ...", "=640:320: the minimum ...".
 """
 
-from detreg.params import Param
-from detreg.sweeps.dimension import Dimension, Value
+from detreg.params import Param, Value
+from detreg.sweeps.dimension import Dimension
 
 _NUMERIC_TYPES = ("int", "float", "size")
 
@@ -107,6 +107,7 @@ def _parse_end(param: Param, text: str) -> float:
             f" must have multiples of {param.step:g} at both ends of a range, got {text}: "
             f"write it as one of several, {text}|VALUE"
         )
+    assert isinstance(value, int | float)  # what the numeric types parse to
     return float(value)
 
 

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from detreg.params import get_params
-from detreg.sweeps.dimension import Dimension, Suggester, Value
+from detreg.params import Value, get_params
+from detreg.sweeps.dimension import Dimension, Suggester
 from detreg.templates import TEMPLATES
+from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 
 
@@ -43,6 +44,14 @@ class TemplateSpace:
         """The template by its name."""
         return TEMPLATES[self.name]
 
+    def make_params(self, values: Mapping[str, Value]) -> CommonParams:
+        """Return the hyperparameters with typed values, whether or not these go together.
+
+        `build` would refuse values that do not.
+        """
+        make: Callable[..., CommonParams] = self.template.params
+        return make(**values)
+
     def find_first_values(self) -> dict[str, Value]:
         """Return the typed values of the first trial, the fixed ones among them."""
         defaults = self.find_defaults()
@@ -63,8 +72,7 @@ class TemplateSpace:
             if default is not None:
                 given[name] = dimension.find_nearest_typed(default)
 
-        # Not by `build`: whether the values go together is checked later, of all combinations.
-        params = self.template.resolve(replace(self.template.params(), **given))
+        params = self.template.resolve(self.make_params(given))
         lower, upper = params.random_sizes
         filled = replace(params, random_resize_lower=lower, random_resize_upper=upper)
 

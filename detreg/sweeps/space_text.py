@@ -15,9 +15,9 @@ from typing import TypeVar
 import yaml
 
 from detreg.errors import NotFoundError, UsageError
-from detreg.params import get_params, suggest_spelling
+from detreg.params import Value, get_params, suggest_spelling
 from detreg.sweeps.combinations import drop_broken_dimensions, find_combination_problems
-from detreg.sweeps.dimension import Dimension, Value
+from detreg.sweeps.dimension import Dimension
 from detreg.sweeps.dimension_text import parse_dimension
 from detreg.sweeps.space import Space, TemplateSpace
 from detreg.templates.template import Template

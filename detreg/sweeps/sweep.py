@@ -68,7 +68,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     with _start_sweep_run(study, is_new, plan) as active:
         budget = request.budget_seconds
         deadline = None if budget is None else started_at + budget
-        plan = plan.start(study.user_attrs[studies.SWEEP_RUN_ATTR], deadline)
+        plan = plan.with_run(study.user_attrs[studies.SWEEP_RUN_ATTR], deadline)
         _print_start(active, study, plan)
         log_settings(active, plan)
         return _search_and_finish(active, plan, study)

@@ -73,7 +73,7 @@ def check_initial_weights(plan: Plan) -> None:
     for template in plan.templates:
         defaults = plan.get_first_params(template)
         dimension = plan.space.templates[template.name].dimensions.get("base_model")
-        base_models = dimension.ends if dimension else (defaults.base_model,)
+        base_models = dimension.choices if dimension else (defaults.base_model,)
         for base_model in base_models:
             params = replace(defaults, base_model=base_model)
             job = prepare_job(template, params, plan.options, dataset)
