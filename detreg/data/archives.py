@@ -12,7 +12,10 @@ from pathlib import Path, PurePosixPath
 from detreg.errors import DataError
 
 Unpacker = Callable[[Path, Path], None]
-"""Unpacks the archive at the first path into the folder at the second."""
+"""Unpacks the archive at the first path into the folder at the second.
+
+Raises DataError where the archive cannot be read or would write outside the folder.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,13 @@ class _Member:
     is_special: bool
 
 
-def choose_unpacker(path: Path) -> Unpacker:
-    """Return the function that unpacks the archive at `path`.
-
-    It raises DataError where the archive cannot be read or would write outside its folder; this
-    function raises DataError where the file is no archive at all.
-    """
+def choose_unpacker(path: Path) -> Unpacker | None:
+    """Return the function that unpacks the archive at `path`, None where it is no archive."""
     if zipfile.is_zipfile(path):
         return unpack_zip
     if tarfile.is_tarfile(path):
         return unpack_tar
-    raise DataError(f"{path}: neither a folder nor a zip or tar archive; give one of these")
+    return None
 
 
 def unpack_zip(path: Path, folder: Path) -> None:

@@ -14,7 +14,7 @@ from detreg.data import formats
 from detreg.data.archives import choose_unpacker
 from detreg.data.raw import RawDataset
 from detreg.data.sample import VERSION, write_sample
-from detreg.errors import NotFoundError
+from detreg.errors import DataError, NotFoundError
 
 SAMPLE = "sample"
 
@@ -62,6 +62,9 @@ def open_source(data: str | Path, cache: Path) -> Source:
         return Source(path.name, _find_dataset_root(path))
 
     unpack = choose_unpacker(path)
+    if unpack is None:
+        raise DataError(f"{data}: neither a folder nor a zip or tar archive; give one of these")
+
     # Unpacked once per content: a renamed or copied archive is not unpacked again.
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
