@@ -1,7 +1,8 @@
 """MLflow runs: the only place that writes to them.
 
-A run works inside `mlflow run`, from the command line and from Python, with any tracking store. Its id is the eid. Tags that
-start with `detreg.` are detreg's; `detreg.failure` says why a run that did not finish did not.
+A run works inside `mlflow run`, from the command line and from Python, with any tracking store. Its
+id is the eid. Tags that start with `detreg.` are detreg's; `detreg.failure` holds the reason of a
+run that did not finish.
 """
 
 import json
@@ -16,7 +17,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset as LoggedDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
 
 from detreg.data.dataset import Dataset
 from detreg.errors import NotFoundError, describe_failure, summarize_error
@@ -36,6 +43,11 @@ PRUNED = "detreg.pruned"
 CHECKPOINT = "detreg.checkpoint"
 """Holds a StoredCheckpoints as JSON."""
 
+# MLflow's limits.
+MAX_TAG_LENGTH = 5000
+MAX_METRICS_PER_REQUEST = 1000
+MAX_RUNS_PER_REQUEST = 1000
+
 
 @dataclass(frozen=True)
 class StoredCheckpoints:
@@ -51,92 +63,82 @@ class StoredCheckpoints:
 
 @dataclass
 class Run:
-    """A handle on one MLflow run. `folder` is a local folder for its files, gone when the run ends."""
+    """A handle on one MLflow run.
+
+    `folder` is a local folder for its files, which is removed when the run ends.
+    """
 
     id: str
     folder: Path
-    _pending: list[Any] = field(default_factory=list)
+    _unsent: list[Metric] = field(default_factory=list)
 
     def log_params(self, texts: Mapping[str, str]) -> None:
-        """Logs parameters that are not there yet: `mlflow run` has logged its own, and MLflow refuses a second value."""
-        from mlflow.entities import Param
+        """Log the parameters that are not logged yet.
 
-        there = _client().get_run(self.id).data.params
-        _client().log_batch(
-            self.id,
-            params=[Param(name, value) for name, value in texts.items() if name not in there],
-        )
+        `mlflow run` has logged its own ones before, and MLflow refuses a second value.
+        """
+        logged = _get_client().get_run(self.id).data.params
+        params = [Param(name, value) for name, value in texts.items() if name not in logged]
+        _get_client().log_batch(self.id, params=params)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Logs metrics in one request. What is not finite is left out: MLflow reads NaN back as 1.8e308.
+        """Log metrics in one request. NaN and infinity are left out: MLflow reads NaN as 1.8e308.
 
-        A tracking server that does not answer costs nothing but a line on stderr here; the values go with the next call.
+        A tracking server that does not answer costs nothing but a line on stderr; the values are
+        sent with the next call.
         """
-        from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
-
         now = int(time.time() * 1000)
-        self._pending += [
-            Metric(name, float(value), now, step)
-            for name, value in values.items()
-            if math.isfinite(value)
-        ]
+        for name, value in values.items():
+            if math.isfinite(value):
+                self._unsent.append(Metric(name, float(value), now, step))
+
         try:
-            for first in range(0, len(self._pending), 1000):
-                _client().log_batch(self.id, metrics=self._pending[first : first + 1000])
-            self._pending.clear()
+            for first in range(0, len(self._unsent), MAX_METRICS_PER_REQUEST):
+                batch = self._unsent[first : first + MAX_METRICS_PER_REQUEST]
+                _get_client().log_batch(self.id, metrics=batch)
+            # Only now: MLflow stores a metric once that is sent twice with the same timestamp.
+            self._unsent.clear()
         except MlflowException as error:
-            print(
-                f"metrics wait for the tracking server: {summarize_error(error)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            message = f"metrics wait for the tracking server: {summarize_error(error)}"
+            print(message, file=sys.stderr, flush=True)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Sets tags; a value longer than MLflow takes is cut."""
-        from mlflow.entities import RunTag
-
-        _client().log_batch(
-            self.id, tags=[RunTag(name, value[:5000]) for name, value in tags.items()]
-        )
+        """Set tags; a value that is longer than MLflow takes is cut."""
+        run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
+        _get_client().log_batch(self.id, tags=run_tags)
 
     def tag_checkpoints(self, stored: StoredCheckpoints) -> None:
         """Record which checkpoints are complete, once both are uploaded."""
         self.set_tags({CHECKPOINT: json.dumps(asdict(stored))})
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Uploads a file, or a folder's content, to the run's artifacts under `folder`."""
+        """Upload a file, or a folder's content, to the run's artifacts under `folder`."""
         if path.is_dir():
-            _client().log_artifacts(self.id, str(path), folder)
+            _get_client().log_artifacts(self.id, str(path), folder)
         else:
-            _client().log_artifact(self.id, str(path), folder)
+            _get_client().log_artifact(self.id, str(path), folder)
 
     def log_text(self, text: str, name: str) -> None:
-        """Uploads `text` as the artifact `name`."""
-        _client().log_text(self.id, text, name)
+        """Upload a text as the artifact `name`."""
+        _get_client().log_text(self.id, text, name)
 
     def log_dataset(self, dataset: Dataset) -> None:
-        """The dataset as an input of the run: name, digest, and in its profile classes and counts."""
-        from mlflow.entities import Dataset as Entity
-        from mlflow.entities import DatasetInput, InputTag
+        """Log a dataset as an input: its name and digest, and in its profile classes and counts."""
+        counts = {}
+        for name, split in dataset.splits.items():
+            counts[name] = {"images": split.images, "boxes": split.boxes}
+        profile = {"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}
 
-        counts = {
-            name: {"images": split.images, "boxes": split.boxes}
-            for name, split in dataset.splits.items()
-        }
-        entity = Entity(
+        logged = LoggedDataset(
             name=dataset.name,
             digest=dataset.digest,
             source_type="local",
             source=json.dumps({"uri": str(dataset.folder)}),
             schema=json.dumps({"classes": dataset.classes}),
-            profile=json.dumps(
-                {"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}
-            ),
+            profile=json.dumps(profile),
         )
-        _client().log_inputs(
-            self.id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
-        )
+        context = InputTag("mlflow.data.context", "training")
+        _get_client().log_inputs(self.id, [DatasetInput(logged, [context])])
 
 
 @contextmanager
@@ -154,15 +156,13 @@ def start_run(
     KILLED, with the reason in a tag. Raises UnreachableError where the tracking store does not
     answer.
     """
-    import mlflow
-
     try:
         with (
-            translate_mlflow_errors("MLflow does not find what it was asked for"),
+            translate_mlflow_errors("MLflow does not find the run, its parent or its experiment"),
             tempfile.TemporaryDirectory(prefix="detreg-") as folder,
         ):
             nested = mlflow.active_run() is not None
-            experiment = _client().get_run(parent).info.experiment_id if parent else None
+            experiment = _get_client().get_run(parent).info.experiment_id if parent else None
             started = mlflow.start_run(
                 run_id,
                 experiment_id=experiment,
@@ -179,6 +179,8 @@ def start_run(
             run.log_metrics({})
         mlflow.end_run("FINISHED")
     except BaseException as error:
+        # The run is ended here, not by whoever started the process: `mlflow run` would end it as
+        # FINISHED or FAILED, and nobody would say why.
         active = mlflow.active_run()
         if active is not None:
             _tag_failure(active.info.run_id, error)
@@ -194,7 +196,7 @@ def tag_failure_before_start(error: BaseException) -> None:
         _tag_failure(run_id, error)
 
 
-def get_run(eid: str) -> Any:
+def get_run(eid: str) -> MlflowRun:
     """Return the MLflow run of an eid.
 
     Raises NotFoundError for one that is unknown or deleted, UnreachableError without an answer.
@@ -207,7 +209,7 @@ def get_run(eid: str) -> Any:
     with translate_mlflow_errors(
         f"no run {eid} in {get_tracking_uri()}: check the id and MLFLOW_TRACKING_URI"
     ):
-        run = _client().get_run(eid)
+        run = _get_client().get_run(eid)
     if run.info.lifecycle_stage == "deleted":
         raise NotFoundError(
             f"run {eid} is deleted: restore it (mlflow runs restore --run-id {eid}) or name another"
@@ -224,14 +226,16 @@ def end_run(eid: str, failure: str = "") -> None:
         return
     if failure:
         Run(eid, Path()).set_tags({FAILURE: failure})
-    _client().set_terminated(eid, "KILLED" if failure else "FINISHED")
+    _get_client().set_terminated(eid, "KILLED" if failure else "FINISHED")
 
 
-def list_running_children(parent: str) -> list[Any]:
+def list_running_children(parent: str) -> list[MlflowRun]:
     """Return the runs nested in `parent`, a sweep's for example, whose status is RUNNING."""
     experiment = get_run(parent).info.experiment_id
     condition = f"tags.`mlflow.parentRunId` = '{parent}' and attributes.status = 'RUNNING'"
-    return list(_client().search_runs([experiment], condition, max_results=1000))
+    return list(
+        _get_client().search_runs([experiment], condition, max_results=MAX_RUNS_PER_REQUEST)
+    )
 
 
 def find_checkpoints(eid: str) -> StoredCheckpoints | None:
@@ -248,9 +252,6 @@ def download_artifact(eid: str, artifact: str, folder: Path) -> Path:
 
     Raises NotFoundError where the run has no artifact of that name.
     """
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     try:
         path = mlflow.artifacts.download_artifacts(
             run_id=eid, artifact_path=artifact, dst_path=str(folder)
@@ -264,9 +265,12 @@ def download_artifact(eid: str, artifact: str, folder: Path) -> Path:
 
 def get_tracking_uri() -> str:
     """Return the URI of the tracking store in use."""
-    import mlflow
-
     return str(mlflow.get_tracking_uri())
+
+
+def _get_client() -> MlflowClient:
+    """Return a client of the tracking store in use, which may change while the process runs."""
+    return MlflowClient()
 
 
 def _tag_failure(run_id: str, error: BaseException) -> None:
@@ -279,9 +283,3 @@ def _tag_failure(run_id: str, error: BaseException) -> None:
             f"the reason could not be written to the run: {summarize_error(second)}",
             stacklevel=2,
         )
-
-
-def _client() -> Any:
-    from mlflow import MlflowClient
-
-    return MlflowClient()
