@@ -95,6 +95,19 @@ def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="module")
+def mmdet_scope() -> None:
+    """Let MMEngine build the parts of MMDetection and detreg by name."""
+    from mmdet.utils import register_all_modules
+    from mmengine.registry import init_default_scope
+
+    from detreg.training import network
+
+    assert network  # importing it registers detreg's parts
+    register_all_modules(init_default_scope=False)
+    init_default_scope("mmdet")
+
+
+@pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Use a SQLite tracking store while the tests of a module run; artifacts lie beside it.
 
