@@ -3,7 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UnreachableError
+
+set_mlflow_defaults()  # MLflow reads some of them when it is imported
+
+import mlflow  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+from requests.exceptions import RequestException  # noqa: E402
+from sqlalchemy.exc import OperationalError  # noqa: E402
 
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
 # MLflow reports an alias, a version or a run id that cannot exist as an invalid value, not as a
@@ -18,8 +26,6 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
     Raises NotFoundError(missing) where MLflow does not find what it was asked for, and
     UnreachableError where its server or database does not answer. Everything else passes through.
     """
-    from mlflow.exceptions import MlflowException
-
     try:
         yield
     except Exception as error:
@@ -38,9 +44,6 @@ def _is_missing(code: str, message: str) -> bool:
 
 
 def _is_unreachable(error: BaseException) -> bool:
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import OperationalError
-
     # MLflow raises an exception of its own, so the one that says it stands further down the chain.
     link: BaseException | None = error
     while link is not None:
@@ -53,8 +56,6 @@ def _is_unreachable(error: BaseException) -> bool:
 
 
 def _describe_unreachable(error: Exception) -> str:
-    import mlflow
-
     reason = str(error).splitlines()[0][:300]
     return (
         f"MLflow at {mlflow.get_tracking_uri()} does not answer ({reason}): "

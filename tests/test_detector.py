@@ -386,9 +386,9 @@ def test_what_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="megapixels"):
         images.decode_image(bytes(huge))
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(DataError, match=r"text.jpg: the bytes \(5 of them\) are not a picture"):
+    with pytest.raises(DataError, match=r"text.jpg: the bytes \(5 of them\) are not an image"):
         images.read_image(tmp_path / "text.jpg")
-    with pytest.raises(NotFoundError, match="no such picture"):
+    with pytest.raises(NotFoundError, match="no such image"):
         images.read_image(tmp_path / "missing.jpg")
 
 

@@ -81,10 +81,10 @@ def test_the_file_finds_what_the_network_finds(
     parity = measure_parity(truth, exported, trained)
     matched, total = parity.matches.matched, parity.matches.total
     print(
-        f"\n{name} {values}: {matched} of {total} matched, mAP {parity.mAP_difference:+.5f}"
+        f"\n{name} {values}: {matched} of {total} matched, mAP {parity.map_difference:+.5f}"
     )  # the table in docs/export.md, with pytest's -s
     assert total > 40 and matched >= 0.999 * total
-    assert abs(parity.mAP_difference) <= 0.001
+    assert abs(parity.map_difference) <= 0.001
     assert detector.card == about
     model = onnx.load(tmp_path / "model.onnx")
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]

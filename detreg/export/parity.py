@@ -92,11 +92,11 @@ class ParityResult:
     @property
     def passed(self) -> bool:
         """Whether the exported model may replace the trained one; not if nothing was compared."""
-        return self.matches.passed and abs(self.mAP_difference) <= MAX_MAP_DIFFERENCE
+        return self.matches.passed and abs(self.map_difference) <= MAX_MAP_DIFFERENCE
 
     @property
-    def mAP_difference(self) -> float:
-        """mAP of the exported model minus that of the trained one, from -1 to 1."""
+    def map_difference(self) -> float:
+        """The mAP of the exported model minus that of the trained one, from -1 to 1."""
         return (self.exported.mAP or 0.0) - (self.trained.mAP or 0.0)
 
     @property

@@ -56,7 +56,7 @@ class Card:
             raise UsageError(f"outputs must contain {', '.join(missing)}, got {self.outputs}")
 
     def to_json(self) -> str:
-        """Return the card as JSON, with a section `usage` that says in words how to use the file."""
+        """Return the card as JSON; its section `usage` says in words how to use the file."""
         usage = _describe_usage(self.preprocessing, self.outputs)
         return json.dumps({**asdict(self), "usage": usage}, indent=2)
 

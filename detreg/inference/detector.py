@@ -139,7 +139,7 @@ class Detector:
         return groups
 
     def _run(self, images: Sequence[PreparedImage]) -> Mapping[str, NDArray[np.generic]]:
-        """Return the outputs of the graph; a batch of a fixed size is filled up with black images."""
+        """Return the outputs of the graph. Black images fill up a batch of a fixed size."""
         pixels = np.stack([image.pixels for image in images])
         num_missing = (self.session.input_shape.batch or 0) - len(images)
         if num_missing > 0:

@@ -1,4 +1,4 @@
-"""Picture files to arrays."""
+"""Image files to arrays."""
 
 import io
 import os
@@ -11,44 +11,50 @@ from numpy.typing import NDArray
 from detreg.errors import DataError, NotFoundError
 
 MAX_PIXELS = 100_000_000
-"""A file of a few kilobytes can claim a picture that fills the memory, so the claim is read before anything is decoded."""
+"""A file of a few kilobytes can claim to hold an image that fills the memory, so the claim is read
+before anything is decoded."""
 
-_TOO_LARGE = f"the picture has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller"
+_TOO_LARGE = f"the image has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller"
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:
-    """Decodes a picture file's bytes to uint8 (height, width, 3) RGB, upright (EXIF orientation applied).
+    """Decode an image file's bytes to uint8 (height, width, 3) RGB, upright.
 
-    Raises DataError for bytes that are no picture and for pictures of more than 100 megapixels.
+    The EXIF orientation is applied. Raises DataError for bytes that are not an image and for images
+    of more than 100 megapixels.
     """
-    width, height = _claimed_size(data)
+    width, height = _read_claimed_size(data)
     if width * height > MAX_PIXELS:
         raise DataError(_TOO_LARGE)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise DataError("the picture is damaged: its header is readable, its pixels are not")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise DataError("the image is damaged: its header can be read, its pixels cannot")
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Reads a picture file as `decode` does.
+    """Read an image file as `decode_image` does.
 
-    Raises NotFoundError where there is no such file, DataError where it is no picture; both name the file.
+    Raises NotFoundError where there is no such file, DataError where it is not an image; both name
+    the file.
     """
     try:
         data = Path(path).read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise NotFoundError(f"{path}: there is no such picture") from error
+        raise NotFoundError(f"{path}: there is no such image") from error
+
     try:
         return decode_image(data)
     except DataError as error:
         raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
 
 
-def _claimed_size(data: bytes) -> tuple[int, int]:
-    # Not at the top: a detector that is given arrays works where Pillow is not installed.
-    from PIL import Image, UnidentifiedImageError
+def _read_claimed_size(data: bytes) -> tuple[int, int]:
+    """Return the (width, height) that the file's header gives."""
+    # A detector that is given arrays works where Pillow is not installed.
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
@@ -57,5 +63,5 @@ def _claimed_size(data: bytes) -> tuple[int, int]:
         raise DataError(_TOO_LARGE) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DataError(
-            f"the bytes ({len(data)} of them) are not a picture: send a JPEG or PNG file"
+            f"the bytes ({len(data)} of them) are not an image: send a JPEG or PNG file"
         ) from error

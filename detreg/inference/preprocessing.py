@@ -1,9 +1,10 @@
-"""How a picture becomes the network's input: resized, then padded right and below.
+"""How an image becomes the network's input: resized, then padded right and below.
 
-The one place for these sizes and for the padding: the served model prepares images with it, and training derives its MMDetection pipeline
-from it (`Resize(scale=limits, keep_ratio=True)` or `Resize(scale=exact_size, keep_ratio=False)`, then `PadToCanvas`), so both see equal
-pixels. Images are padded while they are uint8, with the pixel nearest to what the published weights were trained with: the mean where
-the network normalizes, a gray where it does not.
+This is the one place for these sizes and for the padding. The served model prepares images with it,
+and training derives its MMDetection pipeline from it (`Resize(scale=limits, keep_ratio=True)` or
+`Resize(scale=exact_size, keep_ratio=False)`, then `PadToCanvas`), so both see equal pixels. Images
+are padded while they are uint8, with the pixel nearest to what the published weights were trained
+with: the mean where the network normalizes, a gray where it does not.
 """
 
 import math
@@ -16,13 +17,14 @@ from numpy.typing import NDArray
 from detreg.errors import UsageError
 
 Size = tuple[int, int]
+"""Width and height in pixels."""
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """A picture as the network takes it, and the way back.
+    """An image as the network takes it, and what leads back to the original.
 
-    `pixels` is uint8 (height, width, 3) RGB; `scale` (x, y) is resized over original; `original` is (width, height).
+    `pixels` is uint8 (height, width, 3) RGB; `scale` (x, y) is resized size over original size.
     """
 
     pixels: NDArray[np.uint8]
@@ -34,10 +36,11 @@ class PreparedImage:
 class Preprocessing:
     """The sizes of the input. All pairs are (width, height) in pixels.
 
-    `image_size` is one number, the smaller side after resizing, or two, the exact width and height (only without
-    `keep_aspect_ratio`; one number without it means a square). The longer side is at most `max_aspect_ratio` times the smaller.
-    `pad_value` (red, green, blue) fills the canvas right of and below the image, until both sides have at least `smallest_input` pixels
-    and divide by `pad_divisor`.
+    `image_size` is one number, the smaller side after resizing, or two, the exact width and height
+    (only without `keep_aspect_ratio`; one number without it means a square). The longer side is at
+    most `max_aspect_ratio` times the smaller. `pad_value` (red, green, blue) fills the canvas right
+    of and below the image, until both sides have at least `smallest_input` pixels and divide by
+    `pad_divisor`. Raises UsageError for values that do not fit.
     """
 
     image_size: tuple[int, ...]
@@ -50,83 +53,101 @@ class Preprocessing:
     def __post_init__(self) -> None:
         problems = []
         if len(self.image_size) not in (1, 2) or min(self.image_size, default=0) < 1:
-            problems.append(f"image_size is one or two positive integers, not {self.image_size}")
+            problems.append(
+                f"image_size must be one or two positive integers, got {self.image_size}"
+            )
         if self.keep_aspect_ratio and len(self.image_size) == 2:
             problems.append(
-                f"image_size={self.image_size} is an exact size: set keep_aspect_ratio=false, or give one number"
+                f"image_size={self.image_size} is an exact size: "
+                "set keep_aspect_ratio=false, or give one number"
             )
         if self.max_aspect_ratio < 1:
-            problems.append(f"max_aspect_ratio is at least 1, not {self.max_aspect_ratio}")
+            problems.append(f"max_aspect_ratio must be at least 1, got {self.max_aspect_ratio}")
         if len(self.pad_value) != 3 or not all(0 <= level <= 255 for level in self.pad_value):
             problems.append(f"pad_value must be three levels from 0 to 255, got {self.pad_value}")
         if self.pad_divisor < 1 or self.smallest_input < 1:
             problems.append(
-                f"pad_divisor and smallest_input must be at least 1, got {self.pad_divisor} and {self.smallest_input}"
+                "pad_divisor and smallest_input must be at least 1, "
+                f"got {self.pad_divisor} and {self.smallest_input}"
             )
         if problems:
             raise UsageError(problems)
 
     @property
     def limits(self) -> Size:
-        """The most that the (longer, smaller) side may have after resizing; it decides only with `keep_aspect_ratio`."""
+        """The most that the (longer, smaller) side may have after resizing.
+
+        They decide only with `keep_aspect_ratio`.
+        """
         shortest = min(self.image_size)
-        # 800 * 1.7 is 1359.9999999999998 in floating point
-        return math.floor(shortest * self.max_aspect_ratio + 1e-6), shortest
+        # Without the addend, 800 * 1.7 would be 1359: it is 1359.9999999999998 in floating point.
+        longest = math.floor(shortest * self.max_aspect_ratio + 1e-6)
+        return longest, shortest
 
     @property
     def exact_size(self) -> Size | None:
-        """The size every picture is resized to without `keep_aspect_ratio`, None with it."""
-        return None if self.keep_aspect_ratio else (self.image_size[0], self.image_size[-1])
+        """The size that every image is resized to without `keep_aspect_ratio`, None with it."""
+        if self.keep_aspect_ratio:
+            return None
+        # One number is a square: the first and the last are the same.
+        return self.image_size[0], self.image_size[-1]
 
     @property
     def fixed_canvas(self) -> Size | None:
-        """The size of every input where it does not depend on the picture, else None."""
+        """The size of every input where it does not depend on the image, else None."""
         if self.exact_size:
             return self.compute_padded_size(*self.exact_size)
         longest, shortest = self.limits
-        return self.compute_padded_size(shortest, shortest) if longest == shortest else None
+        if longest == shortest:
+            return self.compute_padded_size(shortest, shortest)
+        return None
 
     def compute_resized_size(self, width: int, height: int) -> Size:
-        """The size of a picture after resizing, rounded as mmcv 2.1 does (mmcv/image/geometric.py, rescale_size)."""
+        """Return the size of an image after resizing.
+
+        Rounded as mmcv 2.1 does (mmcv/image/geometric.py, rescale_size).
+        """
         if self.exact_size:
             return self.exact_size
         longest, shortest = self.limits
         factor = min(longest / max(width, height), shortest / min(width, height))
-        # Only a picture thousands of times as long as wide rounds to nothing.
+        # Only an image thousands of times as long as wide rounds to zero.
         return max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1)
 
     def compute_canvas_size(self, width: int, height: int) -> Size:
-        """The size of the input for a picture that is `width` x `height` after resizing."""
+        """Return the size of the input for an image of `width` x `height` after resizing."""
         return self.fixed_canvas or self.compute_padded_size(width, height)
 
     def compute_input_size(self, width: int, height: int) -> Size:
-        """Return the size of the input for an image of `width` x `height`."""
+        """Return the size of the input for an image of `width` x `height` before resizing."""
         return self.compute_canvas_size(*self.compute_resized_size(width, height))
 
     def compute_padded_size(self, width: int, height: int) -> Size:
-        """The smallest canvas that holds `width` x `height` pixels and that the network can take."""
-        sides = (max(side, self.smallest_input) for side in (width, height))
-        canvas_width, canvas_height = (
-            -(-side // self.pad_divisor) * self.pad_divisor for side in sides
-        )
-        return canvas_width, canvas_height
+        """Return the smallest canvas that holds the pixels and that the network can take."""
+        return self._pad_side(width), self._pad_side(height)
+
+    def _pad_side(self, side: int) -> int:
+        """Round a side up to a multiple of `pad_divisor`."""
+        side = max(side, self.smallest_input)
+        return math.ceil(side / self.pad_divisor) * self.pad_divisor
 
     def prepare(self, image: NDArray[np.uint8]) -> PreparedImage:
-        """Resizes (bilinear) and pads one picture.
-
-        `image` is uint8 (height, width, 3) RGB and stays as it is.
-        """
+        """Resize (bilinear) and pad one image, uint8 (height, width, 3) RGB; it is not changed."""
         height, width = image.shape[:2]
         new_width, new_height = self.compute_resized_size(width, height)
         resized = cv2.resize(image, (new_width, new_height), interpolation=cv2.INTER_LINEAR)
-        pixels = pad_image(resized, self.compute_canvas_size(new_width, new_height), self.pad_value)
-        return PreparedImage(pixels, (new_width / width, new_height / height), (width, height))
+
+        canvas = self.compute_canvas_size(new_width, new_height)
+        pixels = pad_image(resized, canvas, self.pad_value)
+        scale = (new_width / width, new_height / height)
+        return PreparedImage(pixels, scale, (width, height))
 
 
 def pad_image(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return a canvas filled with `value` (red, green, blue), with the image at its top left.
+    """Return a canvas filled with `value`, with the image at its top left.
 
-    `pixels` is uint8 (height, width, 3), `canvas` (width, height).
+    `pixels` is uint8 (height, width, 3), `canvas` (width, height); `value` has one level for each
+    channel, in the order of `pixels`.
     """
     width, height = canvas
     padded = np.empty((height, width, 3), np.uint8)

@@ -75,22 +75,12 @@ class OnnxSession:
 def open_session(
     model: bytes, *, require_gpu: bool = False, threads: int | None = None
 ) -> OnnxSession:
-    """Open an ONNX file's bytes on CUDA, else on the CPU with `threads` threads (default: all cores).
+    """Open an ONNX file's bytes on CUDA, else on the CPU.
 
-    Raises RefusedError where `require_gpu` and the session does not run on CUDA, DataError for
-    bytes that are not an ONNX model of detreg. Warns where there is a GPU that onnxruntime cannot
-    use.
+    `threads` is the number of threads on the CPU, by default one for each core. Raises RefusedError
+    where `require_gpu` and the session does not run on CUDA, and DataError for bytes that are not
+    an ONNX model of detreg. Warns where there is a GPU that onnxruntime cannot use.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads = threads or 0
-    # Denormal numbers make a CPU several times slower, and a network that has hardly been trained
-    # produces many.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    # Without this, threads keep spinning for a while after a run, and slow down whatever answers
-    # the request. During a run they still spin.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-
     num_gpus = count_cuda_devices()
     use_cuda = num_gpus > 0 and CUDA in ort.get_available_providers()
     providers = [(CUDA, _CUDA_OPTIONS), CPU] if use_cuda else [CPU]
@@ -100,15 +90,28 @@ def open_session(
             ort.preload_dlls()
 
     try:
-        session = ort.InferenceSession(model, options, providers=providers)
+        opened = ort.InferenceSession(model, _make_options(threads), providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no common base class
         reason = str(error).splitlines()[0]
         raise DataError(f"onnxruntime cannot open it ({reason})") from error
 
-    opened = OnnxSession(session)
-    if opened.device == "cpu":
+    session = OnnxSession(opened)
+    if session.device == "cpu":
         _report_missing_gpu(num_gpus, require_gpu)
-    return opened
+    return session
+
+
+def _make_options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads or 0
+    # Denormal numbers make a CPU several times slower, and a network that has hardly been trained
+    # produces many.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # Without this, threads keep spinning for a while after a run, and slow down whatever answers
+    # the request. During a run they still spin.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
 
 
 def count_cuda_devices() -> int:

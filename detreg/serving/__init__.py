@@ -1,1 +1,1 @@
-"""The served model: packaging it for MLflow, and answering requests. Needs MLflow; the detector does not."""
+"""The model that MLflow serves, and how it is logged."""

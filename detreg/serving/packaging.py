@@ -7,65 +7,73 @@ from pathlib import Path
 import mlflow
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
 from detreg.defaults import MAX_DETECTIONS
 from detreg.inference.card import Card
 from detreg.inference.detector import Detector
 from detreg.inference.model_files import MODEL_NAME
+from detreg.inference.outputs import REQUIRED_OUTPUTS, Output
 
 REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "onnxruntime-gpu", "pandas", "pillow")
-"""What the served model imports. Inferred requirements would name the CPU build of onnxruntime."""
+"""What the served model imports.
 
-_HERE = Path(__file__).parent
+They are not inferred, because MLflow would name the CPU build of onnxruntime."""
 
-
-def signature(score_threshold: float) -> ModelSignature:
-    """The input, output and params of the served model; `score_threshold` is the default of the param."""
-    number = DataType.double
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image")]),
-        outputs=Schema(
-            [
-                ColSpec(Array(Array(number)), "boxes"),
-                ColSpec(Array(number), "scores"),
-                ColSpec(Array(DataType.long), "labels"),
-                ColSpec(Array(DataType.string), "class_names"),
-            ]
-        ),
-        params=ParamSchema(
-            [
-                ParamSpec("score_threshold", number, score_threshold),
-                ParamSpec("max_detections", DataType.long, MAX_DETECTIONS),
-            ],
-        ),
-    )
+_MODEL_FILE = Path(__file__).with_name("model.py")
+_PACKAGE = Path(__file__).parents[1]
+_JSON_TYPES = {"float32": DataType.double, "int64": DataType.long}
 
 
 def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = False) -> ModelInfo:
-    """Logs an ONNX file that detreg exported to the active run (a new one where there is none).
+    """Log an ONNX file that detreg exported to the active run, or to a new one.
 
-    `require_gpu` makes the served model refuse to start off the GPU. Raises what `Detector.load` raises for a file that is none.
+    `require_gpu` makes the served model refuse to start without a GPU. Raises what `Detector.load`
+    raises for any other file.
     """
     card = Detector.load(onnx_path).card
+    requirements = [f"{package}=={version(package)}" for package in REQUIREMENTS]
     with warnings.catch_warnings():
-        # An example would be run at every logging, to learn what the signature below already says.
+        # MLflow would run an example at every logging, to infer the signature that is given here.
         warnings.filterwarnings("ignore", message=".*input example was not provided.*")
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(_HERE / "model.py"),
+            python_model=str(_MODEL_FILE),
             artifacts={"onnx": str(onnx_path)},
-            code_paths=[str(_HERE.parent)],
-            signature=signature(card.score_threshold),
-            pip_requirements=[f"{package}=={version(package)}" for package in REQUIREMENTS],
+            code_paths=[str(_PACKAGE)],
+            signature=_build_signature(card.score_threshold),
+            pip_requirements=requirements,
             model_config={"require_gpu": require_gpu},
-            metadata=_metadata(card),
+            metadata=_build_metadata(card),
         )
     return info
 
 
-def _metadata(card: Card) -> dict[str, str | list[str] | None]:
+def _build_signature(score_threshold: float) -> ModelSignature:
+    """Return input, output and params; `score_threshold` is the default of the param."""
+    columns: list[ColSpec | TensorSpec] = [_build_column(output) for output in REQUIRED_OUTPUTS]
+    columns.append(ColSpec(Array(DataType.string), "class_names"))
+    params = [
+        ParamSpec("score_threshold", DataType.double, score_threshold),
+        ParamSpec("max_detections", DataType.long, MAX_DETECTIONS),
+    ]
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema(columns),
+        params=ParamSchema(params),
+    )
+
+
+def _build_column(output: Output) -> ColSpec:
+    """Return the column of an output: for each image, an array with a row for each detection."""
+    column_type = Array(_JSON_TYPES[output.dtype])
+    for _ in output.detection_axes:
+        column_type = Array(column_type)
+    return ColSpec(column_type, output.name)
+
+
+def _build_metadata(card: Card) -> dict[str, str | list[str] | None]:
     return {
         "template": card.template,
         "classes": list(card.classes),
