@@ -1,8 +1,8 @@
-# make env, demo, test, check, generate: each works on a bare machine with Python 3.11 to 3.13.
+# make env, demo, test, soak, check, generate: each works on a bare machine with Python 3.11 to 3.13.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env demo test check generate lock
+.PHONY: env demo test soak check generate lock
 
 env: .venv/ready
 

@@ -6,11 +6,13 @@ that it trains; a trial whose heartbeats stop counts as dead and is queued again
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+import optuna
 import sqlalchemy
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -28,6 +30,10 @@ SQLITE_LOCK_TIMEOUT = 120
 """Seconds for which a writer of SQLite waits for the lock of another."""
 
 T = TypeVar("T")
+
+# Heartbeats and retries are experimental in Optuna, which says so at each use.
+warnings.filterwarnings("ignore", category=ExperimentalWarning)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 requeue_trial = RetryHeartbeatStaleTrialCallback(
     max_retry=MAX_TRIES - 1, inherit_intermediate_values=True

@@ -13,7 +13,6 @@ import datetime
 import enum
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,9 +51,6 @@ FINISHING_SECONDS = 30.0
 """Seconds of a budget that are kept for exporting and registering the best."""
 MAX_STUDY_WAIT = 30.0
 """Seconds to wait for what another command is writing. It may have been killed before."""
-
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 @dataclass(frozen=True)
