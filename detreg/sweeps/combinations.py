@@ -106,7 +106,8 @@ def _find_blame(
 ) -> list[int]:
     """Return the positions of the values of an example that are to blame for a problem.
 
-    These are the fewest values that always bring the problem, whatever the other values are.
+    With these values, a combination has the problem whatever its other values are; and without one
+    of them, that is not so.
     """
     # Positions are cleared one after another. One that could not be cleared need not be tried
     # again: the fewer values are held, the more combinations would have to have the problem.
