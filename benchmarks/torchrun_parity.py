@@ -17,7 +17,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.runner import Runner
+
+from detreg.cli import run
+from detreg.torchrun import get_rank, run_in_step
+from detreg.training.epoch_hooks import LossMeter, MetricLogHook
 
 DEFAULTS = [
     "--base_model",
@@ -95,55 +102,54 @@ def trained(words: list[str], processes: int, move: float = 0.0) -> dict[str, fl
         return dict(json.loads(shown.read_text()))
 
 
-def one(move: float, words: list[str]) -> int:
-    """One process of a training, which notes the losses of its first steps and the metrics of its epochs."""
-    import torch
-    from mmengine.dist import all_reduce
+def train_in_this_process(move: float, words: list[str]) -> int:
+    """Train in one of the processes, and write what the first one shows; return the exit code.
 
-    from detreg.cli import run
-    from detreg.torchrun import get_rank, run_in_step
-    from detreg.training.hooks import EpochHook
-
+    That is the losses of the first steps and the metrics of the epochs. `move` scales the noise
+    that is added to the initial weights.
+    """
     shown: dict[str, float] = {}
-    before, after_step, after_epoch = (
-        EpochHook.before_train,
-        EpochHook.after_train_iter,
-        EpochHook.after_val_epoch,
-    )
+    before_train = LossMeter.before_train
+    after_train_iter = LossMeter.after_train_iter
+    after_val_epoch = MetricLogHook.after_val_epoch
 
-    def start(hook: EpochHook, runner: Any) -> None:
-        before(hook, runner)
+    def move_weights(self: LossMeter, runner: Runner) -> None:
+        before_train(self, runner)
         with torch.no_grad():
             for parameter in runner.model.parameters():
                 parameter.mul_(1 + move * torch.randn_like(parameter))
 
-    def step(
-        hook: EpochHook, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    def note_step(
+        self: LossMeter,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        after_step(hook, runner, batch_idx, data_batch, outputs)
-        if runner.iter < STEPS:
+        after_train_iter(self, runner, batch_idx, data_batch, outputs)
+        if outputs and runner.iter < STEPS:
             loss = outputs["loss"].detach().clone()
             all_reduce(loss, op="mean")
             shown[f"loss of step {runner.iter + 1}"] = float(loss)
 
-    def epoch(hook: EpochHook, runner: Any, metrics: Any = None) -> None:
-        after_epoch(hook, runner, metrics)
+    def note_epoch(
+        self: MetricLogHook, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        after_val_epoch(self, runner, metrics)
+        row = self.history.entries[-1].to_row()
         for name in ("train/loss", "val/mAP", "val/mAP_50"):
-            shown[f"{name} of epoch {runner.epoch}"] = hook.history[-1].to_row()[name]
+            shown[f"{name} of epoch {runner.epoch}"] = row[name]
 
-    for name, function in (
-        ("before_train", start),
-        ("after_train_iter", step),
-        ("after_val_epoch", epoch),
-    ):
-        setattr(EpochHook, name, function)
-    code = run_in_step(lambda: run(words))
+    LossMeter.before_train = move_weights
+    LossMeter.after_train_iter = note_step  # type: ignore[method-assign]
+    MetricLogHook.after_val_epoch = note_epoch  # type: ignore[method-assign]
+    exit_code = run_in_step(lambda: run(words))
     if get_rank() == 0:
         Path(os.environ["SHOWN"]).write_text(json.dumps(shown))
-    return code
+    return exit_code
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        sys.exit(one(float(sys.argv[2]), sys.argv[3:]))
+        sys.exit(train_in_this_process(float(sys.argv[2]), sys.argv[3:]))
     main()

@@ -20,7 +20,9 @@ from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, 
 from detreg.pipeline import parse_settings
 from detreg.templates import find_template
 from detreg.tracking import runs
+from detreg.training import checkpointing
 from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from detreg.training.epoch_hooks import LossMeter
 from detreg.training.initial_weights import choose_initial_weights
 from detreg.training.job import log_job, prepare_job
 
@@ -250,17 +252,15 @@ def test_an_interruption_keeps_the_last_finished_epoch(
     trained: dict[str, Any], tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Uploads are held back here after the first, as a slow artifact store does."""
-    from detreg.training import hooks
+    before_train_epoch = LossMeter.before_train_epoch
 
-    before_train_epoch = hooks.EpochHook.before_train_epoch
-
-    def interrupted(self: hooks.EpochHook, runner: Any) -> None:
+    def interrupted(self: LossMeter, runner: Any) -> None:
         before_train_epoch(self, runner)
         if runner.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(hooks, "UPLOAD_SHARE", 0.0)
-    monkeypatch.setattr(hooks.EpochHook, "before_train_epoch", interrupted)
+    monkeypatch.setattr(checkpointing, "UPLOAD_SHARE", 0.0)
+    monkeypatch.setattr(LossMeter, "before_train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         detreg.train("yolox", data=str(tiny), **TINY | {"num_epochs": 4})
     killed = mlflow.search_runs(

@@ -31,10 +31,11 @@ FORMAT = 1
 class Checkpoint:
     """The state of a training after an epoch.
 
-    `state_dict` is what is scored and exported. `classes` is empty where a file from elsewhere names
-    none. `epoch` counts finished epochs, and `history` has one entry for each of them. `training`
-    holds the `optimizer`; where an average of the weights is scored, also the `state_dict` of the
-    network under training and `ema_steps`. It is None where the file cannot be resumed from.
+    `state_dict` is what is scored and exported. `classes` is empty where a file from elsewhere
+    names none. `epoch` counts finished epochs, and `history` has one entry for each of them.
+    `training` holds the `optimizer`; where an average of the weights is scored, also the
+    `state_dict` of the network under training and `ema_steps`. It is None where the file cannot be
+    resumed from.
     """
 
     state_dict: dict[str, Tensor]
@@ -78,14 +79,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of detreg or MMDetection, or a bare state dict.
 
-    No code from the file is run. Raises DataError for a file that is broken, holds anything but tensors and plain values, or has
-    no weights.
+    No code from the file is run. Raises DataError for a file that is broken, holds anything but
+    tensors and plain values, or has no weights.
     """
     content = _read(path)
     state_dict = _find_weights(content)
     if not state_dict:
         raise DataError(
-            f"{path} has no weights under state_dict: it must be a checkpoint in MMDetection's layout"
+            f"{path} has no weights under state_dict: it must be a checkpoint in MMDetection's "
+            "layout"
         )
 
     meta = content.get("meta") or {}
@@ -154,7 +156,8 @@ def _read(path: Path) -> dict[str, Any]:
         # torch puts its reason after a long text on how to switch the check off.
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise DataError(
-            f"{path} is refused: it holds more than tensors and plain values, or is broken ({reason})"
+            f"{path} is refused: it holds more than tensors and plain values, or is broken "
+            f"({reason})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         lines = str(error).splitlines() or ["it is empty"]

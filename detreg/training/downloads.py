@@ -1,7 +1,7 @@
 """Files of weights: from a folder, a cache, the network, a library or MLflow.
 
-The folder in the environment variable DETREG_WEIGHTS comes first, so that machines without a network
-can train. What is downloaded stays in the cache.
+The folder in the environment variable DETREG_WEIGHTS comes first, so that machines without a
+network can train. What is downloaded stays in the cache.
 """
 
 import hashlib
@@ -164,7 +164,10 @@ def download_file(url: str, path: Path, sha256: str = "") -> Path:
 
 
 def _copy_response(url: str, response: HTTPResponse, file: BinaryIO) -> str:
-    """Write a response to a file, and return its sha256. Raises UnreachableError if it is cut off."""
+    """Write a response to a file and return its sha256.
+
+    Raises UnreachableError where the response is cut off.
+    """
     expected = response.headers.get("Content-Length")
     hasher = hashlib.sha256()
     received = 0
@@ -217,7 +220,7 @@ def _suggest_alternatives(template: Template, base_model: str, asked_by: str) ->
 
 
 def _check_not_of_another(path: Path, template: Template, base_model: str) -> None:
-    """Raise DataError where the file was published for another template's base model of that name."""
+    """Raise DataError where the file belongs to another template's base model of that name."""
     own = template.base_models[base_model].coco_weights
     others: dict[str, str] = {}
     for other in TEMPLATES.values():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -19,10 +20,19 @@ from detreg.templates.common_params import CommonParams
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 from detreg.training.batch_norms import freeze_statistics, normalize_single_values
-from detreg.training.checkpoints import load_checkpoint, save_checkpoint
+from detreg.training.checkpointing import BEST, CheckpointingHook
+from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from detreg.training.distributed import SyncedDDP, join_processes
-from detreg.training.epoch_metrics import EpochMetrics
-from detreg.training.hooks import EpochHook, LearningRateHook, ReseedHook, RestoreHook
+from detreg.training.epoch_hooks import (
+    CallbackHook,
+    EarlyStopHook,
+    LossMeter,
+    MetricLogHook,
+    ProgressHook,
+    make_divergence_error,
+)
+from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
+from detreg.training.hooks import LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.job import Job
 from detreg.training.network import build_network, silence_libraries
 from detreg.training.transfer import transfer_weights
@@ -34,7 +44,7 @@ gc.freeze()
 
 @dataclass(frozen=True)
 class FitResult:
-    """The end of a training. `checkpoint` is the best one; `history` has one entry for each epoch."""
+    """The end of a training: the file of its best checkpoint, and one entry for each epoch."""
 
     checkpoint: Path
     best_epoch: int
@@ -51,8 +61,8 @@ def fit(
 ) -> FitResult:
     """Train a job, with its files in `folder`, and log to `run`.
 
-    A process that trains with the first one has no run. `after_epoch` gets the number of each epoch
-    and its val mAP; where it returns True, training ends.
+    A process that trains with the first one has no run, and writes nothing. `after_epoch` gets the
+    number of each epoch and its val mAP; where it returns True, training ends.
 
     Raises StoppedError when the loss is NaN or infinite, MemoryExhaustedError, and DataError where
     the initial weights do not fit.
@@ -65,48 +75,79 @@ def fit(
     _prepare_batch_norms(runner.model, job.params)
 
     weights = job.initial_weights
-    epochs = EpochHook(
-        run,
-        folder,
-        job.dataset.classes,
-        job.options.patience,
-        weights.resume,
-        weights.weights,
-        after_epoch,
-    )
-    factor = job.template.get_base_model(job.params).recipe.schedule.factor
-    runner.register_hook(ReseedHook(job.options.seed))
-    runner.register_hook(LearningRateHook(job.params.learning_rate, factor))
-    runner.register_hook(RestoreHook(lambda model: _fill(model, job), weights.resume))
-    runner.register_hook(epochs)
+    history = _begin_history(weights.resume)
+    saver, progress = None, None
+    losses = LossMeter()
+    if run is not None:
+        parent_best = weights.weights if weights.resume else None
+        saver = CheckpointingHook(run, folder, job.dataset.classes, history, parent_best)
+        losses.describe_resume = saver.describe_resume
+        first_epoch = weights.resume.epoch if weights.resume else 0
+        progress = ProgressHook(losses, history, first_epoch)
 
+    hooks = [
+        *_make_step_hooks(job),
+        losses,
+        MetricLogHook(run, losses, history),
+        saver,
+        progress,
+        EarlyStopHook(job.options.patience, history),
+        CallbackHook(after_epoch, history) if after_epoch else None,
+    ]
+    for hook in hooks:
+        if hook is not None:
+            runner.register_hook(hook)
+
+    try:
+        _train(runner, job.params, losses.describe_resume)
+        if saver:
+            saver.upload_pending()
+    finally:
+        if progress:
+            progress.close()
+        if sys.exception() and torchrun.get_world_size() > 1:
+            torchrun.ignore_signals()  # the launcher's would cut the upload short
+        if saver:
+            # After a failure or an interruption too, so that the training can be resumed. That
+            # failure is what is reported, and not a second one here.
+            with contextlib.suppress(Exception):
+                saver.upload_pending()
+    return FitResult(folder / BEST, history.best_epoch, history.best_mAP, tuple(history.entries))
+
+
+def _begin_history(resume: Checkpoint | None) -> TrainingHistory:
+    if resume is None:
+        return TrainingHistory()
+    return TrainingHistory(list(resume.history), resume.best_epoch, resume.best_mAP)
+
+
+def _make_step_hooks(job: Job) -> list[Hook]:
+    """Return the hooks that do not depend on what becomes of the training."""
+    factor = job.template.get_base_model(job.params).recipe.schedule.factor
+    return [
+        ReseedHook(job.options.seed),
+        LearningRateHook(job.params.learning_rate, factor),
+        RestoreHook(lambda network: _fill(network, job), job.initial_weights.resume),
+    ]
+
+
+def _train(runner: Runner, params: CommonParams, describe_resume: Callable[[], str]) -> None:
+    """Run the training, and turn what torch raises into errors that a user can act on."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             runner.train()
-        epochs.upload_kept()
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryExhaustedError(
-            f"the GPU has no memory left at batch_size={job.params.batch_size} and "
-            f"image_size={job.params.image_size}: lower one of them, or set amp=true"
+            f"the GPU has no memory left at batch_size={params.batch_size} and "
+            f"image_size={params.image_size}: lower one of them, or set amp=true"
         ) from error
     except RuntimeError as error:
-        # Some losses refuse NaN before the loss can be looked at.
-        if all(bool(parameter.isfinite().all()) for parameter in runner.model.parameters()):
+        # Some losses refuse NaN before LossMeter can look at the loss.
+        parameters = runner.model.parameters()
+        if all(bool(parameter.isfinite().all()) for parameter in parameters):
             raise
-        raise epochs.diverged(runner) from error
-    finally:
-        if epochs.bar is not None:
-            epochs.bar.close()
-        if sys.exception() and torchrun.get_world_size() > 1:
-            torchrun.ignore_signals()  # the launcher's would cut the upload short
-        # After a failure or an interruption too, so that it can be resumed. That failure is what is
-        # reported, and not a second one here.
-        with contextlib.suppress(Exception):
-            epochs.upload_kept()
-    return FitResult(
-        folder / "best.pth", epochs.best_epoch, epochs.best_mAP, tuple(epochs.history)
-    )
+        raise make_divergence_error(runner.epoch + 1, describe_resume()) from error
 
 
 def check_initial_weights(job: Job) -> None:
@@ -129,7 +170,7 @@ def load_fit_result(run_id: str, folder: Path) -> FitResult:
     best = load_checkpoint(runs.download_artifact(run_id, stored.best, folder / "best"))
     last = load_checkpoint(runs.download_artifact(run_id, stored.last, folder / "last"))
 
-    path = folder / "best.pth"
+    path = folder / BEST
     save_checkpoint(path, best)
     return FitResult(path, last.best_epoch, last.best_mAP, last.history)
 

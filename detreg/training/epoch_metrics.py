@@ -1,4 +1,4 @@
-"""The metrics of one epoch."""
+"""The metrics of each epoch of a training, and which epoch was the best."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,9 @@ _VAL = "val/"
 class EpochMetrics:
     """What is known of an epoch after it was trained and scored.
 
-    `train` holds the mean losses (`loss` is their sum) and the learning rate `lr`, `val` the scores on
-    the val split (`mAP`, `mAP_50` ...). Epochs count from 1. Raises ValueError for another number.
+    `train` holds the mean losses (`loss` is their sum) and the learning rate `lr`, `val` the scores
+    on the val split (`mAP`, `mAP_50` ...). Epochs count from 1. Raises ValueError for a smaller
+    number.
     """
 
     epoch: int
@@ -24,7 +25,7 @@ class EpochMetrics:
             raise ValueError(f"epoch must be 1 or more, got {self.epoch}")
 
     @property
-    def mAP(self) -> float:
+    def mAP(self) -> float:  # noqa: N802  the field's spelling
         """The mAP on the val split, from 0 to 1; 0 where the epoch was not scored."""
         return self.val.get("mAP", 0.0)
 
@@ -35,7 +36,7 @@ class EpochMetrics:
         return train | val
 
     def to_row(self) -> dict[str, float]:
-        """Return the form that checkpoints and the report's plots have: `epoch` and the metrics."""
+        """Return the form that checkpoints and the report have: `epoch` and the metrics."""
         return {"epoch": float(self.epoch), **self.to_metrics()}
 
     @classmethod
@@ -44,7 +45,32 @@ class EpochMetrics:
         return cls(int(row["epoch"]), _select(row, _TRAIN), _select(row, _VAL))
 
 
+@dataclass
+class TrainingHistory:
+    """The epochs that a training has done, and the best of them.
+
+    `best_mAP` is -1 before the first epoch, so that any epoch is better.
+    """
+
+    entries: list[EpochMetrics] = field(default_factory=list)
+    best_epoch: int = 0
+    best_mAP: float = -1.0
+
+    def add(self, entry: EpochMetrics) -> None:
+        """Append an epoch; of several with the same mAP the first stays the best."""
+        self.entries.append(entry)
+        if entry.mAP > self.best_mAP:
+            self.best_epoch = entry.epoch
+            self.best_mAP = entry.mAP
+
+    @property
+    def is_last_best(self) -> bool:
+        """Whether the last epoch is better than all before it."""
+        return bool(self.entries) and self.entries[-1].epoch == self.best_epoch
+
+
 def _select(row: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """Return the values whose names begin with `prefix`, under the rest of their names."""
     return {
         name.removeprefix(prefix): value for name, value in row.items() if name.startswith(prefix)
     }

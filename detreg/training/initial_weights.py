@@ -20,7 +20,7 @@ from detreg.training.checkpoints import Checkpoint, load_checkpoint
 from detreg.training.downloads import fetch_checkpoint, fetch_coco_weights, fetch_imagenet_weights
 
 PARAMS_FILE = "params.json"
-"""The artifact of a run with the typed values that a later run compares itself with (training.job)."""
+"""The artifact with a run's typed values, with which a run that continues it compares its own."""
 
 _DATA_NAMES = {"coco": "COCO", "mscoco": "COCO", "imagenet": "ImageNet"}
 # Parameters that may differ between a run and the one that resumes it: they say how long to train,
@@ -131,7 +131,8 @@ def _continue_run(
         difference = _find_difference(before, template, params, dataset, stored.epoch)
         if difference:
             return InitialWeights(
-                f"Starts a new training from the best weights of run {run_id}, because {difference}",
+                f"Starts a new training from the best weights of run {run_id}, "
+                f"because {difference}",
                 best,
                 parent=run_id,
             )
@@ -143,7 +144,8 @@ def _continue_run(
         best,
         resume=last,
         parent=run_id,
-        # Runs from before this was written trained the batch norms of a backbone without frozen stages.
+        # Runs that did not write this yet trained the backbone's batch norms where no stage was
+        # frozen, as if nothing had filled it.
         backbone_is_filled=before.get("backbone_is_filled", False),
     )
 

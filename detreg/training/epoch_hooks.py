@@ -1,0 +1,244 @@
+"""What happens in and after each epoch: losses, metrics, progress, an early end.
+
+One hook for each. All of them run after EMAHook has put the network back (priority VERY_LOW), and
+among themselves in the order in which the engine registers them:
+
+    LossMeter          averages the losses, and stops where they are NaN or infinite
+    MetricLogHook      completes the epoch's metrics, adds them to the history, logs them
+    CheckpointingHook  saves and uploads the checkpoints (checkpointing.py)
+    ProgressHook       shows a bar on a terminal, and a line for each epoch
+    EarlyStopHook      ends the training when patience is over
+    CallbackHook       tells the caller, who may end the training too
+
+The metrics are logged before the checkpoint is saved: a kill in between repeats the epoch. In the
+other order its metrics would be lost.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import Tensor
+from tqdm import tqdm
+
+from detreg.errors import StoppedError
+from detreg.tracking.runs import Run
+from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
+
+CHECK_INTERVAL = 10
+"""Steps between two looks at the losses; each makes the GPU wait."""
+
+
+class LossMeter(Hook):
+    """Averages the losses of an epoch, and stops a training whose loss is NaN or infinite.
+
+    `means` holds the mean losses of the epoch so far, over all processes. It is renewed every
+    CHECK_INTERVAL steps and at the last step. `describe_resume` returns how the training can be
+    resumed from before the failure; it is an empty text where nothing was saved.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self) -> None:
+        self.describe_resume: Callable[[], str] = lambda: ""
+        self.means: dict[str, float] = {}
+        # Kept on the device, so that no step waits for them.
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+
+    def before_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
+        """Start from zero."""
+        self.means = {}
+        self._sums = {}
+        self._steps = 0
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,  # noqa: ARG002
+        outputs: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Add a step's losses. Raises StoppedError where a mean is NaN or infinite."""
+        self._add(outputs or {})
+        if not is_check_due(runner, batch_idx):
+            return
+
+        self.means = self._compute_means()
+        if not all(math.isfinite(value) for value in self.means.values()):
+            raise make_divergence_error(runner.epoch + 1, self.describe_resume())
+
+    def _add(self, losses: dict[str, Tensor]) -> None:
+        for name, value in losses.items():
+            if name in self._sums:
+                self._sums[name] = self._sums[name] + value.detach()
+            else:
+                self._sums[name] = value.detach().clone()
+        self._steps += 1
+
+    def _compute_means(self) -> dict[str, float]:
+        """Average over steps and processes; all processes call this at the same step."""
+        sums = torch.stack(list(self._sums.values()))
+        all_reduce(sums, op="mean")
+        values = [value / self._steps for value in sums.tolist()]
+        return dict(zip(self._sums, values, strict=True))
+
+
+class MetricLogHook(Hook):
+    """Completes the metrics of an epoch, adds them to the history and logs them to the run.
+
+    A process that trains with the first one has no run, and keeps the same history.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, run: Run | None, losses: LossMeter, history: TrainingHistory) -> None:
+        self.run = run
+        self.losses = losses
+        self.history = history
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add the epoch that was just scored, which `runner.epoch` counts already."""
+        # Groups with a smaller rate of their own are not what per_item_lrate names.
+        rate = max(group["lr"] for group in runner.optim_wrapper.param_groups)
+        scores = {name.removeprefix("val/"): value for name, value in (metrics or {}).items()}
+        entry = EpochMetrics(runner.epoch, {**self.losses.means, "lr": rate}, scores)
+        self.history.add(entry)
+        if self.run:
+            self.run.log_metrics(entry.to_metrics(), step=entry.epoch)
+
+
+class ProgressHook(Hook):
+    """Shows a bar for each epoch on a terminal, and prints a line after each.
+
+    `first_epoch` is how many epochs an earlier run had done.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, losses: LossMeter, history: TrainingHistory, first_epoch: int) -> None:
+        self.losses = losses
+        self.history = history
+        self.first_epoch = first_epoch
+        self._started_at = time.monotonic()
+        self._bar: tqdm[None] | None = None
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Open a bar; a log file gets none."""
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=len(runner.train_dataloader),
+                desc=f"epoch {runner.epoch + 1}/{runner.max_epochs}",
+                leave=False,
+            )
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,  # noqa: ARG002
+        outputs: object = None,  # noqa: ARG002
+    ) -> None:
+        """Move the bar, and renew its numbers when the losses are."""
+        if self._bar is None:
+            return
+        self._bar.update()
+        if is_check_due(runner, batch_idx):
+            loss = self.losses.means["loss"]
+            best = max(self.history.best_mAP, 0)
+            left = self._estimate_time_left(runner, runner.iter + 1)
+            self._bar.set_postfix_str(f"loss {loss:.3f}, best mAP {best:.3f}, {left} left")
+
+    def after_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
+        """Close the bar."""
+        self.close()
+
+    def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:  # noqa: ARG002
+        """Print the epoch's line."""
+        entry = self.history.entries[-1]
+        best = " (best)" if self.history.is_last_best else ""
+        left = self._estimate_time_left(runner, runner.iter)
+        print(
+            f"epoch {entry.epoch}/{runner.max_epochs}  loss {entry.train['loss']:.3f}  "
+            f"mAP {entry.mAP:.3f}{best}  {left} left",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Remove the bar, also where training has failed within an epoch."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _estimate_time_left(self, runner: Runner, steps: int) -> str:
+        """Return the time to the end of training, `minutes:seconds`, after `steps` of all steps."""
+        done = steps - self.first_epoch * len(runner.train_dataloader)
+        seconds_per_step = (time.monotonic() - self._started_at) / done
+        seconds = int(seconds_per_step * (runner.max_iters - steps))
+        return f"{seconds // 60}:{seconds % 60:02d}"
+
+
+class EarlyStopHook(Hook):
+    """Ends a training after `patience` epochs without a better mAP; 0 never does.
+
+    Every process decides this from the same history, so that all end together.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, patience: int, history: TrainingHistory) -> None:
+        self.patience = patience
+        self.history = history
+
+    def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:  # noqa: ARG002
+        """Let the loop end after this epoch where patience is over."""
+        epochs_since_best = runner.epoch - self.history.best_epoch
+        if self.patience and epochs_since_best >= self.patience:
+            print(
+                f"Stops: no better mAP for {self.patience} epochs (patience)",
+                file=sys.stderr,
+                flush=True,
+            )
+            runner.train_loop.stop_training = True
+
+
+class CallbackHook(Hook):
+    """Tells the caller of a training the number of each epoch and its val mAP.
+
+    Where `after_epoch` returns True, the training ends.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, after_epoch: Callable[[int, float], bool], history: TrainingHistory) -> None:
+        self.after_epoch = after_epoch
+        self.history = history
+
+    def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:  # noqa: ARG002
+        """Call back."""
+        entry = self.history.entries[-1]
+        if self.after_epoch(entry.epoch, entry.mAP):
+            runner.train_loop.stop_training = True
+
+
+def is_check_due(runner: Runner, batch_idx: int) -> bool:
+    """Return whether the losses are looked at after this step of the epoch."""
+    step = batch_idx + 1
+    return step % CHECK_INTERVAL == 0 or step == len(runner.train_dataloader)
+
+
+def make_divergence_error(epoch: int, resume_advice: str) -> StoppedError:
+    """Return the error of a training whose loss or weights are NaN or infinite."""
+    message = (
+        f"the loss is NaN or infinite in epoch {epoch}: halve per_item_lrate (or set amp=false) "
+        "and start again"
+    )
+    if resume_advice:
+        message += f", or {resume_advice}"
+    return StoppedError(message)
