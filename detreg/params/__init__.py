@@ -1,12 +1,12 @@
-"""Hyperparameters: declared once as fields of a frozen dataclass, from which everything else is derived.
+"""Hyperparameters: declared once, as fields of a frozen dataclass.
 
     @dataclass(frozen=True, kw_only=True)
     class Params:
         batch_size: int = integer(8, 1, 32, 1, help="Images per optimizer step, over all GPUs")
 
-The declaration gives the command-line flag, the MLproject parameter, the table in the docs, the check
-of a value, its text form and, for a sweep, its range. The text form is what `mlflow run` passes and
-logs; `none` stands for an empty value.
+Everything else is derived from the declaration: the command-line flag, the MLproject parameter, the
+table in the docs, the check of a value, its text form and, for a sweep, its range. The text form is
+what `mlflow run` passes and logs; `none` stands for an empty value.
 
 - param.py: one declared value: parsing, checking, describing, formatting
 - fields.py: the functions that declare the fields of a dataclass

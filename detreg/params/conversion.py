@@ -1,4 +1,4 @@
-"""From the declared params of a dataclass to an instance, and from an instance to texts and JSON."""
+"""From texts to an instance of a dataclass with declared params, and back to texts and JSON."""
 
 import dataclasses
 import functools
@@ -34,8 +34,8 @@ def build(cls: type[P], values: Mapping[str, object]) -> P:
     What is absent takes its default.
 
     Raises:
-        UsageError: every problem at once: unknown names (with the nearest one), wrong types, values outside their
-            domain, and what the method `find_problems` of the class finds in the combination.
+        UsageError: every problem at once: unknown names (with the nearest one), wrong types, values
+            outside their domain, and what the class's `find_problems` finds in the combination.
     """
     params = get_params(cls)
     problems: list[str] = []

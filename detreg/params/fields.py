@@ -1,7 +1,7 @@
 """Fields of a dataclass that declare hyperparameters.
 
-These functions are named by the field they declare, like `dataclasses.field`, and return the type of
-the field's value, so that `batch_size: int = integer(...)` is checked by mypy.
+These functions are named by the field they declare, like `dataclasses.field`, and return the type
+of the field's value, so that mypy checks `batch_size: int = integer(...)`.
 """
 
 import dataclasses
@@ -38,7 +38,10 @@ def number(
 def number_or_auto(
     minimum: float, maximum: float, *, search: str | None = None, help: str
 ) -> float | None:
-    """Declare a float field whose default, `auto`, is found by the template; None in Python until then."""
+    """Declare a float field whose default, `auto`, is found by the template.
+
+    It is None in Python until then.
+    """
     param = Param("float", None, help, minimum, maximum, optional=True, empty=AUTO, search=search)
     return _declare(param)
 
@@ -60,7 +63,10 @@ def size(default: int, *, also: tuple[int, ...] = (), help: str) -> ImageSize: .
 @overload
 def size(default: None, *, also: tuple[int, ...] = (), help: str) -> ImageSize | None: ...
 def size(default: int | None, *, also: tuple[int, ...] = (), help: str) -> ImageSize | None:
-    """Declare an image size, one integer or two; None makes it optional. `also` names sizes off the grid of 32 pixels."""
+    """Declare an image size, one integer or two; None makes it optional.
+
+    `also` names sizes off the grid of 32 pixels.
+    """
     is_optional = default is None
     value = None if default is None else (default,)
     return _declare(Param("size", value, help, 64, 2048, 32, optional=is_optional, also=also))

@@ -1,4 +1,4 @@
-"""One declared value: how it is read from text or Python, checked, described and written back as text."""
+"""One declared value: how it is parsed, checked, described and written as text."""
 
 import math
 import os
@@ -16,7 +16,7 @@ ImageSize = tuple[int, ...]
 
 NONE = "none"
 AUTO = "auto"
-"""The text of a value that is left to the template: None in Python until `Template.resolve` has found the number."""
+"""The text of a value that the template finds: None in Python until `Template.resolve`."""
 
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
@@ -37,7 +37,7 @@ _TOLERANCE = 1e-8  # Optuna suggests 0.6000000000000001, and people type 0.7 for
 
 @dataclass(frozen=True)
 class Param:
-    """One declared value: its type, default, domain and help. `name` is filled in from the dataclass field.
+    """One declared value: its type, default, domain and help; `name` is that of the field.
 
     Raises:
         ValueError: the declaration contradicts itself.
@@ -56,7 +56,7 @@ class Param:
     also: tuple[int, ...] = ()
     """Numbers off the grid of `step` that are allowed too, such as a published size."""
     search: str | None = None
-    """What a sweep searches by default, written as in `space` (detreg/sweeps/space.py); None keeps the value."""
+    """What a sweep searches by default, written as in its option `space`; None keeps the value."""
     name: str = ""
 
     def __post_init__(self) -> None:
@@ -76,7 +76,8 @@ class Param:
         """Return the typed value of a text or of a Python value.
 
         Raises:
-            ValueError: a phrase that completes "NAME must be ..."; the value has another type or is out of the domain.
+            ValueError: the value has another type or is out of the domain; the message completes
+                "NAME must be ...".
         """
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
@@ -179,7 +180,7 @@ def _convert_to_float(param: Param, value: object) -> float:
 
 
 def _snap_to_step(param: Param, number: float, minimum: float, step: float) -> float:
-    """Return the value of the grid that the number stands for, without the rounding errors of sums of steps."""
+    """Return the value on the grid that a number with a rounding error stands for."""
     steps = (number - minimum) / step
     if abs(steps - round(steps)) > _TOLERANCE:
         below = minimum + math.floor(steps) * step
@@ -230,7 +231,7 @@ def _parse_numbers(param: Param, value: object) -> tuple[float, ...]:
 
 
 def _split(value: object) -> Sequence[object]:
-    """Return the items of a comma-separated text or of a sequence; one value is a sequence of one."""
+    """Return the items of a comma-separated text or of a sequence; a single value is one item."""
     if isinstance(value, str):
         return value.split(",")
     if isinstance(value, Sequence):

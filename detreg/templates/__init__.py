@@ -11,21 +11,25 @@ from detreg.templates.template import Template
 from detreg.templates.yolof import YOLOF
 from detreg.templates.yolox import YOLOX
 
-TEMPLATES: dict[str, Template] = {
-    template.name: template
-    for template in (YOLOX, YOLOF, SSD, FASTER_RCNN, INCEPTION_V4, INCEPTION_V2, MSC10)
-}
+_ALL = (YOLOX, YOLOF, SSD, FASTER_RCNN, INCEPTION_V4, INCEPTION_V2, MSC10)
+
+TEMPLATES: dict[str, Template] = {template.name: template for template in _ALL}
 
 
 def find_template(name: str) -> Template:
-    """The template of a name or alias, in any case. Raises UsageError naming the near one."""
-    names = {
-        word.lower(): template
-        for template in TEMPLATES.values()
-        for word in (template.name, *template.aliases)
-    }
-    if name.lower() not in names:
-        raise UsageError(
-            f"unknown template {name}{suggest_spelling(name, tuple(names))}: there are {', '.join(TEMPLATES)}"
-        )
-    return names[name.lower()]
+    """Return the template with a name or alias, in any case.
+
+    Raises:
+        UsageError: no template has it; the message suggests the nearest name.
+    """
+    by_word: dict[str, Template] = {}
+    for template in TEMPLATES.values():
+        for word in (template.name, *template.aliases):
+            by_word[word.lower()] = template
+
+    wanted = name.lower()
+    if wanted not in by_word:
+        suggestion = suggest_spelling(name, tuple(by_word))
+        known = ", ".join(TEMPLATES)
+        raise UsageError(f"unknown template {name}{suggestion}: must be one of {known}")
+    return by_word[wanted]

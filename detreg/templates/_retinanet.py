@@ -1,4 +1,7 @@
-"""What the three RetinaNet templates share: a feature pyramid on any backbone, with one head over all its levels (arXiv:1708.02002)."""
+"""What the three RetinaNet templates share (arXiv:1708.02002).
+
+A feature pyramid on any backbone, with one head over all its levels.
+"""
 
 from dataclasses import dataclass
 
@@ -11,13 +14,13 @@ from detreg.templates.recipe import Recipe, step_schedule
 from detreg.templates.template import Augmentation, ClassLayer
 
 _INCEPTION = InputSpec(mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5), channels="rgb")
-# Published for the ResNets; the other base models, for which nobody has published a recipe, are trained by the same one.
+# Published for the ResNets. Nobody published a recipe for the other base models: they share it.
 RECIPE = Recipe(
     learning_rate=0.01,
     batch_size=16,
-    # Clipped gradients are not published.
     optimizer={
         "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
+        # Clipping is not published.
         "clip_grad": {"max_norm": 35},
     },
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
@@ -88,14 +91,31 @@ CHANNELS = {
 }
 """Of the backbone's maps at a stride of 8, 16 and 32."""
 
+# Published is a deviation of 0.01 in every layer, from which a short training does not recover: see
+# docs/decisions/0006-retinanet-start.md.
+HEAD_INIT: Config = {
+    "type": "Kaiming",
+    "layer": "Conv2d",
+    "mode": "fan_in",
+    "nonlinearity": "relu",
+    "override": [
+        {"type": "Normal", "name": "retina_cls", "std": 0.01, "bias_prob": 0.01},
+        {"type": "Normal", "name": "retina_reg", "std": 0.01},
+    ],
+}
+
+NEGATIVES_PER_POSITIVE = 3
+"""Of OHEM: the hardest anchors on no object that are trained for each anchor on an object."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetinaNetParams(CommonParams):
-    """Published for ResNet-50: 12 epochs, 16 images a step at a rate of 0.01, sides of at most 800 and 1333 px."""
+    """Published for ResNet-50: 12 epochs, 16 images a step at a rate of 0.01, 800 by 1333 px."""
 
     image_size: ImageSize = size(
         512,
-        help="Pixels: the smaller side of the image (320, 512 or 800 are usual), or width,height exactly with keep_aspect_ratio=false",
+        help="Pixels: the smaller side of the image (320, 512 or 800 are usual), "
+        "or width,height exactly with keep_aspect_ratio=false",
     )
     batch_size: int = batch_size_field(8)
     num_epochs: int = num_epochs_field(50)
@@ -114,66 +134,59 @@ class RetinaNetParams(CommonParams):
     use_focal_loss: bool = boolean(
         True,
         search="true|false",
-        help="Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, three for each",
+        help="Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, "
+        "three for each",
     )
 
 
 def build_model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
-    """The published RetinaNet on the backbone `base_model`, for `num_classes` classes."""
-    model = dict(published)
-    if params.base_model.startswith(
-        "resnet"
-    ):  # MMDetection's own, which the published COCO weights fit
-        model["backbone"] = published["backbone"] | {
-            "frozen_stages": params.frozen_stages or -1,
+    """Return the published RetinaNet on the backbone `base_model`, for `num_classes` classes."""
+    bbox_head = _build_head(published["bbox_head"], params, num_classes)
+
+    if params.base_model.startswith("resnet"):
+        # MMDetection's own ResNet, which the published COCO weights fit.
+        backbone = published["backbone"] | {
+            "frozen_stages": params.frozen_stages or -1,  # MMDetection freezes none at -1
             "init_cfg": None,
         }
-    else:
-        channels = list(CHANNELS[params.base_model])
-        source = BASE_MODELS[params.base_model].imagenet
-        model["backbone"] = {
-            "type": "ImageNetBackbone",
-            "source": source,
-            "frozen_stages": params.frozen_stages,
-        }
-        model["neck"] = published["neck"] | {"in_channels": channels, "start_level": 0}
-    head = published["bbox_head"]
-    model["bbox_head"] = head | {
+        return published | {"backbone": backbone, "bbox_head": bbox_head}
+
+    backbone = {
+        "type": "ImageNetBackbone",
+        "source": BASE_MODELS[params.base_model].imagenet,
+        "frozen_stages": params.frozen_stages,
+    }
+    neck = published["neck"] | {
+        "in_channels": list(CHANNELS[params.base_model]),
+        "start_level": 0,
+    }
+    return published | {"backbone": backbone, "neck": neck, "bbox_head": bbox_head}
+
+
+def _build_head(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
+    ratios = to_height_ratios(params.anchor_ratios)
+    head = published | {
         "type": "OneStageHead",
         "init_cfg": HEAD_INIT,
         "num_classes": num_classes,
         "per_class_regression": params.use_perclass_regression,
-        "anchor_generator": head["anchor_generator"]
-        | {"ratios": to_height_ratios(params.anchor_ratios)},
+        "anchor_generator": published["anchor_generator"] | {"ratios": ratios},
     }
     if not params.use_focal_loss:
-        model["bbox_head"] |= {
-            "loss_cls": {"type": "CrossEntropyLoss", "use_sigmoid": True},
-            "negatives_per_positive": 3,
-        }
-    return model
+        head["loss_cls"] = {"type": "CrossEntropyLoss", "use_sigmoid": True}
+        head["negatives_per_positive"] = NEGATIVES_PER_POSITIVE
+    return head
 
 
 def build_augmentation(published: list[Config], params: RetinaNetParams) -> Augmentation:  # noqa: ARG001
-    """Flip, as published."""
+    """Return the flip, as published."""
     return Augmentation(after=select_transforms(published, "RandomFlip"))
 
 
 def get_class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:
-    """The classifier, and the regressors where each class has its own."""
+    """Return the classifier, and the regressors if each class has its own."""
     classifier = ClassLayer(r"bbox_head\.retina_cls\.(weight|bias)")
+    if not params.use_perclass_regression:
+        return (classifier,)
     regressor = ClassLayer(r"bbox_head\.retina_reg\.(weight|bias)", rows=4)
-    return (classifier, regressor) if params.use_perclass_regression else (classifier,)
-
-
-# Published: a deviation of 0.01 in every layer, from which a short training does not come away; see docs/decisions/0006-retinanet-start.md.
-HEAD_INIT: Config = {
-    "type": "Kaiming",
-    "layer": "Conv2d",
-    "mode": "fan_in",
-    "nonlinearity": "relu",
-    "override": [
-        {"type": "Normal", "name": "retina_cls", "std": 0.01, "bias_prob": 0.01},
-        {"type": "Normal", "name": "retina_reg", "std": 0.01},
-    ],
-}
+    return (classifier, regressor)

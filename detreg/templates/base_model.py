@@ -41,14 +41,14 @@ class BaseModel:
     pad_divisor: int = 32
     """Images are padded until both sides divide by this."""
     smallest_input: int = 1
-    """The smallest side of an input, in pixels, from which no map of the network is empty; most take whatever is padded."""
+    """The smallest side of an input, in pixels, that leaves no map of the network empty."""
     coco_weights: PublishedFile | None = None
     """COCO weights in MMDetection's layout; None if nobody published any."""
     coco_ap: float | None = None
     """COCO val2017 box AP as published, in percent."""
     imagenet: str = ""
-    """The library and the name there of ImageNet weights for the backbone, such as `timm:inception_v4.tf_in1k`."""
+    """Library and name of ImageNet weights of the backbone, such as `timm:inception_v4.tf_in1k`."""
     parameters: float
     """Millions of parameters at 80 classes and default hyperparameters; a test counts them."""
     gflops: float
-    """Billions of multiplications with additions for one square image of the default image_size; a test counts them."""
+    """Billions of multiply-adds for one square image of the default image_size; counted too."""

@@ -1,4 +1,7 @@
-"""The hyperparameters that every template has, and the fields that templates declare again with another default."""
+"""The hyperparameters that every template has.
+
+Templates declare a field again to give it another default.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +26,8 @@ def image_size_field(default: int) -> ImageSize:
     """Declare `image_size`."""
     return size(
         default,
-        help="Pixels: the smaller side of the image, or width,height exactly with keep_aspect_ratio=false",
+        help="Pixels: the smaller side of the image, "
+        "or width,height exactly with keep_aspect_ratio=false",
     )
 
 
@@ -34,7 +38,8 @@ def max_aspect_ratio_field(default: float) -> float:
         1.0,
         5.0,
         0.1,
-        help="With keep_aspect_ratio: the longer side is at most this multiple of image_size after resizing",
+        help="With keep_aspect_ratio: the longer side is at most this multiple of image_size "
+        "after resizing",
     )
 
 
@@ -49,7 +54,7 @@ def num_epochs_field(default: int) -> int:
 
 
 def lrate_field(search: str) -> float | None:
-    """Declare `per_item_lrate`, whose default is the published rate of the base model; a sweep searches the range `search`."""
+    """Declare `per_item_lrate`; a sweep searches the range `search`."""
     return number_or_auto(
         0.0,
         1.0,
@@ -67,9 +72,9 @@ def frozen_stages_field(default: int) -> int:
         4,
         1,
         search="0:2:1",
-        help="Backbone stages, from the input, whose parameters and batch-norm statistics training does not change; "
-        "4 is the whole backbone. 0 freezes no parameters, and keeps the batch-norm statistics of a ResNet that was "
-        "filled with weights, as published",
+        help="Backbone stages, from the input, whose parameters and batch-norm statistics "
+        "training does not change; 4 is the whole backbone. 0 freezes no parameters, and keeps the "
+        "batch-norm statistics of a ResNet that was filled with weights, as published",
     )
 
 
@@ -94,7 +99,8 @@ class CommonParams:
         1,
         10000,
         1,
-        help="Images that an epoch has at least; a smaller training split is repeated within the epoch",
+        help="Images that an epoch has at least; "
+        "a smaller training split is repeated within the epoch",
     )
     per_item_lrate: float | None = lrate_field("5e-5:5e-3:log")
     pretrained_weights: str = choice(
@@ -103,11 +109,13 @@ class CommonParams:
     frozen_stages: int = frozen_stages_field(0)
     random_resize_lower: ImageSize | None = size(
         None,
-        help="Pixels: smallest random size of training images, in the form of image_size; none is image_size",
+        help="Pixels: smallest random size of training images, in the form of image_size; "
+        "none is image_size",
     )
     random_resize_upper: ImageSize | None = size(
         None,
-        help="Pixels: largest random size of training images, in the form of image_size; none is image_size",
+        help="Pixels: largest random size of training images, in the form of image_size; "
+        "none is image_size",
     )
     load_from: str | None = text(
         None, help="Checkpoint to start from: coco, a URL, a path, runs:/... or models:/..."
@@ -131,7 +139,7 @@ class CommonParams:
             "continue_from_eid",
         ),
     )
-    """Each rule of `find_problems`, also that of a template, depends on values of one of these groups only.
+    """Each rule of `find_problems`, also of a template's own, depends on values of one group only.
 
     A sweep tries the combinations of each group (detreg/sweeps/combinations.py), so a rule must be
     monotone in numbers and sizes, and may depend on a text only by whether it is empty.
@@ -182,8 +190,9 @@ class CommonParams:
 
         if self.keep_aspect_ratio and any(len(value) == 2 for value in sizes):
             return [
-                "width,height (in image_size, random_resize_lower or random_resize_upper) is allowed with "
-                "keep_aspect_ratio=false only: give one number, the smaller side, or add keep_aspect_ratio=false"
+                "width,height (in image_size, random_resize_lower or random_resize_upper) is "
+                "allowed with keep_aspect_ratio=false only: give one number, the smaller side, "
+                "or add keep_aspect_ratio=false"
             ]
 
         if len({len(value) for value in sizes}) > 1:
@@ -207,8 +216,8 @@ class CommonParams:
             )
         if self.frozen_stages and not self.sources:
             problems.append(
-                f"frozen_stages={self.frozen_stages} with pretrained_weights=none would freeze random weights: "
-                "set frozen_stages=0 or a source of weights"
+                f"frozen_stages={self.frozen_stages} with pretrained_weights=none would freeze "
+                "random weights: set frozen_stages=0 or a source of weights"
             )
         return problems
 

@@ -14,5 +14,8 @@ def select_transforms(pipeline: Sequence[Config], *types: str) -> list[Config]:
 
 
 def to_height_ratios(ratios: Sequence[float]) -> list[float]:
-    """Convert anchor ratios, width to height, to MMDetection's, height to width, in its published order."""
+    """Convert anchor ratios from width to height, as declared, to height to width.
+
+    MMDetection counts them so, in ascending order.
+    """
     return sorted(1 / ratio for ratio in ratios)

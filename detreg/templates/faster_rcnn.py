@@ -1,9 +1,10 @@
-"""Faster R-CNN: proposals first, then a head that classifies and refines each of them (arXiv:1506.01497), with a feature pyramid.
+"""Faster R-CNN: proposals first, then a head that classifies and refines each of them.
 
     mlflow run . -e faster_rcnn -P data=/data/boats
 
-Two stages cost time and memory and place boxes well. On two CPU cores a step of 8 images of 128 px takes about 5 s: the
-second stage learns from 512 proposals of each image, whatever its size.
+From arXiv:1506.01497, with a feature pyramid. Two stages cost time and memory and place boxes well.
+On two CPU cores a step of 8 images of 128 px takes about 5 s: the second stage learns from 512
+proposals of each image, whatever its size.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ RECIPE = Recipe(
     optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}},
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
 )
-
 
 BASE_MODELS = {
     "resnet50": BaseModel(
@@ -61,7 +61,7 @@ BASE_MODELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class FasterRcnnParams(CommonParams):
-    """Published: 12 epochs, 16 images a step at a rate of 0.02, sides of at most 800 and 1333 px."""
+    """Published: 12 epochs, 16 images a step at a rate of 0.02, at most 800 by 1333 px."""
 
     image_size: ImageSize = image_size_field(800)
     max_aspect_ratio: float = max_aspect_ratio_field(1.7)
@@ -82,36 +82,41 @@ class FasterRcnnParams(CommonParams):
 
 
 def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -> Config:
-    """The published network for `num_classes` classes."""
-    model = dict(published)
-    model["backbone"] = published["backbone"] | {
-        "frozen_stages": params.frozen_stages or -1,
+    """Return the published network for `num_classes` classes."""
+    backbone = published["backbone"] | {
+        "frozen_stages": params.frozen_stages or -1,  # MMDetection freezes none at -1
         "init_cfg": None,
     }
-    rpn = published["rpn_head"]
-    model["rpn_head"] = rpn | {
-        "anchor_generator": rpn["anchor_generator"]
-        | {"ratios": to_height_ratios(params.anchor_ratios)}
-    }
-    roi = published["roi_head"]
-    head = roi["bbox_head"] | {
+
+    rpn_head = published["rpn_head"]
+    ratios = to_height_ratios(params.anchor_ratios)
+    anchor_generator = rpn_head["anchor_generator"] | {"ratios": ratios}
+
+    roi_head = published["roi_head"]
+    bbox_head = roi_head["bbox_head"] | {
         "num_classes": num_classes,
         "reg_class_agnostic": not params.use_perclass_regression,
     }
-    model["roi_head"] = roi | {"bbox_head": head}
-    return model
+
+    return published | {
+        "backbone": backbone,
+        "rpn_head": rpn_head | {"anchor_generator": anchor_generator},
+        "roi_head": roi_head | {"bbox_head": bbox_head},
+    }
 
 
 def build_augmentation(published: list[Config], params: FasterRcnnParams) -> Augmentation:  # noqa: ARG001
-    """Flip, as published."""
+    """Return the flip, as published."""
     return Augmentation(after=select_transforms(published, "RandomFlip"))
 
 
 def get_class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:
-    """The classifier with its row for the background, and the regressors where each class has its own."""
+    """Return the classifier with its background row, and the regressors of each class."""
     classifier = ClassLayer(r"roi_head\.bbox_head\.fc_cls\.(weight|bias)", background=1)
+    if not params.use_perclass_regression:
+        return (classifier,)
     regressor = ClassLayer(r"roi_head\.bbox_head\.fc_reg\.(weight|bias)", rows=4)
-    return (classifier, regressor) if params.use_perclass_regression else (classifier,)
+    return (classifier, regressor)
 
 
 FASTER_RCNN = Template(
@@ -119,14 +124,15 @@ FASTER_RCNN = Template(
     aliases=("MMDetection_FasterRCNN",),
     summary="Two stages: proposals, then a head for each; accurate boxes",
     description=(
-        "A region proposal network (RPN) slides over the maps of a feature pyramid and proposes boxes; the second stage pools each "
-        "proposal from the same maps (shared convolutions), classifies it and refines its box."
+        "A region proposal network (RPN) slides over the maps of a feature pyramid and proposes "
+        "boxes; the second stage pools each proposal from the same maps (shared convolutions), "
+        "classifies it and refines its box."
     ),
     when="Accuracy of the boxes before speed; crowded or small objects at high resolution.",
     params=FasterRcnnParams,
     base_models=BASE_MODELS,
-    decoder="two_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,
+    decoder="two_stage",
 )

@@ -1,9 +1,9 @@
-"""RetinaNet on Inception V2: a one-stage detector over the levels of a feature pyramid, with focal loss or OHEM (arXiv:1708.02002).
+"""RetinaNet on Inception V2: one stage, a feature pyramid, focal loss or OHEM (arXiv:1708.02002).
 
     mlflow run . -e inception_v2 -P data=/data/boats -P image_size=512
 
-Inception V2 is BN-Inception (arXiv:1502.03167), from pytorchcv: 11 million parameters. Nobody has published COCO weights for it:
-training starts from ImageNet's.
+Inception V2 is BN-Inception (arXiv:1502.03167), from pytorchcv: 11 million parameters. Nobody
+published COCO weights for it: training starts from ImageNet's.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from detreg.templates.template import Template
 
 @dataclass(frozen=True, kw_only=True)
 class InceptionV2Params(RetinaNetParams):
-    """Those of RetinaNet, on one backbone."""
+    """The hyperparameters of RetinaNet, on one backbone."""
 
     base_model: str = base_model_field("inception_v2", [])
 
@@ -31,14 +31,15 @@ INCEPTION_V2 = Template(
     aliases=("Clarifai_InceptionV2",),
     summary="RetinaNet on a light Inception: many scales, little memory",
     description=(
-        "RetinaNet, applied at multiple image scales: a feature pyramid gives maps of stride 8 to 128 from Inception V2, and one head "
-        "classifies and regresses nine anchors in every cell; trained with focal loss, or with OHEM on the hardest examples only."
+        "RetinaNet, applied at multiple image scales: a feature pyramid gives maps of stride 8 to "
+        "128 from Inception V2, and one head classifies and regresses nine anchors in every cell; "
+        "trained with focal loss, or with OHEM on the hardest examples only."
     ),
     when="As inception_v4, with two fifths of its parameters and three fifths of its GFLOPs.",
     params=InceptionV2Params,
     base_models={"inception_v2": BASE_MODELS["inception_v2"]},
-    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,
+    decoder="one_stage",
 )

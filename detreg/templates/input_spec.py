@@ -1,4 +1,4 @@
-"""How a network wants its pixels: normalization, order of the channels, and the value of padding."""
+"""How a network wants its pixels: normalization, order of channels, value of padding."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ class InputSpec:
     std: tuple[float, float, float]
     channels: Literal["rgb", "bgr"]
     gray_padding: int | None = None
-    """The gray level (0..255) that pads images; None pads with the mean, which normalization makes 0."""
+    """The gray level (0..255) that pads images; None pads with the mean, which normalizes to 0."""
 
     @property
     def is_normalized(self) -> bool:

@@ -1,7 +1,7 @@
 """How a base model is trained: its published optimizer, learning rate and schedule.
 
-A schedule depends on the progress of a training alone, so a resumed training takes exactly the rates
-of an uninterrupted one.
+A schedule depends on the progress of a training alone, so a resumed training takes exactly the
+rates of an uninterrupted one.
 """
 
 import math
@@ -24,7 +24,10 @@ class Schedule:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a base model was trained when it was published; if nobody published it, how detreg trains it."""
+    """How a base model was trained when it was published.
+
+    If nobody published it: how detreg trains it.
+    """
 
     learning_rate: float
     """Of a step with `batch_size` images."""
@@ -69,7 +72,7 @@ def cosine_schedule(epochs: int, warmup: int) -> Schedule:
 
 
 def _compute_warmup_factor(progress: float, steps: int, warmup: int) -> float:
-    """Return the factor of a linear warm-up over `warmup` steps, or over a tenth of a short training."""
+    """Return the factor of a linear warm-up over `warmup` steps, at most a tenth of a training."""
     share = min(warmup / steps, 0.1)
     if progress >= share:
         return 1.0

@@ -12,6 +12,11 @@ from detreg.templates.base_model import BaseModel
 from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config
 
+P = TypeVar("P", bound=CommonParams)
+
+DecoderName = Literal["yolox", "one_stage", "two_stage"]
+"""The kinds of head that detreg/export/decode/ can export, one file for each."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -20,22 +25,17 @@ class Augmentation:
     before: list[Config] = field(default_factory=list)
     """Before resizing."""
     mixing: list[Config] = field(default_factory=list)
-    """After resizing: combine several images; left out in the plain epochs."""
+    """After resizing: what combines several images; left out in the plain epochs."""
     after: list[Config] = field(default_factory=list)
-
-
-P = TypeVar("P", bound=CommonParams)
-
-DecoderName = Literal["yolox", "one_stage", "two_stage"]
-"""The kinds of head that detreg/export/decode/ can export, one file for each."""
+    """After mixing, in all epochs."""
 
 
 @dataclass(frozen=True)
 class ClassLayer:
     """A layer with outputs per class.
 
-    Tensors whose names match `pattern` hold blocks of `rows` rows for each class, in order; after them `background` times `rows` of no
-    class. There may be several such blocks, one per anchor.
+    Tensors whose names match `pattern` hold blocks of `rows` rows for each class, in order; after
+    them `background` times `rows` of no class. There may be several such blocks, one per anchor.
     """
 
     pattern: str
@@ -45,7 +45,11 @@ class ClassLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """A detector that can be trained by name."""
+    """A detector that can be trained by name.
+
+    The functions take the params of their own template, a subclass of CommonParams; no type says
+    that they belong together, hence `Any`.
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -56,7 +60,7 @@ class Template:
     params: type[CommonParams]
     base_models: Mapping[str, BaseModel]
     build_model: Callable[[Config, Any, int], Config]
-    """From the packaged model configuration, the params and the number of classes to the network to train."""
+    """From the packaged model, the params and the number of classes to the network to train."""
     build_augmentation: Callable[[list[Config], Any], Augmentation]
     """From the published training pipeline and the params."""
     get_class_layers: Callable[[Any], tuple[ClassLayer, ...]]
@@ -64,23 +68,25 @@ class Template:
     decoder: DecoderName
     """How the exported graph turns the outputs of the network's head into detections."""
     ema_momentum: float | None = None
-    """Momentum of the exponential moving average of the weights that is scored and exported; None keeps none."""
+    """Momentum of the averaged weights that are scored and exported; None averages nothing."""
 
     def get_base_model(self, params: CommonParams) -> BaseModel:
-        """The base model that the params name."""
+        """Return the base model that the params name."""
         return self.base_models[params.base_model]
 
     def resolve(self, params: P) -> P:
-        """The params with a number in place of each `auto`."""
+        """Return the params with a number in place of each `auto`."""
         if params.per_item_lrate is not None:
             return params
-        return replace(params, per_item_lrate=self.get_base_model(params).recipe.per_item_lrate)
+        recipe = self.get_base_model(params).recipe
+        return replace(params, per_item_lrate=recipe.per_item_lrate)
 
-    def as_json(self) -> dict[str, Any]:
-        """What `detreg templates --json` prints of it."""
+    def as_json(self) -> dict[str, object]:
+        """Return what `detreg templates --json` prints."""
+        params = get_params(self.params)
         return {
             "name": self.name,
             "aliases": list(self.aliases),
             "summary": self.summary,
-            "hyperparameters": [param.as_json() for param in get_params(self.params).values()],
+            "hyperparameters": [param.as_json() for param in params.values()],
         }

@@ -1,9 +1,10 @@
-"""YOLOF: one feature level of stride 32, widened by dilated convolutions, with uniform matching (arXiv:2103.09460).
+"""YOLOF: one feature level of stride 32, dilated convolutions, uniform matching (arXiv:2103.09460).
 
     mlflow run . -e yolof -P data=/data/boats
 
-A single level makes it light at a given resolution and weak on objects of less than about 32 pixels. Its loss can become NaN at high
-rates (about one training in six on VOC): the run then stops, says so, and can be continued at a lower rate.
+A single level makes it light at a given resolution and weak on objects of less than about 32
+pixels. Its loss can become NaN at high rates (about one training in six on VOC): the run then
+stops, says so, and can be resumed at a lower rate.
 """
 
 from dataclasses import dataclass
@@ -30,16 +31,15 @@ RECIPE = Recipe(
     optimizer={
         "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4},
         "paramwise_cfg": {"norm_decay_mult": 0.0, "custom_keys": {"backbone": {"lr_mult": 1 / 3}}},
-        "clip_grad": {
-            "max_norm": 35
-        },  # not published; a single wild step is what makes its loss NaN
+        # Not published; a single wild step is what makes the loss NaN.
+        "clip_grad": {"max_norm": 35},
     },
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=1500),
 )
 BASE_MODELS = {
     "resnet50": BaseModel(
         config="yolof/yolof_r50-c5_8xb8-1x_coco.py",
-        # The backbone comes from Caffe: blue first, and no division by the deviation.
+        # The backbone's weights come from Caffe: blue first, no division by the deviation.
         input=InputSpec(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channels="bgr"),
         recipe=RECIPE,
         coco_weights=openmmlab_file(
@@ -54,7 +54,7 @@ BASE_MODELS = {
 
 @dataclass(frozen=True, kw_only=True)
 class YolofParams(CommonParams):
-    """Published: 12 epochs, 64 images a step at a rate of 0.12, sides of at most 800 and 1333 px."""
+    """Published: 12 epochs, 64 images a step at a rate of 0.12, at most 800 by 1333 px."""
 
     image_size: ImageSize = image_size_field(512)
     batch_size: int = batch_size_field(16)
@@ -68,25 +68,35 @@ class YolofParams(CommonParams):
 
 
 def build_model(published: Config, params: YolofParams, num_classes: int) -> Config:
-    """The published network for `num_classes` classes.
+    """Return the published network for `num_classes` classes.
 
-    The scales and shifts of the backbone's batch-norms are not trained, as published, unless frozen_stages=0.
+    The scales and shifts of the backbone's batch-norms are not trained, as published, unless
+    frozen_stages=0.
     """
-    model = dict(published)
-    model["backbone"] = published["backbone"] | {
-        "frozen_stages": params.frozen_stages or -1,
-        "norm_cfg": {"type": "BN", "requires_grad": params.frozen_stages == 0},
+    trains_batch_norm = params.frozen_stages == 0
+    backbone = published["backbone"] | {
+        "frozen_stages": params.frozen_stages or -1,  # MMDetection freezes none at -1
+        "norm_cfg": {"type": "BN", "requires_grad": trains_batch_norm},
         "init_cfg": None,
     }
+
     head = published["bbox_head"]
-    anchors = head["anchor_generator"] | {"ratios": to_height_ratios(params.anchor_ratios)}
-    model["bbox_head"] = head | {"num_classes": num_classes, "anchor_generator": anchors}
-    return model
+    ratios = to_height_ratios(params.anchor_ratios)
+    bbox_head = head | {
+        "num_classes": num_classes,
+        "anchor_generator": head["anchor_generator"] | {"ratios": ratios},
+    }
+    return published | {"backbone": backbone, "bbox_head": bbox_head}
 
 
 def build_augmentation(published: list[Config], params: YolofParams) -> Augmentation:  # noqa: ARG001
-    """Flip and shift, as published."""
+    """Return flip and shift, as published."""
     return Augmentation(after=select_transforms(published, "RandomFlip", "RandomShift"))
+
+
+def get_class_layers(params: YolofParams) -> tuple[ClassLayer, ...]:  # noqa: ARG001
+    """Return the classifier."""
+    return (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),)
 
 
 YOLOF = Template(
@@ -94,14 +104,18 @@ YOLOF = Template(
     aliases=("MMDetection_YOLOF", "MMDetection_YoloF"),
     summary="One feature level, no pyramid: light and simple",
     description=(
-        "Single-level feature: one map of stride 32 from the backbone's last stage (C5), no feature pyramid; a dilated encoder widens "
-        "its view to objects of all sizes; uniform matching gives every object as many anchors, whatever its size."
+        "Single-level feature: one map of stride 32 from the backbone's last stage (C5), no "
+        "feature pyramid; a dilated encoder widens its view to objects of all sizes; uniform "
+        "matching gives every object as many anchors, whatever its size."
     ),
-    when="Objects of medium and large size, where a light head and a plain training matter more than small objects.",
+    when=(
+        "Objects of medium and large size, where a light head and a plain training matter more "
+        "than small objects."
+    ),
     params=YolofParams,
     base_models=BASE_MODELS,
-    decoder="one_stage",
     build_model=build_model,
     build_augmentation=build_augmentation,
-    get_class_layers=lambda _: (ClassLayer(r"bbox_head\.cls_score\.(weight|bias)"),),
+    get_class_layers=get_class_layers,
+    decoder="one_stage",
 )

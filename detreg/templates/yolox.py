@@ -1,14 +1,14 @@
-"""YOLOX: anchor-free one-stage detector with a decoupled head and SimOTA assignment (arXiv:2107.08430).
+"""YOLOX: anchor-free one-stage detector with a decoupled head and SimOTA (arXiv:2107.08430).
 
     mlflow run . -e yolox -P data=/data/boats -P base_model=yolox_tiny -P image_size=416
 
-On two CPU cores, yolox_nano at 416 px takes about 0.7 s per step of 8 images; 8 epochs on 205 images give a val mAP of 0.54.
-With `pretrained_weights=coco` expect most of the final mAP within the first epochs.
+On two CPU cores, yolox_nano at 416 px takes about 0.7 s per step of 8 images; 8 epochs on 205
+images give a val mAP of 0.54. With `pretrained_weights=coco` expect most of the final mAP within
+the first epochs.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from detreg.params import ImageSize, choice, number
 from detreg.templates.base_model import BaseModel, openmmlab_file
@@ -30,17 +30,23 @@ GRAY = 114
 INPUT = InputSpec(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), channels="bgr", gray_padding=GRAY)
 
 
-def learning_rate_factor(progress: float, steps: int) -> float:
-    """Quadratic warm-up for 5 of 300 epochs, cosine towards a twentieth until 285, constant to the end.
+def compute_rate_factor(progress: float, steps: int) -> float:
+    """Return the factor of the learning rate at `progress` in [0, 1) of `steps` steps.
 
-    A short training warms up for 5 steps, or a fifth of them: at the full rate in its second step the network collapses. The cosine
-    begins after the warm-up with the length that it has from epoch 0, so it stops a little above the twentieth, as published.
+    Quadratic warm-up for 5 of 300 epochs, cosine towards a twentieth until 285, then constant.
     """
-    warm, flat, floor = max(5 / 300, min(5 / steps, 0.2)), 285 / 300, 0.05
-    if progress < warm:
-        return (progress / warm) ** 2
-    last = flat - 1 / steps  # the cosine's last step, whose rate stays
-    angle = math.pi * (min(progress, last) - warm) / flat
+    # A short training warms up for 5 steps, or a fifth of them: at the full rate in its second step
+    # the network collapses.
+    warmup = max(5 / 300, min(5 / steps, 0.2))
+    if progress < warmup:
+        return (progress / warmup) ** 2
+
+    # The cosine begins after the warm-up with the length that it has from epoch 0, so it stops a
+    # little above the twentieth, as published. From its last step on the rate stays.
+    cosine_end = 285 / 300
+    last_step = cosine_end - 1 / steps
+    angle = math.pi * (min(progress, last_step) - warmup) / cosine_end
+    floor = 0.05
     return floor + (1 - floor) * 0.5 * (1 + math.cos(angle))
 
 
@@ -51,7 +57,7 @@ RECIPE = Recipe(
         "optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True},
         "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
     },
-    schedule=Schedule(epochs=300, factor=learning_rate_factor, plain_epochs=15),
+    schedule=Schedule(epochs=300, factor=compute_rate_factor, plain_epochs=15),
 )
 
 
@@ -63,7 +69,7 @@ def _base_model(
     parameters: float,
     gflops: float,
 ) -> BaseModel:
-    """Declare the network of one width and depth; `stamp` is that of its weights in MMDetection's layout."""
+    """Declare the network of one width and depth; `stamp` is that of its published weights."""
     coco_weights = None
     if stamp is not None:
         coco_weights = openmmlab_file("yolox", f"yolox_{letter}_8x8_300e_coco", stamp)
@@ -108,7 +114,8 @@ class YoloxParams(CommonParams):
         1.0,
         5.0,
         0.1,
-        help="With keep_aspect_ratio: longer side over image_size, at most; 1.0 letterboxes into a square",
+        help="With keep_aspect_ratio: longer side over image_size, at most; "
+        "1.0 letterboxes into a square",
     )
     batch_size: int = batch_size_field(8)
     num_epochs: int = num_epochs_field(50)
@@ -117,35 +124,56 @@ class YoloxParams(CommonParams):
 
 
 def build_model(published: Config, params: YoloxParams, num_classes: int) -> Config:
-    """The published network for `num_classes` classes; stages are the stem with stage 1, then stages 2 to 4."""
-    model = dict(published)
-    model["backbone"] = model["backbone"] | {"frozen_stages": params.frozen_stages or -1}
-    model["bbox_head"] = model["bbox_head"] | {"num_classes": num_classes}
-    return model
+    """Return the published network for `num_classes` classes.
+
+    Its stages are the stem with stage 1, then stages 2 to 4.
+    """
+    frozen_stages = params.frozen_stages or -1  # MMDetection freezes none at -1
+    return published | {
+        "backbone": published["backbone"] | {"frozen_stages": frozen_stages},
+        "bbox_head": published["bbox_head"] | {"num_classes": num_classes},
+    }
 
 
 def build_augmentation(published: list[Config], params: YoloxParams) -> Augmentation:
-    """Mosaic and affine as published, and MixUp where the base model has it; colour and flip stay on in the plain epochs."""
-    by_type: dict[str, Any] = {transform["type"]: transform for transform in published}
-    if params.keep_aspect_ratio:
-        side = _up(params.image_size[0] * params.max_aspect_ratio)
-        canvas = (side, side)
-    else:
-        width, height = params.image_size * (3 - len(params.image_size))
-        canvas = (width, height)
-    mixing = [
-        {"type": "Mosaic", "img_scale": canvas, "pad_val": float(GRAY)},
-        by_type["RandomAffine"] | {"border": (-canvas[0] // 2, -canvas[1] // 2)},
+    """Return Mosaic and affine as published, and MixUp if the base model has it.
+
+    Color and flip stay on in the plain epochs.
+    """
+    by_type = {transform["type"]: transform for transform in published}
+    width, height = _compute_canvas(params)
+
+    mixing: list[Config] = [
+        {"type": "Mosaic", "img_scale": (width, height), "pad_val": float(GRAY)},
+        # Mosaic is twice as wide and high as the canvas: the border cuts the middle out of it.
+        by_type["RandomAffine"] | {"border": (-width // 2, -height // 2)},
     ]
     if "MixUp" in by_type:
-        mixing.append(by_type["MixUp"] | {"img_scale": canvas, "pad_val": float(GRAY)})
+        mixing.append(by_type["MixUp"] | {"img_scale": (width, height), "pad_val": float(GRAY)})
+
     return Augmentation(
-        mixing=mixing, after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}]
+        mixing=mixing,
+        after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}],
     )
 
 
-def _up(side: float) -> int:
-    return math.ceil(math.floor(side + 1e-6) / 32) * 32
+def _compute_canvas(params: YoloxParams) -> tuple[int, int]:
+    """Return the width and height in pixels of what Mosaic composes."""
+    if not params.keep_aspect_ratio:
+        return params.image_size[0], params.image_size[-1]
+    side = _round_up_to_grid(params.image_size[0] * params.max_aspect_ratio)
+    return side, side
+
+
+def _round_up_to_grid(side: float) -> int:
+    """Round up to a multiple of 32 pixels; 1e-6 forgives a product's rounding error."""
+    pixels = math.floor(side + 1e-6)
+    return math.ceil(pixels / 32) * 32
+
+
+def get_class_layers(params: YoloxParams) -> tuple[ClassLayer, ...]:  # noqa: ARG001
+    """Return the classifiers of the three levels."""
+    return (ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),)
 
 
 YOLOX = Template(
@@ -153,17 +181,16 @@ YOLOX = Template(
     aliases=("MMDetection_YOLOX", "MMDetection_YoloX"),
     summary="Anchor-free, one stage, fast: the first to try",
     description=(
-        "Anchor-free: each cell of three feature maps predicts one box, with classification and regression in separate branches "
-        "(decoupled head); SimOTA assigns objects to cells while training; Mosaic and, in the larger models, MixUp combine images."
+        "Anchor-free: each cell of three feature maps predicts one box, with classification and "
+        "regression in separate branches (decoupled head); SimOTA assigns objects to cells while "
+        "training; Mosaic and, in the larger models, MixUp combine images."
     ),
     when="Speed, small objects, few images with good start weights; the first to try.",
     params=YoloxParams,
     base_models=BASE_MODELS,
-    decoder="yolox",
     build_model=build_model,
     build_augmentation=build_augmentation,
-    get_class_layers=lambda _: (
-        ClassLayer(r"bbox_head\.multi_level_conv_cls\.\d+\.(weight|bias)"),
-    ),
+    get_class_layers=get_class_layers,
+    decoder="yolox",
     ema_momentum=0.0001,
 )
