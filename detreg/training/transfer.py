@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -28,54 +28,51 @@ def transfer_weights(
     Raises DataError where nothing of the backbone fits.
     """
     own = network.state_dict()
-    transfer = _Transfer()
+    names = _ClassNames(classes, checkpoint.classes)
+    fitting: dict[str, Tensor] = {}
+    misfits: list[str] = []
+    is_by_class = False
+
     for name, value in checkpoint.state_dict.items():
-        if name in own:
-            layer = _find_class_layer(name, layers)
-            transfer.add(name, own[name], value, layer, classes, checkpoint.classes)
+        if name not in own:
+            continue
+        target = own[name]
+        layer = _find_class_layer(name, layers)
 
-    _check_backbone(transfer)
-    network.load_state_dict(transfer.fitting, strict=False)
-
-    absent = [
-        name
-        for name in own
-        if name not in checkpoint.state_dict and not name.endswith("num_batches_tracked")
-    ]
-    shared_classes = [name for name in classes if name in checkpoint.classes]
-    return _describe(transfer, len(own), absent, shared_classes)
-
-
-@dataclass
-class _Transfer:
-    """What of a checkpoint fits, under the network's names, and why the rest does not."""
-
-    fitting: dict[str, Tensor] = field(default_factory=dict)
-    misfits: list[str] = field(default_factory=list)
-    is_by_class: bool = False
-
-    def add(
-        self,
-        name: str,
-        own: Tensor,
-        value: Tensor,
-        layer: ClassLayer | None,
-        classes: tuple[str, ...],
-        checkpoint_classes: tuple[str, ...],
-    ) -> None:
-        """Decide on one tensor of the checkpoint, `value`, which is `own` in the network."""
-        if layer is not None and not checkpoint_classes:
-            self.misfits.append(f"{name} has rows of classes that the checkpoint does not name")
-        elif layer is not None and _match_by_class(own, value, layer, classes, checkpoint_classes):
-            self.fitting[name] = _copy_rows(own, value, layer, classes, checkpoint_classes)
-            self.is_by_class = True
-        elif own.shape == value.shape:
-            # Also a class layer whose rows all classes share, such as one box regressor for all.
-            self.fitting[name] = value
+        if layer is not None and not checkpoint.classes:
+            misfits.append(f"{name} has rows of classes that the checkpoint does not name")
+        elif layer is not None and _has_matching_rows(target, value, layer, names):
+            fitting[name] = _copy_rows(target, value, layer, names)
+            is_by_class = True
+        elif target.shape == value.shape:
+            # Also an output layer whose rows all classes share, such as one box regressor for all.
+            fitting[name] = value
         else:
-            self.misfits.append(
-                f"{name} is {tuple(value.shape)} in the checkpoint and {tuple(own.shape)} here"
-            )
+            here = tuple(target.shape)
+            there = tuple(value.shape)
+            misfits.append(f"{name} is {there} in the checkpoint and {here} here")
+
+    _check_backbone(fitting, misfits)
+    network.load_state_dict(fitting, strict=False)
+
+    copied = f"{len(fitting)} of {len(own)} tensors copied"
+    if is_by_class:
+        copied += f"; classes kept by name: {', '.join(names.shared) or 'none'}"
+    absent = [name for name in own if name not in checkpoint.state_dict and not _is_counter(name)]
+    return [copied, *_describe_rest(misfits, absent)]
+
+
+@dataclass(frozen=True)
+class _ClassNames:
+    """The classes of the network and of the checkpoint, each in the order of their rows."""
+
+    own: tuple[str, ...]
+    checkpoint: tuple[str, ...]
+
+    @property
+    def shared(self) -> list[str]:
+        """The classes that both know, in the network's order."""
+        return [name for name in self.own if name in self.checkpoint]
 
 
 def _find_class_layer(name: str, layers: Sequence[ClassLayer]) -> ClassLayer | None:
@@ -85,23 +82,19 @@ def _find_class_layer(name: str, layers: Sequence[ClassLayer]) -> ClassLayer | N
     return None
 
 
-def _match_by_class(
-    own: Tensor,
-    other: Tensor,
-    layer: ClassLayer,
-    classes: Sequence[str],
-    other_classes: Sequence[str],
-) -> bool:
+def _has_matching_rows(own: Tensor, value: Tensor, layer: ClassLayer, names: _ClassNames) -> bool:
     """Return whether two tensors differ in nothing but the classes that their rows stand for."""
-    blocks = _count_blocks(own, layer, classes)
-    other_blocks = _count_blocks(other, layer, other_classes)
-    return blocks is not None and blocks == other_blocks and own.shape[1:] == other.shape[1:]
+    own_blocks = _count_blocks(own, layer, names.own)
+    blocks = _count_blocks(value, layer, names.checkpoint)
+    if blocks is None or blocks != own_blocks:
+        return False
+    return own.shape[1:] == value.shape[1:]
 
 
 def _count_blocks(value: Tensor, layer: ClassLayer, classes: Sequence[str]) -> int | None:
     """Return how many blocks with rows for each class a tensor has, such as one for each anchor.
 
-    None where its length is no multiple of that, so that its rows are not those of classes.
+    None where its length is no multiple of such a block, so that its rows are not those of classes.
     """
     rows_per_block = layer.rows * (len(classes) + layer.background)
     if len(value) % rows_per_block:
@@ -109,50 +102,47 @@ def _count_blocks(value: Tensor, layer: ClassLayer, classes: Sequence[str]) -> i
     return len(value) // rows_per_block
 
 
-def _copy_rows(
-    own: Tensor,
-    other: Tensor,
-    layer: ClassLayer,
-    classes: tuple[str, ...],
-    other_classes: tuple[str, ...],
-) -> Tensor:
-    """Return a copy of `own` with `other`'s rows for shared classes, and for the background."""
+def _copy_rows(own: Tensor, value: Tensor, layer: ClassLayer, names: _ClassNames) -> Tensor:
+    """Return a copy of `own` with the rows of `value` for shared classes and the background."""
     result = own.clone()
-    # (blocks, classes and background, rows of a class, ...); views, so that writing changes result.
-    target = result.view(-1, len(classes) + layer.background, layer.rows, *own.shape[1:])
-    source = other.view(-1, len(other_classes) + layer.background, layer.rows, *other.shape[1:])
+    # (blocks, classes and background, rows of a class, ...): views, so writing changes `result`.
+    target = _view_by_class(result, layer, names.own)
+    source = _view_by_class(value, layer, names.checkpoint)
 
-    for position, name in enumerate(classes):
-        if name in other_classes:
-            target[:, position] = source[:, other_classes.index(name)]
-    if layer.background:  # stands after all classes
+    for name in names.shared:
+        target[:, names.own.index(name)] = source[:, names.checkpoint.index(name)]
+    if layer.background:  # its rows come after those of all classes
         target[:, -1] = source[:, -1]
     return result
 
 
-def _check_backbone(transfer: _Transfer) -> None:
+def _view_by_class(value: Tensor, layer: ClassLayer, classes: Sequence[str]) -> Tensor:
+    return value.view(-1, len(classes) + layer.background, layer.rows, *value.shape[1:])
+
+
+def _check_backbone(fitting: dict[str, Tensor], misfits: Sequence[str]) -> None:
     """Raise DataError where the checkpoint gives the backbone nothing."""
-    for name, value in transfer.fitting.items():
+    for name, value in fitting.items():
         # Scalars do not count: batch norms' counters are in every network and fit everywhere.
         if name.startswith("backbone.") and value.ndim > 0:
             return
 
-    examples = "; ".join(transfer.misfits[:3]) or "no name in common"
+    examples = "; ".join(misfits[:3]) or "no name in common"
     raise DataError(f"nothing of the checkpoint's backbone fits this base model: {examples}")
 
 
-def _describe(
-    transfer: _Transfer, total: int, absent: Sequence[str], shared_classes: Sequence[str]
-) -> list[str]:
-    copied = f"{len(transfer.fitting)} of {total} tensors copied"
-    if transfer.is_by_class:
-        copied += f"; classes kept by name: {', '.join(shared_classes) or 'none'}"
+def _is_counter(name: str) -> bool:
+    """Return whether a tensor counts a batch norm's steps, which old checkpoints leave out."""
+    return name.endswith("num_batches_tracked")
 
-    sentences = [copied]
-    if transfer.misfits:
+
+def _describe_rest(misfits: Sequence[str], absent: Sequence[str]) -> list[str]:
+    """Return a sentence for each reason why tensors stay as they are."""
+    sentences = []
+    if misfits:
         sentences.append(
-            f"{len(transfer.misfits)} tensors do not fit and are trained from scratch: "
-            + _join_first(transfer.misfits)
+            f"{len(misfits)} tensors do not fit and are trained from scratch: "
+            + _join_first(misfits)
         )
     if absent:
         sentences.append(
