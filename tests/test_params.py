@@ -1,14 +1,16 @@
-"""Declarations: what each reader takes and refuses, what the messages say, and the text form."""
+"""Declarations: what each type accepts and refuses, what the messages say, and the text form."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from detreg.errors import UsageError
 from detreg.params import (
     Param,
+    Value,
     boolean,
     build,
     choice,
@@ -19,6 +21,7 @@ from detreg.params import (
     size,
     suggest_spelling,
     text,
+    to_changed_texts,
     to_plain,
     to_texts,
 )
@@ -41,13 +44,15 @@ class Example:
     name: str | None = text(None, help="A text that may be empty")
 
     def find_problems(self) -> list[str]:
-        """As templates have it, for combinations."""
-        return ["count and rate do not go together"] if (self.count, self.rate) == (32, 1.0) else []
+        """Refuse one combination, as templates do."""
+        if self.count == 32 and self.rate == 1.0:
+            return ["count and rate do not go together"]
+        return []
 
 
 PARAMS = get_params(Example)
 
-GOOD = [
+GOOD: list[tuple[str, object, Value]] = [
     ("count", "8", 8),
     ("count", " 8 ", 8),
     ("count", 2, 2),
@@ -79,7 +84,7 @@ GOOD = [
     ("name", "my run", "my run"),
 ]
 
-BAD = [
+BAD: list[tuple[str, object]] = [
     ("count", "eight"),
     ("count", ""),
     ("count", "none"),
@@ -139,14 +144,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("name", "given", "value"), GOOD)
-def test_a_good_value_is_read(name: str, given: Any, value: Any) -> None:
-    read = PARAMS[name].parse(given)
-    assert read == value
-    assert type(read) is type(value)
+def test_a_good_value_is_parsed_to_its_type(name: str, given: object, value: Value) -> None:
+    parsed = PARAMS[name].parse(given)
+    assert parsed == value
+    assert type(parsed) is type(value)
 
 
 @pytest.mark.parametrize(("name", "given"), BAD)
-def test_a_bad_value_is_refused_with_name_and_domain(name: str, given: Any) -> None:
+def test_a_bad_value_is_refused_with_name_and_domain(name: str, given: object) -> None:
     with pytest.raises(UsageError) as caught:
         build(Example, {name: given})
     (problem,) = caught.value.problems
@@ -155,27 +160,29 @@ def test_a_bad_value_is_refused_with_name_and_domain(name: str, given: Any) -> N
 
 
 @pytest.mark.parametrize(("name", "given", "value"), GOOD)
-def test_the_text_form_gives_the_value_back(name: str, given: Any, value: Any) -> None:
-    text = PARAMS[name].format(value)
+def test_the_text_form_gives_the_value_back(name: str, given: object, value: Value) -> None:
+    param = PARAMS[name]
+    text = param.format(value)
     assert text
-    assert PARAMS[name].parse(text) == value
-    assert PARAMS[name].format(PARAMS[name].parse(text)) == text
+    assert param.parse(text) == value
+    assert param.format(param.parse(text)) == text
 
 
 @pytest.mark.parametrize("value", [0.01 / 64, 1e-7, 0.1 + 0.2, 1 / 3, 5e-324])
-def test_a_float_survives_its_text_form_to_the_last_digit(value: float) -> None:
+def test_a_float_keeps_its_last_digit_in_its_text_form(value: float) -> None:
     assert PARAMS["rate"].parse(PARAMS["rate"].format(value)) == value
 
 
 @pytest.mark.parametrize("steps", range(41))
-def test_every_step_of_a_float_grid_is_found_whatever_the_rounding(steps: int) -> None:
-    clean = round(1.0 + steps / 10, 1)
-    sums = sum([0.1] * steps, 1.0)
-    for given in (clean, repr(clean), 1.0 + steps * 0.1, sums):
-        assert PARAMS["ratio"].parse(given) == clean
+def test_every_step_of_a_float_grid_is_found_despite_rounding_errors(steps: int) -> None:
+    exact = round(1.0 + steps / 10, 1)
+    product = 1.0 + steps * 0.1
+    total = sum([0.1] * steps, 1.0)
+    for given in (exact, repr(exact), product, total):
+        assert PARAMS["ratio"].parse(given) == exact
 
 
-def test_seven_steps_of_a_tenth() -> None:
+def test_seven_steps_of_a_tenth_are_seven_tenths() -> None:
     param = Param("float", 0.5, "", 0.0, 1.0, 0.1)
     assert param.parse(0.7) == param.parse("0.7") == param.parse(0.7000000000000001) == 0.7
     with pytest.raises(ValueError, match=r"the nearest are 0\.7 and 0\.8"):
@@ -210,7 +217,7 @@ def test_the_domain_in_words(name: str, domain: str) -> None:
     assert PARAMS[name].domain == domain
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         build(Example, {"count": 99, "cuont": 8, "rate": "nan", "data": "fine", "ratios": []})
     problems = caught.value.problems
@@ -220,31 +227,28 @@ def test_all_problems_are_told_at_once() -> None:
     assert str(caught.value) == "\n".join(problems)
 
 
-def test_a_combination_is_looked_at_once_each_value_is_good() -> None:
+def test_a_combination_is_checked_when_each_value_is_good() -> None:
     with pytest.raises(UsageError, match="count and rate do not go together"):
         build(Example, {"count": 32, "rate": 1})
     assert build(Example, {"count": 32, "rate": 0.5}).rate == 0.5
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"),
+    ("word", "suggestion"),
     [
-        ("cuont", "count"),
-        ("COUNT", "count"),
-        ("colors", "color"),
-        ("ratio-s", "ratios"),
-        ("zzz", None),
+        ("cuont", " (did you mean count?)"),
+        ("COUNT", " (did you mean count?)"),
+        ("colors", " (did you mean color?)"),
+        ("ratio-s", " (did you mean ratios?)"),
+        ("zzz", ""),
     ],
 )
-def test_a_near_name_is_suggested(word: str, expected: str | None) -> None:
-    assert suggest_spelling(word, tuple(PARAMS)) == (
-        f" (did you mean {expected}?)" if expected else ""
-    )
+def test_a_near_name_is_suggested(word: str, suggestion: str) -> None:
+    assert suggest_spelling(word, tuple(PARAMS)) == suggestion
+
     with pytest.raises(UsageError) as caught:
         build(Example, {word: "1"})
-    assert caught.value.problems == (
-        f"unknown parameter {word}{suggest_spelling(word, tuple(PARAMS))}",
-    )
+    assert caught.value.problems == (f"unknown parameter {word}{suggestion}",)
 
 
 def test_a_near_choice_is_suggested() -> None:
@@ -252,7 +256,7 @@ def test_a_near_choice_is_suggested() -> None:
         build(Example, {"color": "dark-gren"})
 
 
-def test_what_is_not_given_takes_its_default() -> None:
+def test_a_missing_value_takes_its_default() -> None:
     assert build(Example, {}) == Example()
     assert build(Example, {"count": "16"}) == Example(count=16)
 
@@ -268,13 +272,48 @@ def test_texts_and_plain_values_of_an_instance() -> None:
     assert to_plain(example)["flag"] is False
 
 
+def test_changed_texts_leave_out_the_defaults() -> None:
+    assert to_changed_texts(Example()) == {}
+    example = build(Example, {"count": "8", "ratio": "1.7", "lower": "320"})
+    assert to_changed_texts(example) == {"ratio": "1.7", "lower": "320"}
+
+
 def test_json_has_null_where_a_key_does_not_apply() -> None:
     assert PARAMS["flag"].as_json() == {
-        "name": "flag", "type": "bool", "default": True, "minimum": None, "maximum": None, "step": None, "choices": None, "help": "A bool"
-    }  # fmt: skip
+        "name": "flag",
+        "type": "bool",
+        "default": True,
+        "minimum": None,
+        "maximum": None,
+        "step": None,
+        "choices": None,
+        "help": "A bool",
+    }
     assert PARAMS["side"].as_json()["step"] == 32
 
 
 def test_a_default_belongs_to_its_choices() -> None:
     assert PARAMS["source"].choices == ("coco", "none")
     assert PARAMS["color"].choices == ("red", "dark_green")
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: Param(cast(Any, "real"), 0.5, ""), "type must be one of .*, got 'real'"),
+        (lambda: Param("int", 1, "", minimum=0), "must have a minimum and a maximum"),
+        (lambda: Param("choice", "red", ""), "must have choices"),
+        (lambda: integer(3, 2, 32, 2, help=""), "default must be an integer from 2 .*, got 3"),
+            lambda: integer(3, 2, 32, 2, help=""),
+            "default must be an integer from 2 to 32 .*, got 3",
+        ),
+        (lambda: number(2.0, 0.0, 1.0, help=""), "default must be a number from 0 to 1, got 2.0"),
+        (lambda: size(650, help=""), "the nearest are 640 and 672"),
+        (lambda: text("", help=""), "default must be text, got ''"),
+    ],
+)
+def test_a_declaration_that_contradicts_itself_is_refused(
+    declare: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        declare()

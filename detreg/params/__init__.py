@@ -31,7 +31,7 @@ from detreg.params.fields import (
     size,
     text,
 )
-from detreg.params.param import AUTO, NONE, ImageSize, Param, Value
+from detreg.params.param import AUTO, NONE, ImageSize, Param, ParamJson, Value
 from detreg.params.spelling import suggest_spelling
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "ImageSize",
     "JsonValue",
     "Param",
+    "ParamJson",
     "Value",
     "boolean",
     "build",

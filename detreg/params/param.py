@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import Literal, TypedDict
 
 from detreg.params.spelling import suggest_spelling
 
@@ -33,6 +33,19 @@ _DOMAINS = {
 _NUMERIC = ("int", "float", "size", "numbers")
 
 _TOLERANCE = 1e-8  # Optuna suggests 0.6000000000000001, and people type 0.7 for seven steps of 0.1
+
+
+class ParamJson(TypedDict):
+    """What `detreg templates --json` prints of a param; null where a key does not apply."""
+
+    name: str
+    type: ParamType
+    default: Value
+    minimum: float | None
+    maximum: float | None
+    step: float | None
+    choices: tuple[str, ...] | None
+    help: str
 
 
 @dataclass(frozen=True)
@@ -127,8 +140,8 @@ class Param:
             words = f"{self.empty}, or {words}"
         return words
 
-    def as_json(self) -> dict[str, object]:
-        """Return what `detreg templates --json` prints; null where a key does not apply."""
+    def as_json(self) -> ParamJson:
+        """Return what `detreg templates --json` prints."""
         is_auto = self.default is None and self.empty == AUTO
         return {
             "name": self.name,

@@ -5,9 +5,9 @@ This folder imports the standard library only, so that listing the templates is 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
-from detreg.params import get_params
+from detreg.params import ParamJson, get_params
 from detreg.templates.base_model import BaseModel
 from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config
@@ -41,6 +41,15 @@ class ClassLayer:
     pattern: str
     rows: int = 1
     background: int = 0
+
+
+class TemplateJson(TypedDict):
+    """What `detreg templates --json` prints of a template."""
+
+    name: str
+    aliases: list[str]
+    summary: str
+    hyperparameters: list[ParamJson]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +90,7 @@ class Template:
         recipe = self.get_base_model(params).recipe
         return replace(params, per_item_lrate=recipe.per_item_lrate)
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> TemplateJson:
         """Return what `detreg templates --json` prints."""
         params = get_params(self.params)
         return {
