@@ -1,11 +1,13 @@
-"""Each template learns: val mAP of the start and after a short training by `mlflow run`, which ends in a registered version.
+"""Measure the val mAP of each template before and after a short training.
 
-    python benchmarks/learn.py                           all seven and SSD300: two hours and a half on two CPU cores
+    python benchmarks/learn.py                           all and SSD300: 2.5 hours on two cores
     python benchmarks/learn.py ssd yolof ssd300          some of them
-    python benchmarks/learn.py --data ../shared/data/bccd yolox     a dataset in place of the drawn sample
+    python benchmarks/learn.py --data ../shared/data/bccd yolox     another dataset than the sample
 
-Six start from random weights and learn the sample; nothing is downloaded. With DETREG_WEIGHTS, yolox starts from COCO weights and learns
-the dataset of --data. Sizes and steps are as small as two CPU cores allow. Prints the table of docs/choose-a-template.md.
+Each training is an `mlflow run`, which ends in a registered version. They start from random weights
+and learn the drawn sample; nothing is downloaded. With DETREG_WEIGHTS, yolox starts from COCO
+weights and learns the dataset of --data. Sizes and steps are as small as two CPU cores allow.
+Prints the table of docs/choose-a-template.md.
 """
 
 import argparse
@@ -17,9 +19,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
+import torch
+
+from detreg.data.dataset import load_dataset
+from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.scores import Scores, score
+from detreg.pipeline import parse_settings
+from detreg.templates import find_template
+from detreg.training.compose import compose
+from detreg.training.initial_weights import choose_initial_weights
+from detreg.training.network import build_network, predict
+from detreg.training.transfer import transfer_weights
+
+Values = dict[str, Any]
+"""Hyperparameters and options by name."""
+
 ROOT = Path(__file__).parents[1]
 
-SHORT: dict[str, dict[str, Any]] = {
+SHORT: dict[str, Values] = {
     "yolox": {
         "base_model": "yolox_nano",
         "image_size": 160,
@@ -59,6 +77,7 @@ SHORT: dict[str, dict[str, Any]] = {
 }
 TEMPLATES = {"ssd300": "ssd"}
 """The template of a row that has another name."""
+
 FROM_NOTHING = {"pretrained_weights": "none", "frozen_stages": 0, "min_samples_per_epoch": 160}
 ON_BCCD = {
     "base_model": "yolox_nano",
@@ -67,109 +86,99 @@ ON_BCCD = {
     "batch_size": 8,
     "per_item_lrate": 0.0003125,
 }
+NOT_SHOWN = {"data", "pretrain_base_data", *FROM_NOTHING}
 
 
-def values_of(row: str, data: str) -> dict[str, Any]:
-    """The hyperparameters of a row's short training."""
+def get_values(row: str, data: str) -> Values:
+    """Return the values of a row's short training."""
     if data != "sample":
         return {"data": str(Path(data).resolve()), **ON_BCCD}
-    return {
-        **SHORT[row],
-        **FROM_NOTHING,
-        **({"pretrain_base_data": "none"} if row == "msc10" else {}),
-    }
+    values = {**SHORT[row], **FROM_NOTHING}
+    if row == "msc10":
+        values["pretrain_base_data"] = "none"
+    return values
 
 
-def before(template_name: str, values: dict[str, Any]) -> Any:
-    """The val scores of the network that the training starts from."""
-    import torch
-
-    from detreg import templates
-    from detreg.data.dataset import load_dataset
-    from detreg.evaluation.ground_truth import GroundTruth
-    from detreg.evaluation.scores import score
-    from detreg.pipeline import parse_settings
-    from detreg.training.compose import compose
-    from detreg.training.initial_weights import choose_initial_weights
-    from detreg.training.network import build_network, predict
-    from detreg.training.transfer import transfer_weights
-
-    template = templates.find_template(template_name)
+def score_untrained(template_name: str, values: Values) -> Scores:
+    """Return the val scores of the network that the training starts from."""
+    template = find_template(template_name)
     params, options = parse_settings(template, values)
     dataset = load_dataset(options.data)
     config = compose(template, template.resolve(params), dataset, options)
+
     torch.manual_seed(0)
     network = build_network(config.model, None)
-    start = choose_initial_weights(template, params, dataset)
-    if start.weights is not None:
-        transfer_weights(network, start.weights, dataset.classes, template.get_class_layers(params))
-    return score(
-        GroundTruth.load(dataset.splits["val"].annotations),
-        dict(predict(network, config.val_dataloader, dataset.classes)),
-    )
+    initial = choose_initial_weights(template, params, dataset)
+    if initial.weights is not None:
+        class_layers = template.get_class_layers(params)
+        transfer_weights(network, initial.weights, dataset.classes, class_layers)
+
+    truth = GroundTruth.load(dataset.splits["val"].annotations)
+    predictions = dict(predict(network, config.val_dataloader, dataset.classes))
+    return score(truth, predictions)
 
 
-def train(template: str, values: dict[str, Any]) -> dict[str, float]:
-    """One `mlflow run`; the metrics of its MLflow run, and its minutes."""
-    words = [word for name, value in values.items() for word in ("-P", f"{name}={value}")]
+def train(template: str, values: Values) -> dict[str, float]:
+    """Run `mlflow run` once, and return the metrics of its MLflow run, its minutes and version."""
+    name = f"learn_{template}"
+    command = ["mlflow", "run", str(ROOT), "-e", template, "--env-manager", "local"]
+    for key, value in {**values, "registered_model_name": name}.items():
+        command += ["-P", f"{key}={value}"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
     begun = time.monotonic()
-    command = [
-        "mlflow",
-        "run",
-        str(ROOT),
-        "-e",
-        template,
-        "--env-manager",
-        "local",
-        *words,
-        "-P",
-        f"registered_model_name=learn_{template}",
-    ]
-    subprocess.run(
-        command,
-        check=True,
-        stdout=sys.stderr,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-    )
+    subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
     minutes = (time.monotonic() - begun) / 60
-    import mlflow
 
-    version = max(
-        mlflow.MlflowClient().search_model_versions(f"name='learn_{template}'"),
-        key=lambda version: int(version.version),
+    versions = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
+    newest = max(versions, key=lambda version: int(version.version))
+    assert newest.run_id is not None
+    metrics = dict(mlflow.get_run(newest.run_id).data.metrics)
+    return metrics | {"minutes": minutes, "version": float(newest.version)}
+
+
+def format_row(template: str, values: Values, before: Scores, after: dict[str, float]) -> str:
+    start = "random" if "pretrained_weights" in values else "COCO"
+    shown = [f"{name}={value}" for name, value in values.items() if name not in NOT_SHOWN]
+    cells = (
+        f"`{template}`",
+        start,
+        ", ".join(shown),
+        f"{before.mAP or 0:.3f}",
+        f"{after['mAP']:.3f}",
+        f"{after['mAP_50']:.3f}",
+        f"{after['parity/matched']:.2%}",
+        f"{after['minutes']:.1f}",
     )
-    assert version.run_id is not None
-    return dict(mlflow.get_run(version.run_id).data.metrics) | {
-        "minutes": minutes,
-        "version": float(version.version),
-    }
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    """Prints a row for each template."""
+    """Print a row for each template."""
     parser = argparse.ArgumentParser()
     parser.add_argument("rows", nargs="*", choices=[[], *SHORT], default=[])
     parser.add_argument("--data", default="sample")
     arguments = parser.parse_args()
-    print(
-        "| template | start | short training | mAP before | mAP after | mAP_50 after | parity | minutes |"
+
+    heads = (
+        "template",
+        "start",
+        "short training",
+        "mAP before",
+        "mAP after",
+        "mAP_50 after",
+        "parity",
+        "minutes",
     )
-    print("|---|---|---|---|---|---|---|---|")
-    for row_name in arguments.rows or SHORT:
-        template = TEMPLATES.get(row_name, row_name)
-        values = values_of(row_name, arguments.data)
-        start, end = before(template, values), train(template, values)
-        told = ", ".join(
-            f"{name}={value}"
-            for name, value in values.items()
-            if name not in ("data", *FROM_NOTHING, "pretrain_base_data")
-        )
-        row = f"| `{template}` | {'random' if 'pretrained_weights' in values else 'COCO'} | {told} | {start.mAP or 0:.3f} | {end['mAP']:.3f} "
-        print(
-            f"{row}| {end['mAP_50']:.3f} | {end['parity/matched']:.2%} | {end['minutes']:.1f} |",
-            flush=True,
-        )
-        print(json.dumps({"template": template, **end}), file=sys.stderr, flush=True)
+    print(f"| {' | '.join(heads)} |")
+    print("|---" * len(heads) + "|")
+    for row in arguments.rows or SHORT:
+        template = TEMPLATES.get(row, row)
+        values = get_values(row, arguments.data)
+        before = score_untrained(template, values)
+        after = train(template, values)
+        print(format_row(template, values, before, after), flush=True)
+        print(json.dumps({"template": template, **after}), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""One 640x480 JPEG through `mlflow models serve`, against Detector in process with JPEG decoding: median times, turn about.
+r"""Compare one 640x480 JPEG through `mlflow models serve` with Detector in process.
 
-    python benchmarks/serving.py models:/yolox@champion ../shared/data/bccd/JPEGImages/BloodImage_00000.jpg
+    python benchmarks/serving.py models:/yolox@champion \
+        ../shared/data/bccd/JPEGImages/BloodImage_00000.jpg
 
-Starts the server itself, on 127.0.0.1. Half a minute.
+Both decode the JPEG; they take turns, and medians are compared. Starts the server itself, on
+127.0.0.1. Half a minute.
 """
 
 import base64
@@ -22,79 +24,86 @@ from pathlib import Path
 from detreg import Detector
 from detreg.inference.images import decode_image
 
-BLOCKS, REQUESTS = 8, 15
+BLOCKS = 8
+REQUESTS = 15
+"""Of a block, after one that is not timed."""
+
+HOST = "127.0.0.1"
+HEADERS = {"Content-Type": "application/json"}
 
 
-def main(model: str, picture: str) -> None:
-    """Prints both medians and their ratio."""
-    data = Path(picture).read_bytes()
-    body = json.dumps(
-        {"dataframe_split": {"columns": ["image"], "data": [[base64.b64encode(data).decode()]]}}
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    command = [
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        model,
-        "--env-manager",
-        "local",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(port),
-    ]
-    server = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+def main(model: str, image: str) -> None:
+    """Print both medians and their ratio."""
+    data = Path(image).read_bytes()
+    text = base64.b64encode(data).decode()
+    body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}})
+
+    port = find_free_port()
+    server = start_server(model, port)
     try:
-        _wait(port, server)
-        connection = http.client.HTTPConnection("127.0.0.1", port)
+        wait_for_server(port, server)
+        connection = http.client.HTTPConnection(HOST, port)
         detector = Detector.load(model)
 
-        def served() -> None:
-            connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            assert answer.status == 200, answer.read()
-            answer.read()
+        def request() -> None:
+            connection.request("POST", "/invocations", body, HEADERS)
+            response = connection.getresponse()
+            content = response.read()
+            assert response.status == 200, content
 
-        times: dict[str, list[float]] = {"served": [], "in process": []}
+        def detect() -> None:
+            detector(decode_image(data))
+
+        served_times: list[float] = []
+        own_times: list[float] = []
         for _ in range(BLOCKS):
-            for name, call in (
-                ("served", served),
-                ("in process", lambda: detector(decode_image(data))),
-            ):
-                times[name] += _times(call)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        print(
-            ", ".join(f"{name} {1000 * value:.1f} ms" for name, value in medians.items()), end=": "
-        )
-        print(f"{medians['served'] / medians['in process']:.2f} times")
+            served_times += measure(request)
+            own_times += measure(detect)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
 
-
-def _times(call: Callable[[], object]) -> list[float]:
-    call()
-    values = []
-    for _ in range(REQUESTS):
-        begun = time.perf_counter()
-        call()
-        values.append(time.perf_counter() - begun)
-    return values
+    served = statistics.median(served_times)
+    own = statistics.median(own_times)
+    print(
+        f"served {1000 * served:.1f} ms, in process {1000 * own:.1f} ms: {served / own:.2f} times"
+    )
 
 
-def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
+def find_free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def start_server(model: str, port: int) -> subprocess.Popen[bytes]:
+    command = ["mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
+    command += ["-h", HOST, "-p", str(port)]
+    # A session of its own, so that its workers are ended with it.
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def wait_for_server(port: int, server: subprocess.Popen[bytes]) -> None:
     while server.poll() is None:
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5)
+            urllib.request.urlopen(f"http://{HOST}:{port}/ping", timeout=5)
             return
         except OSError:
             time.sleep(0.5)
     raise SystemExit("the server ended")
+
+
+def measure(call: Callable[[], None]) -> list[float]:
+    """Return the seconds of each of a block's calls."""
+    call()
+    seconds = []
+    for _ in range(REQUESTS):
+        begun = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - begun)
+    return seconds
 
 
 if __name__ == "__main__":
