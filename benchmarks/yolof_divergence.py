@@ -1,9 +1,10 @@
-"""How often a short YOLOF training at three times the default rate ends in a loss of NaN or infinity.
+"""Count how many short YOLOF trainings at three times the default rate diverge.
 
-    python benchmarks/yolof_divergence.py              20 seeds, about a quarter of an hour on one CPU core
+    python benchmarks/yolof_divergence.py              20 seeds, a quarter of an hour on one core
     python benchmarks/yolof_divergence.py --seeds 3
 
-Each training starts from random weights and takes 40 steps of 8 drawn images of 96 px.
+Each training starts from random weights and takes 40 steps of 8 drawn images of 96 px. One that
+diverges ends with a loss that is NaN or infinite.
 """
 
 import argparse
@@ -31,7 +32,7 @@ VALUES = {
 }
 
 
-def diverges(seed: int, rate: float) -> bool:
+def is_divergent(seed: int, rate: float) -> bool:
     """Whether the training with this seed stops because its loss is NaN or infinite."""
     template = templates.find_template("yolof")
     params, options = parse_settings(template, {**VALUES, "per_item_lrate": rate, "seed": seed})
@@ -58,9 +59,9 @@ def main() -> None:
     rate = arguments.times * DEFAULT_RATE
     diverged = 0
     for seed in range(arguments.seeds):
-        ended_badly = diverges(seed, rate)
-        diverged += ended_badly
-        print(f"seed {seed}: {'NaN or infinite' if ended_badly else 'finite'}", flush=True)
+        has_diverged = is_divergent(seed, rate)
+        diverged += has_diverged
+        print(f"seed {seed}: {'NaN or infinite' if has_diverged else 'finite'}", flush=True)
     print(
         f"{diverged} of {arguments.seeds} trainings diverged at {arguments.times:g} times the rate"
     )
