@@ -1,127 +1,109 @@
-"""Training and scoring images reach the network in the sizes that are asked for, with their boxes."""
+"""Training and scoring images reach the network in the sizes asked for, with their boxes."""
 
-from random import seed
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from compose_helpers import NANO, YOLOX, compose_values, load_drawn_images
 from conftest import SMALL
 from mmdet.registry import DATASETS, TRANSFORMS
-from mmdet.utils import register_all_modules
 from mmengine.dataset import Compose
-from mmengine.registry import init_default_scope
+from torch import Tensor
 
-from detreg.data.dataset import Dataset, load_dataset
-from detreg.data.sample import write_sample
+from detreg.data.dataset import Dataset
 from detreg.inference.from_template import make_preprocessing
-from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
-from detreg.training.compose import compose
 from detreg.training.loaders import compose_scoring_loader
 
-YOLOX = TEMPLATES["yolox"]
-NANO = {"base_model": "yolox_nano", "pretrained_weights": "none"}
-EACH = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _scope() -> None:
-    register_all_modules(init_default_scope=False)
-    init_default_scope("mmdet")
+pytestmark = pytest.mark.usefixtures("mmdet_scope")
+EACH_TEMPLATE = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Six drawn pictures."""
-    folder = tmp_path_factory.mktemp("data")
-    write_sample(folder / "drawn", images=6, size=(96, 64))
-    return load_dataset(folder / "drawn", folder / "cache")
+    return load_drawn_images(tmp_path_factory.mktemp("data"), images=6)
 
 
-def composed(dataset: Dataset, template: Template = YOLOX, **values: Any) -> dict[str, Any]:
-    """The configuration of these hyperparameters."""
-    return compose(
-        template, template.resolve(build(template.params, values)), dataset, RunOptions()
-    ).to_dict()
+def list_steps(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all transforms of training images, in order."""
+    dataset = config["train_dataloader"]["dataset"]
+    steps = list(dataset["pipeline"])
+    if dataset["type"] == "MultiImageMixDataset":
+        steps = dataset["dataset"]["pipeline"] + steps
+    return steps
 
 
-def steps(config: dict[str, Any]) -> list[str]:
-    """The types of all transforms of training pictures, in order."""
-    images = config["train_dataloader"]["dataset"]
-    inner = images["dataset"]["pipeline"] if images["type"] == "MultiImageMixDataset" else []
-    return [transform["type"] for transform in [*inner, *images["pipeline"]]]
+def get_boxes(item: dict[str, Any]) -> Tensor:
+    """Return the boxes (n, 4) of a training image, whatever type MMDetection keeps them in."""
+    boxes = item["data_samples"].gt_instances.bboxes
+    return getattr(boxes, "tensor", boxes)
 
 
-@EACH
+def assert_boxes_are_inside(item: dict[str, Any]) -> None:
+    height, width = item["inputs"].shape[1:]
+    boxes = get_boxes(item)
+    assert bool((boxes >= 0).all())
+    assert bool((boxes[:, 0::2] <= width).all())
+    assert bool((boxes[:, 1::2] <= height).all())
+
+
+# training
+
+
+@EACH_TEMPLATE
 def test_random_sizes_are_composed_only_where_they_are_asked_for(
     dataset: Dataset, template: Template
 ) -> None:
-    usual = steps(composed(dataset, template))
-    assert (
-        "Resize" in usual
-        and "PadToCanvas" in usual
-        and not {"RandomSize", "RandomMixedSize"} & set(usual)
-    )
-    config = composed(dataset, template, image_size=128, random_resize_upper=192)
-    random = steps(config)
-    assert "RandomSize" in random and "Resize" not in random
-    pads = [
-        step["fixed"]
-        for step in config["train_dataloader"]["dataset"]["pipeline"]
-        if step["type"] == "PadToCanvas"
-    ]
-    assert pads == [False]
-    assert ("RandomMixedSize" in random) == ("Mosaic" in random)
-    plain = [hook["skip"] for hook in config["custom_hooks"] if hook["type"] == "PlainEpochsHook"]
-    assert all("RandomMixedSize" in skip for skip in plain)
+    usual = {step["type"] for step in list_steps(compose_values(dataset, template))}
+    assert {"Resize", "PadToCanvas"} <= usual
+    assert not {"RandomSize", "RandomMixedSize"} & usual
+
+    config = compose_values(dataset, template, image_size=128, random_resize_upper=192)
+    steps = list_steps(config)
+    types = {step["type"] for step in steps}
+    assert "RandomSize" in types
+    assert "Resize" not in types
+    assert [step["fixed"] for step in steps if step["type"] == "PadToCanvas"] == [False]
+
+    assert ("RandomMixedSize" in types) == ("Mosaic" in types)
+    for hook in config["custom_hooks"]:
+        if hook["type"] == "PlainEpochsHook":
+            assert "RandomMixedSize" in hook["skip"]
 
 
-@EACH
-def test_pictures_of_random_sizes_reach_the_network_with_their_boxes(
+@EACH_TEMPLATE
+def test_images_of_random_sizes_reach_the_network_with_their_boxes(
     dataset: Dataset, template: Template
 ) -> None:
-    """Between the limits, of several sizes, boxes inside; and equal for equal seeds."""
-    values = {
-        name: value
-        for name, value in SMALL[template.name].items()
-        if name in get_params(template.params)
-    }
+    """They have several sizes between the limits, and are equal for equal seeds."""
+    names = get_params(template.params)
+    values = {name: value for name, value in SMALL[template.name].items() if name in names}
     values |= {"image_size": 64, "random_resize_lower": 64, "random_resize_upper": 128}
-    images = DATASETS.build(composed(dataset, template, **values)["train_dataloader"]["dataset"])
+    loader = compose_values(dataset, template, **values)["train_dataloader"]
+    images = DATASETS.build(loader["dataset"])
 
-    def drawn() -> list[Any]:
-        seed(3)
+    def load_images() -> list[Any]:
+        random.seed(3)
         np.random.seed(3)
         return [images[index % len(images)] for index in range(12)]
 
-    pictures = drawn()
-    smaller = [min(picture["inputs"].shape[1:]) for picture in pictures]
-    assert len(set(smaller)) > 2 and all(64 <= side <= 128 for side in smaller)
-    for picture in pictures:
-        boxes = picture["data_samples"].gt_instances.bboxes
-        boxes = getattr(boxes, "tensor", boxes)
-        assert (
-            (boxes >= 0).all()
-            and (boxes[:, 0::2] <= picture["inputs"].shape[2]).all()
-            and (boxes[:, 1::2] <= picture["inputs"].shape[1]).all()
-        )
-    assert all(
-        torch.equal(one["inputs"], other["inputs"])
-        for one, other in zip(pictures, drawn(), strict=True)
-    )
+    loaded = load_images()
+    smaller_sides = [min(item["inputs"].shape[1:]) for item in loaded]
+    assert len(set(smaller_sides)) > 2
+    assert all(64 <= side <= 128 for side in smaller_sides)
+    for item in loaded:
+        assert_boxes_are_inside(item)
 
-
-def test_pictures_of_different_sizes_are_scored_one_by_one(dataset: Dataset) -> None:
-    assert composed(dataset, max_aspect_ratio=1.0, **NANO)["val_dataloader"]["batch_size"] == 8
-    assert composed(dataset, max_aspect_ratio=1.5, **NANO)["val_dataloader"]["batch_size"] == 1
-    assert composed(dataset, keep_aspect_ratio=False, **NANO)["val_dataloader"]["batch_size"] == 8
+    for item, same in zip(loaded, load_images(), strict=True):
+        assert torch.equal(item["inputs"], same["inputs"])
 
 
 @pytest.mark.parametrize(
-    ("values", "mixed", "plain"),
+    ("values", "mixed_size", "plain_size"),
     [
         ({"image_size": "64"}, (64, 64), (64, 64)),
         ({"image_size": "64", "max_aspect_ratio": "1.5"}, (96, 96), (64, 96)),
@@ -129,25 +111,40 @@ def test_pictures_of_different_sizes_are_scored_one_by_one(dataset: Dataset) -> 
         ({"image_size": "96", "keep_aspect_ratio": "false"}, (96, 96), (96, 96)),
     ],
 )
-def test_training_pictures_have_the_size_that_is_asked_for(
-    dataset: Dataset, values: dict[str, str], mixed: tuple[int, int], plain: tuple[int, int]
+def test_training_images_have_the_size_that_is_asked_for(
+    dataset: Dataset,
+    values: dict[str, Any],
+    mixed_size: tuple[int, int],
+    plain_size: tuple[int, int],
 ) -> None:
-    config = composed(dataset, **NANO, **values)
+    """Sizes are height and width."""
+    config = compose_values(dataset, **NANO, **values)
     images = DATASETS.build(config["train_dataloader"]["dataset"])
     assert len(images) == dataset.splits["train"].images
-    for skip, expected in ((None, mixed), (["Mosaic", "RandomAffine"], plain)):
+
+    skipped_in_plain_epochs = ["Mosaic", "RandomAffine"]
+    for skip, size in ((None, mixed_size), (skipped_in_plain_epochs, plain_size)):
         images._skip_type_keys = skip
         for index in range(len(images)):
             item = images[index]
-            assert tuple(item["inputs"].shape) == (3, *expected)
-            boxes = item["data_samples"].gt_instances.bboxes
-            boxes = getattr(boxes, "tensor", boxes)
-            assert bool((boxes >= 0).all())
-            assert bool((boxes[:, 2::2] <= expected[1]).all())
-            assert bool((boxes[:, 3::2] <= expected[0]).all())
+            assert tuple(item["inputs"].shape) == (3, *size)
+            assert_boxes_are_inside(item)
+
+
+# scoring
+
+
+def test_images_of_different_sizes_are_scored_one_by_one(dataset: Dataset) -> None:
+    def get_batch_size(**values: Any) -> int:
+        return compose_values(dataset, **values, **NANO)["val_dataloader"]["batch_size"]
+
+    assert get_batch_size(max_aspect_ratio=1.0) == 8
+    assert get_batch_size(max_aspect_ratio=1.5) == 1
+    assert get_batch_size(keep_aspect_ratio=False) == 8
 
 
 SIZES = [(333, 500), (500, 333), (1000, 37), (37, 1000), (64, 64), (480, 640), (1, 7), (321, 319)]
+"""Width and height of images."""
 
 
 @pytest.mark.parametrize(
@@ -166,25 +163,24 @@ def test_preprocessing_gives_mmdetections_own_pixels(
     dataset: Dataset, values: dict[str, Any]
 ) -> None:
     params = build(YOLOX.params, NANO | values)
-    served = make_preprocessing(YOLOX, params)
-    transforms = compose_scoring_loader(
-        YOLOX, params, dataset.splits["val"].annotations, dataset.classes, 0
-    )["dataset"]["pipeline"]
-    assert [transform["type"] for transform in transforms] == [
-        "LoadImageFromFile",
-        "Resize",
-        "PadToCanvas",
-        "PackDetInputs",
-    ]
-    resize_and_pad = Compose([TRANSFORMS.build(transform) for transform in transforms[1:3]])
+    annotations = dataset.splits["val"].annotations
+    loader = compose_scoring_loader(YOLOX, params, annotations, dataset.classes, 0)
+    load, resize, pad, pack = loader["dataset"]["pipeline"]
+    assert load["type"] == "LoadImageFromFile"
+    assert resize["type"] == "Resize"
+    assert pad["type"] == "PadToCanvas"
+    assert pack["type"] == "PackDetInputs"
+
+    resize_and_pad = Compose([TRANSFORMS.build(resize), TRANSFORMS.build(pad)])
+    preprocessing = make_preprocessing(YOLOX, params)
     rng = np.random.default_rng(0)
     for width, height in SIZES:
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        prepared = served.prepare(image)
+        served = preprocessing.prepare(image)
+
         bgr = np.ascontiguousarray(image[..., ::-1])
-        theirs = resize_and_pad(
-            {"img": bgr, "img_shape": bgr.shape[:2], "ori_shape": bgr.shape[:2]}
-        )
-        np.testing.assert_array_equal(prepared.pixels, theirs["img"][..., ::-1])
-        assert prepared.scale == pytest.approx(theirs["scale_factor"])
-        assert prepared.original_size == (width, height)
+        size = bgr.shape[:2]
+        trained = resize_and_pad({"img": bgr, "img_shape": size, "ori_shape": size})
+        np.testing.assert_array_equal(served.pixels, trained["img"][..., ::-1])
+        assert served.scale == pytest.approx(trained["scale_factor"])
+        assert served.original_size == (width, height)
