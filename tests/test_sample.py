@@ -1,5 +1,6 @@
-"""The drawn sample: deterministic, the same in every format, loadable, and refused where it would overwrite something."""
+"""The drawn sample: deterministic, the same in every format, and never over a user's files."""
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -10,12 +11,34 @@ from PIL import Image
 from detreg.data import load_dataset, write_sample
 from detreg.data.formats import FORMATS
 from detreg.data.sample import CLASSES, draw_scene
+from detreg.data.sample_canvas import SCALE
+from detreg.data.sample_landscape import WEATHERS, draw_landscape
 from detreg.errors import UsageError
 
 
-def test_a_seed_gives_the_same_bytes() -> None:
+def test_seed_gives_the_same_bytes() -> None:
     assert draw_scene(3, 0, (96, 80)) == draw_scene(3, 0, (96, 80))
     assert draw_scene(3, 0, (96, 80)) != draw_scene(3, 1, (96, 80))
+
+
+def test_boxes_are_those_of_the_first_version() -> None:
+    hasher = hashlib.sha256()
+    for number in range(60):
+        for box in draw_scene(number, 0, (192, 160)).boxes:
+            hasher.update(repr((box.label, box.corners)).encode())
+    assert hasher.hexdigest()[:16] == "aff76b5601437102"
+
+
+@pytest.mark.parametrize(
+    ("kind", "digest"),
+    [("sea", "74550c3a6a8dfbf6"), ("meadow", "58a775b0aead90b6"), ("bay", "94536ce930258551")],
+)
+def test_landscapes_are_those_of_the_first_version(kind: str, digest: str) -> None:
+    rng = np.random.default_rng(5)
+    image = draw_landscape(rng, WEATHERS[1], kind, (96, 80), horizon=40)
+    assert image.size == (96 * SCALE, 80 * SCALE)
+    # Pixels and not a JPEG, whose bytes depend on the version of libjpeg.
+    assert hashlib.sha256(image.tobytes()).hexdigest()[:16] == digest
 
 
 def test_every_format_holds_the_same_dataset(tmp_path: Path) -> None:
@@ -23,18 +46,16 @@ def test_every_format_holds_the_same_dataset(tmp_path: Path) -> None:
     for format in FORMATS:
         write_sample(tmp_path / format, format=format, images=12, size=(96, 80))
         dataset = load_dataset(tmp_path / format, tmp_path / "cache")
-        assert {name: split.images for name, split in dataset.splits.items()} == {
-            "train": 8,
-            "val": 2,
-            "test": 2,
-        }
+        counts = {name: split.images for name, split in dataset.splits.items()}
+        assert counts == {"train": 8, "val": 2, "test": 2}
         assert dataset.repairs == {}
         digests.add(dataset.digest)
     assert len(digests) == 1
 
 
-def test_boxes_hold_the_objects() -> None:
-    boxes = [box for number in range(30) for box in draw_scene(number, 5, (192, 160)).boxes]
+def test_boxes_lie_inside_the_image_and_are_not_tiny() -> None:
+    scenes = [draw_scene(number, 5, (192, 160)) for number in range(30)]
+    boxes = [box for scene in scenes for box in scene.boxes]
     assert {box.label for box in boxes} == set(CLASSES)
     for box in boxes:
         x1, y1, x2, y2 = box.corners
@@ -43,35 +64,35 @@ def test_boxes_hold_the_objects() -> None:
         assert (x2 - x1) * (y2 - y1) > 100
 
 
-def test_pictures_have_contrast() -> None:
-    picture = draw_scene(0, 0, (192, 160))
-    pixels = np.asarray(Image.open(io.BytesIO(picture.content)))
+def test_images_have_contrast() -> None:
+    scene = draw_scene(0, 0, (192, 160))
+    pixels = np.asarray(Image.open(io.BytesIO(scene.content)))
     assert pixels.shape == (160, 192, 3)
     assert pixels.std() > 20
 
 
-def test_load_sample_draws_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loading_the_sample_draws_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "detreg.data.sample.write_sample.__kwdefaults__",
         {"format": "coco", "images": 9, "seed": 0, "size": (64, 64)},
     )
     dataset = load_dataset("sample", tmp_path)
-    assert (dataset.name, dataset.format, dataset.classes) == ("sample", "sample", CLASSES)
-    drawn = next((tmp_path / "samples").iterdir())
-    before = drawn.stat().st_mtime_ns
+    assert dataset.name == "sample"
+    assert dataset.format == "sample"
+    assert dataset.classes == CLASSES
+
+    (folder,) = (tmp_path / "samples").iterdir()
+    before = folder.stat().st_mtime_ns
     assert load_dataset("sample", tmp_path).digest == dataset.digest
-    assert drawn.stat().st_mtime_ns == before
+    assert folder.stat().st_mtime_ns == before
 
 
-def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
+def test_all_wrong_arguments_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(UsageError) as error:
         write_sample(tmp_path, format="tfrecord", images=2, seed=-1, size=(32, 90))
-    assert [problem.split()[0] for problem in error.value.problems[:4]] == [
-        "format",
-        "images",
-        "seed",
-        "size",
-    ]
-    assert "not an empty folder" in error.value.problems[4]
-    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+    *arguments, folder = error.value.problems
+    assert [problem.split()[0] for problem in arguments] == ["format", "images", "seed", "size"]
+    assert "not an empty folder" in folder
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from detreg.data.box_check import check_boxes
 from detreg.data.boxes import Box
-from detreg.data.findings import BadEntryError, Finding, FindingKind, ProblemCollector, Severity
+from detreg.data.findings import (
+    BadEntryError,
+    Finding,
+    FindingKind,
+    ProblemCollector,
+    Severity,
+    has_errors,
+)
 from detreg.data.images import DatasetImage
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
@@ -27,11 +34,6 @@ class CheckResult:
 
     findings: tuple[Finding, ...]
     splits: Mapping[str, tuple[DatasetImage, ...]]
-
-    @property
-    def has_errors(self) -> bool:
-        """Whether the dataset must be refused."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
 
 
 def check_dataset(raw: RawDataset) -> CheckResult:
@@ -64,7 +66,7 @@ def check_dataset(raw: RawDataset) -> CheckResult:
 
     # Splits are completed only when all else is right: an image that was left out because of an
     # error could make them look wrong, too.
-    if not problems.has_errors():
+    if not has_errors(problems.findings):
         with problems.catch_bad_entry(raw.folder.name or str(raw.folder)):
             splits = _complete_splits(raw, splits, problems)
 

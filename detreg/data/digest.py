@@ -30,7 +30,7 @@ def compute_digest(classes: Sequence[str], splits: Splits) -> str:
 
 def hash_paths(splits: Splits) -> str:
     """Return 8 hex digits over the paths of all images: where a dataset lies."""
-    paths = []
+    paths: list[str] = []
     for images in splits.values():
         paths.extend(str(image.path) for image in images)
 

@@ -135,9 +135,10 @@ class ProblemCollector:
         except BadEntryError as error:
             self.add_error(error.kind, where, str(error))
 
-    def has_errors(self) -> bool:
-        """Whether an error was found so far."""
-        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """Whether a dataset with these findings must be refused."""
+    return any(finding.severity is Severity.ERROR for finding in findings)
 
 
 def list_problems(findings: Iterable[Finding]) -> tuple[str, ...]:

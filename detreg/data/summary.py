@@ -8,7 +8,7 @@ from detreg.data import formats
 from detreg.data.check import CheckResult, check_dataset, count_boxes
 from detreg.data.dataset import Dataset
 from detreg.data.digest import compute_digest
-from detreg.data.findings import count_repairs, list_problems
+from detreg.data.findings import count_repairs, has_errors, list_problems
 from detreg.data.images import DatasetImage
 from detreg.data.raw import RawDataset
 from detreg.data.source import Source, name_format, open_source, resolve_cache_folder
@@ -84,12 +84,11 @@ def _summarize_result(source: Source, raw: RawDataset, result: CheckResult) -> D
     for name, images in result.splits.items():
         splits[name] = _summarize_split(images, raw.classes)
 
-    digest = None
-    if not result.has_errors:
-        digest = compute_digest(raw.classes, result.splits)
+    is_good = not has_errors(result.findings)
+    digest = compute_digest(raw.classes, result.splits) if is_good else None
 
     return DatasetSummary(
-        ok=not result.has_errors,
+        ok=is_good,
         format=name_format(source, raw),
         classes=list(raw.classes),
         splits=splits,

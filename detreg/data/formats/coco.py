@@ -20,7 +20,7 @@ from detreg.data.formats.coco_entries import (
     make_image_entry,
 )
 from detreg.data.formats.coco_file import read_annotation_file
-from detreg.data.formats.lookup import find_duplicates
+from detreg.data.formats.lookup import ImageLocator, find_duplicates
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import SPLITS, parse_split
@@ -57,9 +57,9 @@ def read(folder: Path) -> RawDataset:
 
     paths = _find_annotation_files(folder)
     for file in _assign_splits(folder, paths, problems):
-        roots = _find_image_roots(folder, file)
+        locator = ImageLocator(folder, _find_image_roots(folder, file))
         with problems.catch_bad_entry(file.source):
-            names, records = read_annotation_file(file.path, file.source, folder, roots, problems)
+            names, records = read_annotation_file(file.path, file.source, locator, problems)
             classes.update(dict.fromkeys(names))
             splits.setdefault(file.split, []).extend(records)
 
@@ -158,7 +158,7 @@ def _choose_split(folder: Path, path: Path) -> str:
     return split_of_parent or parse_split(path.stem) or POOL
 
 
-def _find_image_roots(folder: Path, file: _AnnotationFile) -> list[Path]:
+def _find_image_roots(folder: Path, file: _AnnotationFile) -> tuple[Path, ...]:
     """Return the folders that a file's images may lie in, in the order to look.
 
     Folders that belong to this file or its split come first: two splits may use the same names.
@@ -172,7 +172,7 @@ def _find_image_roots(folder: Path, file: _AnnotationFile) -> list[Path]:
     named_after_split = [child for child in children if parse_split(child.name) == file.split]
 
     beside_file = file.path.parent
-    return [
+    return (
         *named_after_file,
         *named_after_split,
         beside_file,
@@ -181,4 +181,4 @@ def _find_image_roots(folder: Path, file: _AnnotationFile) -> list[Path]:
         folder,
         folder / "images",
         folder / "data",
-    ]
+    )

@@ -10,7 +10,7 @@ from typing import TypeGuard
 from detreg.data.boxes import Box
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.coco_entries import CocoEntry
-from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, find_duplicates, locate_image
+from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator, find_duplicates
 from detreg.data.raw import ImageRecord
 
 _MAX_CATEGORIES_SHOWN = 10
@@ -26,12 +26,11 @@ class _Category:
 
 
 def read_annotation_file(
-    path: Path, source: str, folder: Path, roots: Sequence[Path], problems: ProblemCollector
+    path: Path, source: str, locator: ImageLocator, problems: ProblemCollector
 ) -> tuple[list[str], list[ImageRecord]]:
     """Return the class names and the image records of one annotation file.
 
-    source: the path of the file relative to `folder`, the dataset's folder.
-    roots: the folders to look for images in, in this order.
+    source: the path of the file relative to the dataset's folder.
 
     Raises BadEntryError where the file as a whole cannot be used.
     """
@@ -50,7 +49,7 @@ def read_annotation_file(
         where = f"{source} image {image_id}"
         with problems.catch_bad_entry(where):
             image_boxes = boxes.get(str(image.get("id")), [])
-            record = _parse_image(image, source, image_boxes, roots, folder)
+            record = _parse_image(image, source, image_boxes, locator)
             records.append(record)
             if record.width is None or record.height is None:
                 problems.add_repair(FindingKind.MISSING_SIZE, where, MISSING_SIZE_MESSAGE)
@@ -247,7 +246,7 @@ def _parse_area(value: object) -> float | None:
 
 
 def _parse_image(
-    image: CocoEntry, source: str, boxes: Sequence[Box], roots: Sequence[Path], folder: Path
+    image: CocoEntry, source: str, boxes: Sequence[Box], locator: ImageLocator
 ) -> ImageRecord:
     """Return the record of an entry of "images"."""
     name = image.get("file_name")
@@ -267,7 +266,7 @@ def _parse_image(
         )
 
     return ImageRecord(
-        image=locate_image(name, roots, folder),
+        image=locator.locate(name),
         source=source,
         boxes=tuple(boxes),
         width=None if width is None else round(width),

@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,32 +21,39 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if is_image(path))
 
 
-def locate_image(name: str, roots: Sequence[Path], folder: Path) -> Path:
-    """Return the path of the image that an annotation file calls `name`.
+@dataclass(frozen=True)
+class ImageLocator:
+    """Locates the images that annotation files name.
 
-    name: relative to one of `roots`; backslashes count as slashes.
-    roots: the folders to look in, in this order.
-    folder: the dataset's folder, in which the image must lie.
-
-    Where no root has the image, the path where the first one should have it is returned: that it
-    is missing is found when it is read. Raises BadEntryError where every root leads outside
-    `folder`.
+    folder: the dataset's folder, in which every image must lie.
+    roots: the folders that names may be relative to, in the order to look.
     """
-    relative = name.replace("\\", "/")
-    candidates = [Path(os.path.normpath(root / relative)) for root in roots]
-    inside = [candidate for candidate in candidates if candidate.is_relative_to(folder)]
-    if not inside:
-        raise BadEntryError(
-            FindingKind.IMAGE_OUTSIDE_FOLDER,
-            f"{name!r} leads out of the dataset's folder; copy the image into the folder and name "
-            "it relative to that",
-        )
 
-    for candidate in inside:
-        # Path.is_file raises on names that are too long.
-        if os.path.isfile(candidate):  # noqa: PTH113
-            return candidate
-    return inside[0]
+    folder: Path
+    roots: tuple[Path, ...]
+
+    def locate(self, name: str) -> Path:
+        """Return the path of the image called `name`, in which backslashes count as slashes.
+
+        Where no root has the image, the path where the first one should have it is returned: that
+        it is missing shows when it is read. Raises BadEntryError where `name` leads out of the
+        dataset's folder from every root.
+        """
+        relative = name.replace("\\", "/")
+        candidates = [Path(os.path.normpath(root / relative)) for root in self.roots]
+        inside = [path for path in candidates if path.is_relative_to(self.folder)]
+        if not inside:
+            raise BadEntryError(
+                FindingKind.IMAGE_OUTSIDE_FOLDER,
+                f"{name!r} leads out of the dataset's folder; copy the image into the folder and "
+                "name it relative to that",
+            )
+
+        for path in inside:
+            # Path.is_file raises on names that are too long.
+            if os.path.isfile(path):  # noqa: PTH113
+                return path
+        return inside[0]
 
 
 def find_duplicates(values: Iterable[_T]) -> list[_T]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detreg.data.findings import FindingKind, ProblemCollector
-from detreg.data.formats.lookup import find_images
+from detreg.data.formats.lookup import ImageLocator, find_images
 from detreg.data.formats.voc_file import read_annotation_file, write_annotation_file
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
@@ -101,11 +101,12 @@ def _read_listed_images(
     else:
         names_by_split = {POOL: sorted(path.stem for path in annotation_folder.glob("*.xml"))}
 
-    roots = [folder / "JPEGImages", folder / "images", annotation_folder, folder]
+    roots = (folder / "JPEGImages", folder / "images", annotation_folder, folder)
+    locator = ImageLocator(folder, roots)
     splits = {}
     for split, names in names_by_split.items():
         paths = [annotation_folder / f"{name}.xml" for name in names]
-        splits[split] = _read_annotation_files(paths, roots, folder, problems)
+        splits[split] = _read_annotation_files(paths, locator, problems)
     return splits
 
 
@@ -114,7 +115,8 @@ def _read_split_folders(folder: Path, problems: ProblemCollector) -> dict[str, l
     splits = {}
     for split, child in _find_split_folders(folder).items():
         paths = sorted(child.glob("*.xml"))
-        splits[split] = _read_annotation_files(paths, [child], folder, problems)
+        locator = ImageLocator(folder, (child,))
+        splits[split] = _read_annotation_files(paths, locator, problems)
     return splits
 
 
@@ -182,20 +184,20 @@ def _drop_unannotated_names(
 
 
 def _read_annotation_files(
-    paths: Sequence[Path], roots: Sequence[Path], folder: Path, problems: ProblemCollector
+    paths: Sequence[Path], locator: ImageLocator, problems: ProblemCollector
 ) -> list[ImageRecord]:
-    """Return the records of XML files whose images lie anywhere under `roots`."""
+    """Return the records of XML files whose images lie anywhere under the locator's roots."""
     image_of_stem: dict[str, Path] = {}
     # Backwards, so that an image of an earlier root replaces one of a later root.
-    for root in reversed(roots):
+    for root in reversed(locator.roots):
         for path in find_images(root):
             image_of_stem[path.stem] = path
 
     records = []
     for path in paths:
-        source = path.relative_to(folder).as_posix()
+        source = path.relative_to(locator.folder).as_posix()
         image = image_of_stem.get(path.stem)
         with problems.catch_bad_entry(source):
-            record = read_annotation_file(path, source, image, roots, folder, problems)
+            record = read_annotation_file(path, source, image, locator, problems)
             records.append(record)
     return records

@@ -6,12 +6,11 @@ are, as MMDetection's XMLDataset does, and at worst a box is off by one pixel.
 """
 
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
 from pathlib import Path
 
 from detreg.data.boxes import Box
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
-from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, locate_image
+from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
 
@@ -22,15 +21,14 @@ def read_annotation_file(
     path: Path,
     source: str,
     image: Path | None,
-    roots: Sequence[Path],
-    folder: Path,
+    locator: ImageLocator,
     problems: ProblemCollector,
 ) -> ImageRecord:
     """Return the record of one XML file.
 
-    source: the path of the file relative to `folder`, the dataset's folder.
-    image: the image with the same stem as the file. Where there is none, the name that the file
-        states is looked for in `roots`.
+    source: the path of the file relative to the dataset's folder.
+    image: the image with the same stem as the file. Where there is none, the one that the file
+        names is located.
 
     Raises BadEntryError where the file as a whole cannot be used.
     """
@@ -50,7 +48,7 @@ def read_annotation_file(
     # The XML file's own name comes first: <filename> is often that of an image renamed since.
     if image is None:
         stated_name = root.findtext("filename") or f"{path.stem}.jpg"
-        image = locate_image(stated_name, roots, folder)
+        image = locator.locate(stated_name)
     return ImageRecord(image, source, tuple(boxes), width, height)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
-from detreg.data.formats.lookup import find_images, locate_image
+from detreg.data.formats.lookup import ImageLocator, find_images
 from detreg.data.formats.yolo_labels import (
     find_label_file,
     format_labels,
@@ -155,11 +155,12 @@ def _list_images(place: Path, folder: Path, problems: ProblemCollector) -> Itera
 
     text = place.read_text(encoding="utf-8-sig", errors="replace")
     source = place.relative_to(folder).as_posix()
+    locator = ImageLocator(folder, (folder, place.parent))
     for number, line in enumerate(text.splitlines(), start=1):
         name = line.strip()
         if name:
             with problems.catch_bad_entry(f"{source} line {number}"):
-                yield locate_image(name, [folder, place.parent], folder)
+                yield locator.locate(name)
 
 
 def _check_orphaned_labels(
