@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from test_detector import CARD, toy_model
+from toy_detector import CARD, write_toy_model
 
 from detreg.errors import DataError
 from detreg.inference.card import METADATA_KEY, Card
@@ -32,7 +32,7 @@ def test_a_card_reads_back_as_it_was_written(card: Card) -> None:
 def test_the_file_carries_it(tmp_path: Path) -> None:
     properties = {
         entry.key: entry.value
-        for entry in onnx.load(toy_model(tmp_path / "toy.onnx")).metadata_props
+        for entry in onnx.load(write_toy_model(tmp_path / "toy.onnx")).metadata_props
     }
     assert Card.from_json(properties[METADATA_KEY]) == CARD
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import mlflow
 import pytest
 from mlflow import MlflowClient
-from test_detector import toy_model
+from toy_detector import write_toy_model
 
 from detreg.errors import NotFoundError, UnreachableError, UsageError
 from detreg.serving.packaging import log_model
@@ -25,7 +25,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
     mlflow.create_experiment("toys", artifact_location=(folder / "artifacts").as_uri())
     mlflow.set_experiment("toys")
     with mlflow.start_run() as run:
-        info = log_model(toy_model(folder / "toy.onnx"))
+        info = log_model(write_toy_model(folder / "toy.onnx"))
     yield info.model_uri, run.info.run_id
     mlflow.set_tracking_uri(before)
 

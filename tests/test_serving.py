@@ -17,14 +17,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from test_detector import encoded, picture, toy_model
+from toy_detector import draw_image, encode_image, write_toy_model
 
 from detreg.errors import DataError, NotFoundError, RefusedError, UnreachableError
 from detreg.inference import images
 from detreg.inference.detector import Detector
 from detreg.serving.packaging import log_model
 
-JPEG = encoded(picture(128, 96, (32, 16, 64, 48)), ".jpg")
+JPEG = encode_image(draw_image(128, 96, (32, 16, 64, 48)), ".jpg")
 TEXT = base64.b64encode(JPEG).decode()
 PARQUET = "application/vnd.apache.parquet"
 
@@ -33,7 +33,7 @@ class Logged:
     """A toy model in an MLflow store of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.onnx = toy_model(folder / "toy.onnx")
+        self.onnx = write_toy_model(folder / "toy.onnx")
         self.store = f"sqlite:///{folder / 'mlflow.db'}"
         mlflow.set_tracking_uri(self.store)
         mlflow.create_experiment("toys", artifact_location=(folder / "artifacts").as_uri())

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.errors import DataError
-from detreg.inference.outputs import OUTPUTS
+from detreg.inference.outputs import OUTPUTS, OutputArray
 
 MAX_DETECTIONS = 300
 """Most detections of one image that a model returns, best first: the rows of the exported graph.
@@ -64,7 +64,7 @@ class Detections:
         return [self.class_names[label] for label in self.labels]
 
     @property
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
+    def arrays(self) -> dict[str, OutputArray]:
         """The arrays that a model has outputs for, by the name of the output."""
         arrays = {output.name: getattr(self, output.name) for output in OUTPUTS}
         return {name: array for name, array in arrays.items() if array is not None}

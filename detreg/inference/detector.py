@@ -13,7 +13,7 @@ from detreg.errors import DataError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.model_files import read_model
-from detreg.inference.outputs import BOXES, LABELS, SCORES
+from detreg.inference.outputs import BOXES, LABELS, SCORES, OutputArray
 from detreg.inference.preprocessing import PreparedImage, Size
 from detreg.inference.runtime import open_session
 from detreg.inference.session import Session
@@ -138,7 +138,7 @@ class Detector:
                 groups.append(positions[start : start + group_size])
         return groups
 
-    def _run(self, images: Sequence[PreparedImage]) -> Mapping[str, NDArray[np.generic]]:
+    def _run(self, images: Sequence[PreparedImage]) -> Mapping[str, OutputArray]:
         """Return the outputs of the graph. Black images fill up a batch of a fixed size."""
         pixels = np.stack([image.pixels for image in images])
         num_missing = (self.session.input_shape.batch or 0) - len(images)
@@ -149,7 +149,7 @@ class Detector:
 
 
 def _read_detections(
-    rows: Mapping[str, NDArray[np.generic]], image: PreparedImage, classes: tuple[str, ...]
+    rows: Mapping[str, OutputArray], image: PreparedImage, classes: tuple[str, ...]
 ) -> Detections:
     """Return the detections of one image from its rows of each output of the graph."""
     labels = rows[LABELS.name].astype(np.int64, copy=False)

@@ -7,9 +7,15 @@ only some models have, such as masks, is one more entry with `is_optional`.
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 OUTPUTS_FORMAT = 1
 """Changes when an output changes its meaning. A new optional output does not change it: whoever
 does not know its name does not read it."""
+
+OutputArray = NDArray[np.float32] | NDArray[np.int64]
+"""What an output holds."""
 
 BATCH = "batch"
 DETECTIONS = "detections"

@@ -12,6 +12,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from detreg.errors import DataError, RefusedError
+from detreg.inference.outputs import OutputArray
 from detreg.inference.session import InputShape
 
 CUDA = "CUDAExecutionProvider"
@@ -64,9 +65,7 @@ class OnnxSession:
         """The outputs of the graph."""
         return tuple(node.name for node in self.inference_session.get_outputs())
 
-    def run(
-        self, images: NDArray[np.uint8], output_names: Sequence[str]
-    ) -> dict[str, NDArray[np.generic]]:
+    def run(self, images: NDArray[np.uint8], output_names: Sequence[str]) -> dict[str, OutputArray]:
         """Return these outputs for images (n, height, width, 3) RGB."""
         arrays = self.inference_session.run(list(output_names), {_INPUT: images})
         return dict(zip(output_names, arrays, strict=True))

@@ -10,6 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from detreg.inference.outputs import OutputArray
+
 
 @dataclass(frozen=True)
 class InputShape:
@@ -38,8 +40,6 @@ class Session(Protocol):
         """The outputs that `run` can return."""
         ...
 
-    def run(
-        self, images: NDArray[np.uint8], output_names: Sequence[str]
-    ) -> dict[str, NDArray[np.generic]]:
+    def run(self, images: NDArray[np.uint8], output_names: Sequence[str]) -> dict[str, OutputArray]:
         """Return these outputs for images (n, height, width, 3) RGB; their first axis is n."""
         ...

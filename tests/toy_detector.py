@@ -1,0 +1,92 @@
+"""A toy network that boxes the bright pixels of an image, so that every answer is known by hand."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from detreg.inference.card import METADATA_KEY, Card
+from detreg.inference.preprocessing import Preprocessing
+
+Box = tuple[int, int, int, int]
+
+LETTERBOX = Preprocessing(
+    image_size=(64,), keep_aspect_ratio=True, max_aspect_ratio=1.0, pad_value=(114, 114, 114)
+)
+CARD = Card(
+    template="yolox",
+    classes=("boat", "buoy"),
+    preprocessing=LETTERBOX,
+    normalization={"mean": [0, 0, 0], "std": [1, 1, 1], "channels": "bgr"},
+    hyperparameters={"image_size": [64], "per_item_lrate": 0.001, "load_from": None},
+    eid="0" * 32,
+    dataset_digest="abc",
+    score_threshold=0.3,
+    detreg_version="0.1.0",
+)
+
+# The box around all pixels above 200 is a boat with the score (brightest pixel / 255); half that
+# box is a buoy with half that score; the third row is padding.
+_TOY = """
+<ir_version: 8, opset_import: ["" : 17]>
+toy (uint8[BATCH, HEIGHT, WIDTH, 3] images)
+ => (float[BATCH, 3, 4] boxes, float[BATCH, 3] scores, int64[BATCH, 3] labels)
+<float limit = {200}, int64 one = {1}, int64[1] middle = {1}, float[1, 3, 1] sizes = {1, 0.5, 0},
+ float[1, 3] parts = {0.00392156862745098, 0.00196078431372549, 0},
+ int64[1, 3] classes = {0, 1, -1}, float zero = {0}>
+{
+  pixels = Cast<to = 1>(images)
+  brightness = ReduceMax<axes = [3], keepdims = 0>(pixels)
+  bright = Greater(brightness, limit)
+  mask = Cast<to = 1>(bright)
+  columns = ReduceMax<axes = [1], keepdims = 0>(mask)
+  rows = ReduceMax<axes = [2], keepdims = 0>(mask)
+  x1 = ArgMax<axis = 1>(columns)
+  y1 = ArgMax<axis = 1>(rows)
+  last_x = ArgMax<axis = 1, select_last_index = 1>(columns)
+  last_y = ArgMax<axis = 1, select_last_index = 1>(rows)
+  x2 = Add(last_x, one)
+  y2 = Add(last_y, one)
+  corners = Concat<axis = 1>(x1, y1, x2, y2)
+  box = Cast<to = 1>(corners)
+  box_row = Unsqueeze(box, middle)
+  boxes = Mul(box_row, sizes)
+  best = ReduceMax<axes = [1, 2], keepdims = 0>(brightness)
+  score_row = Unsqueeze(best, middle)
+  scores = Mul(score_row, parts)
+  nothing = Mul(scores, zero)
+  zeros = Cast<to = 7>(nothing)
+  labels = Add(zeros, classes)
+}
+"""
+
+
+def write_toy_model(
+    path: Path, card: Card | None = CARD, shape: tuple[str, str, str] = ("n", "h", "w")
+) -> Path:
+    """Write the toy network; `shape` names or fixes batch, height and width."""
+    text = _TOY
+    for axis, size in zip(("BATCH", "HEIGHT", "WIDTH"), shape, strict=True):
+        text = text.replace(axis, size)
+
+    model = onnx.parser.parse_model(text)
+    if card is not None:
+        onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
+    onnx.save(model, path)
+    return path
+
+
+def draw_image(width: int, height: int, box: Box, brightness: int = 255) -> NDArray[np.uint8]:
+    """Return a dark image with one bright red box."""
+    image = np.full((height, width, 3), 20, np.uint8)
+    x1, y1, x2, y2 = box
+    image[y1:y2, x1:x2] = (brightness, 30, 30)
+    return image
+
+
+def encode_image(image: NDArray[np.uint8], suffix: str = ".png") -> bytes:
+    """Return an RGB image as the bytes of a file."""
+    _, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return encoded.tobytes()
