@@ -18,6 +18,7 @@ Shares = npt.NDArray[np.float64]
 MAX_CLASSES = 20
 """Classes that a matrix shows readably."""
 MAX_ERRORS = 20
+MIN_STRENGTH = 0.03
 MAX_SIDE_WITH_SHARES = 8
 """Rows of a matrix whose cells have room for a share under the count."""
 
@@ -74,8 +75,8 @@ def _color_cells(shares: Shares) -> npt.NDArray[np.float64]:
     is_diagonal = np.eye(len(shares), dtype=bool)
     full = np.where(is_diagonal[..., None], right, wrong)
 
-    floor = 0.03  # cells without a count remain visible as cells
-    strength = floor + (1 - floor) * shares[..., None]
+    # Blended with white; a cell without a count keeps a tint, so that it is visible as a cell.
+    strength = MIN_STRENGTH + (1 - MIN_STRENGTH) * shares[..., None]
     return 1 - (1 - full) * strength
 
 
@@ -126,7 +127,7 @@ def _plot_frequent_errors(classes: Sequence[str], counts: Counts, note: str, pat
 
     tidy_axes(axes, "", "Number of objects or detections")
     axes.set_yticks(range(len(pairs)), texts)
-    axes.set_ylim(len(pairs) - 0.4, -0.6)
+    axes.set_ylim(len(pairs) - 0.4, -0.6)  # the first row on top
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(visible=False, axis="y")
     set_title(axes, f"The {len(pairs)} most frequent errors", note)
@@ -135,12 +136,16 @@ def _plot_frequent_errors(classes: Sequence[str], counts: Counts, note: str, pat
 
 def _find_frequent_errors(counts: Counts) -> list[tuple[int, int]]:
     """Return the row and column of the largest counts off the diagonal, the largest first."""
-    errors = counts * ~np.eye(len(counts), dtype=bool)
-    largest_first = np.argsort(errors, axis=None, kind="stable")[::-1][:MAX_ERRORS]
+    side = len(counts)
+    is_error = ~np.eye(side, dtype=bool)
+    errors = counts * is_error
+    # Without an axis, the positions are those in the flattened matrix.
+    smallest_first = np.argsort(errors, axis=None, kind="stable")
+    largest_first = smallest_first[::-1][:MAX_ERRORS]
 
     pairs = []
-    for index in largest_first.tolist():
-        row, column = divmod(index, len(counts))
+    for position in largest_first.tolist():
+        row, column = divmod(position, side)
         if errors[row, column]:
             pairs.append((row, column))
     return pairs

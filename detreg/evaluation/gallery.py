@@ -19,8 +19,14 @@ CROWDED = 12
 
 def choose_worst(outcomes: Mapping[int, Outcome], limit: int) -> list[int]:
     """Return the ids of the images with most errors, the worst first, none without an error."""
+
+    def rank(image_id: int) -> tuple[int, int]:
+        # Images with equally many errors are in the order of their ids, so that reports of the
+        # same detector are equal.
+        return -outcomes[image_id].errors, image_id
+
     wrong = [image_id for image_id, outcome in outcomes.items() if outcome.errors]
-    wrong.sort(key=lambda image_id: (-outcomes[image_id].errors, image_id))
+    wrong.sort(key=rank)
     return wrong[:limit]
 
 
@@ -65,8 +71,10 @@ def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
     """
     canvas = Canvas(_read_or_gray(image))
     detections = outcome.detections
+    names = detections.names
     colors = [get_class_color(label) for label in detections.labels.tolist()]
 
+    # Of a confused pair, the first index is the detection's.
     wrong = {*outcome.false.tolist(), *outcome.confused[:, 0].tolist()}
     for index, box in enumerate(detections.boxes):
         canvas.draw_box(box, colors[index], width=4 if index in wrong else 2)
@@ -78,7 +86,7 @@ def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
     # The best detection comes first; its tag is written last, on top of the others.
     for index in range(len(detections) - 1, -1, -1):
         if index in wrong or len(detections) <= CROWDED:
-            text = f"{detections.names[index]} {detections.scores[index]:.2f}"
+            text = f"{names[index]} {detections.scores[index]:.2f}"
             canvas.write_tag(detections.boxes[index], text, colors[index])
     return canvas.save(path)
 

@@ -74,7 +74,9 @@ class GroundTruth:
         """Count the boxes of each class, without crowds, because they are not scored."""
         counts = np.zeros(len(self.classes), dtype=np.int64)
         for image in self.images.values():
-            np.add.at(counts, image.labels[~image.crowd], 1)
+            is_scored = ~image.crowd
+            labels = image.labels[is_scored]
+            counts += np.bincount(labels, minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
 
     def align(self, predictions: Mapping[int, Detections]) -> dict[int, Detections]:

@@ -24,18 +24,25 @@ def compute_iou(boxes: Floats, others: Floats, crowd: Bools | None = None) -> Fl
     a = boxes.astype(np.float64)[:, None]
     b = others.astype(np.float64)[None]
 
+    # Where two boxes do not overlap, a side of their intersection is negative, and counts as 0.
     upper_left = np.maximum(a[..., :2], b[..., :2])
     lower_right = np.minimum(a[..., 2:], b[..., 2:])
-    intersection = (lower_right - upper_left).clip(min=0).prod(axis=-1)
+    sides = (lower_right - upper_left).clip(min=0)
+    intersection = sides.prod(axis=-1)
 
-    area_a = (a[..., 2:] - a[..., :2]).prod(axis=-1)
-    area_b = (b[..., 2:] - b[..., :2]).prod(axis=-1)
+    area_a = _compute_area(a)
+    area_b = _compute_area(b)
     union = area_a + area_b - intersection
     if crowd is not None:
         union = np.where(crowd[None], area_a, union)
 
     zeros = np.zeros_like(intersection)
     return np.asarray(np.divide(intersection, union, out=zeros, where=union > 0))
+
+
+def _compute_area(boxes: Floats) -> Floats:
+    sizes = boxes[..., 2:] - boxes[..., :2]
+    return np.asarray(sizes.prod(axis=-1))
 
 
 def measure_fit(boxes: Floats, others: Floats, corner_tolerance: float | None = None) -> Floats:
@@ -81,10 +88,14 @@ def assign_greedily(overlap: Floats, iou: float, crowd: Bools | None = None) -> 
 
 def _find_best_column(overlap: Floats, is_candidate: Bools, iou: float) -> int:
     """Return the last of the candidates with the largest overlap of at least iou, or UNMATCHED."""
-    values = np.where(is_candidate & (overlap >= iou), overlap, -1.0)
+    is_allowed = is_candidate & (overlap >= iou)
+    if not is_allowed.any():
+        return UNMATCHED
+    values = np.where(is_allowed, overlap, -1.0)
+
     # argmax returns the first maximum, so the values are read from the end.
-    best = len(values) - 1 - int(values[::-1].argmax())
-    return best if values[best] >= 0 else UNMATCHED
+    from_end = int(values[::-1].argmax())
+    return len(values) - 1 - from_end
 
 
 def assign_maximum(overlap: Floats, iou: float) -> Ints:

@@ -63,24 +63,29 @@ def match_image(image: TruthImage, detections: Detections, iou: float, min_score
     overlap = compute_iou(detections.boxes, image.boxes, image.crowd)
     objects = np.arange(len(image.boxes))
 
+    # An overlap of -1 rules a pair out.
     is_same_class = detections.labels[:, None] == image.labels[None]
-    own = assign_greedily(np.where(is_same_class, overlap, -1.0), iou, image.crowd)
+    own_overlap = np.where(is_same_class, overlap, -1.0)
+    own = assign_greedily(own_overlap, iou, image.crowd)
+    is_unassigned = own == UNMATCHED
 
     # A crowd is never missed and never confused, so it is not free for the second assignment.
     is_taken = np.isin(objects, own) | image.crowd
-    is_free_pair = (own == UNMATCHED)[:, None] & ~is_taken[None]
-    other = assign_greedily(np.where(is_free_pair, overlap, -1.0), iou)
+    is_free_pair = is_unassigned[:, None] & ~is_taken[None]
+    other_overlap = np.where(is_free_pair, overlap, -1.0)
+    other = assign_greedily(other_overlap, iou)
 
     # A detection on a crowd has an object, but is not counted as found.
-    is_found = own != UNMATCHED
+    is_found = ~is_unassigned
     is_found[is_found] = ~image.crowd[own[is_found]]
 
-    is_false = (own == UNMATCHED) & (other == UNMATCHED)
+    is_confused = other != UNMATCHED
+    is_false = is_unassigned & ~is_confused
     is_missed = ~is_taken & ~np.isin(objects, other)
     return Outcome(
         detections=detections,
         found=_make_pairs(is_found, own),
-        confused=_make_pairs(other != UNMATCHED, other),
+        confused=_make_pairs(is_confused, other),
         false=np.flatnonzero(is_false),
         missed=np.flatnonzero(is_missed),
     )
@@ -101,10 +106,14 @@ def count_confusion(truth: GroundTruth, outcomes: Mapping[int, Outcome]) -> Ints
         predicted = outcome.detections.labels
 
         pairs = np.concatenate([outcome.found, outcome.confused])
-        np.add.at(counts, (actual[pairs[:, 1]], predicted[pairs[:, 0]]), 1)
+        detections, objects = pairs[:, 0], pairs[:, 1]
+        # Not `counts[rows, columns] += 1`, which counts a cell once that occurs several times.
+        np.add.at(counts, (actual[objects], predicted[detections]), 1)
 
-        counts[:, background] += np.bincount(actual[outcome.missed], minlength=side)
-        counts[background] += np.bincount(predicted[outcome.false], minlength=side)
+        missed = actual[outcome.missed]
+        counts[:, background] += np.bincount(missed, minlength=side)
+        false = predicted[outcome.false]
+        counts[background] += np.bincount(false, minlength=side)
     return counts
 
 

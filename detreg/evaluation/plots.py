@@ -103,6 +103,7 @@ def _mark_best_epoch(loss: Axes, accuracy: Axes, rate: Axes, history: History) -
 
     text = f"Best: epoch {epoch:.0f}, mAP {mAP:.3f}"
     loss.set_title(text, loc="left", color=INK, fontsize=12)
+    # Not clipped, so that the marker of the first or last epoch is whole.
     accuracy.plot(
         epoch,
         mAP,
@@ -166,6 +167,7 @@ def _plot_class_curves(
     best_first = sorted(labels, key=lambda label: -curves[:, label].mean())
     for place, label in enumerate(best_first):
         curve = curves[:, label]
+        # COCO sets the precision to 0 at a recall that the detector does not reach.
         is_reached = curve > 0
         axes.plot(
             recall[is_reached],
@@ -224,6 +226,7 @@ def plot_per_class(
 
     tidy_axes(axes, "", "Average precision over IoU 0.50 to 0.95")
     axes.set_yticks(range(len(shown)), [shorten_name(name) for name, _ in shown])
+    # The first class on top, and room for the texts to the right of long bars.
     axes.set(xlim=(0, 1.18), xticks=np.linspace(0, 1, 6), ylim=(len(shown) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
     set_title(axes, "Average precision of each class", note)

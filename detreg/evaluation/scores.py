@@ -75,8 +75,10 @@ class Scores:
 
     def as_class_metrics(self, prefix: str = "") -> dict[str, float]:
         """Return each class's average precision under MLflow's metric names, as `val/AP/boat`."""
-        names = make_metric_names(self.per_class)
-        values = {f"AP/{names[name]}": value for name, value in self.per_class.items()}
+        metric_names = make_metric_names(self.per_class)
+        values = {}
+        for class_name, value in self.per_class.items():
+            values[f"AP/{metric_names[class_name]}"] = value
         return _add_prefix(prefix, values)
 
 
@@ -89,6 +91,7 @@ def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
     """
     if not isinstance(truth, GroundTruth):
         truth = GroundTruth.load(truth)
+    # The scoring takes seconds, so all that is reported comes from this one run of it.
     precision = compute_precision(truth, predictions)
 
     per_class = {}
@@ -153,6 +156,7 @@ def _clean_name(name: str) -> str:
 def _make_coco_results(
     truth: GroundTruth, predictions: Mapping[int, Detections]
 ) -> list[CocoResult]:
+    # A label is the position of its category among the sorted ids, as in GroundTruth.load.
     category_ids = sorted(truth.coco.getCatIds())
     results: list[CocoResult] = []
     for image_id, detections in truth.align(predictions).items():
@@ -175,14 +179,20 @@ def _make_coco_results(
 
 
 def _mean(precision: npt.NDArray[np.float64]) -> float | None:
-    defined = precision[precision > -1]
-    return float(defined.mean()) if defined.size else None
+    is_defined = precision > -1
+    if not is_defined.any():
+        return None
+    return float(precision[is_defined].mean())
 
 
 def _add_prefix(prefix: str, values: Mapping[str, float | None]) -> dict[str, float]:
     """Put `prefix/` before the names, and leave out what is None."""
     start = f"{prefix}/" if prefix else ""
-    return {start + name: value for name, value in values.items() if value is not None}
+    metrics = {}
+    for name, value in values.items():
+        if value is not None:
+            metrics[start + name] = value
+    return metrics
 
 
 def _print_nothing(*_: object) -> None:

@@ -34,16 +34,20 @@ class Canvas:
     def __init__(self, image: npt.NDArray[np.uint8]) -> None:
         height, width = image.shape[:2]
         longer_side = max(height, width)
-        self._scale = min(max(longer_side, MIN_SIDE), MAX_SIDE) / longer_side
+        canvas_side = min(max(longer_side, MIN_SIDE), MAX_SIDE)
+        self._scale = canvas_side / longer_side
 
         size = (round(width * self._scale), round(height * self._scale))
+        # Averaging areas keeps thin objects visible; it has nothing to average when enlarging.
         method = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_LINEAR
-        self._image = Image.fromarray(cv2.resize(image, size, interpolation=method))
+        resized = cv2.resize(image, size, interpolation=method)
+        self._image = Image.fromarray(resized)
         self._draw = ImageDraw.Draw(self._image)
 
     def draw_box(self, box: Box, color: str, width: int) -> None:
         """Draw a box with lines of a width in pixels."""
-        self._draw.rectangle(self._to_rectangle(box), outline=color, width=width)
+        rectangle = self._to_rectangle(box)
+        self._draw.rectangle(rectangle, outline=color, width=width)
 
     def draw_dashed_box(self, box: Box, is_bold: bool) -> None:
         """Draw a box with white dashes; a bold one has thicker lines, dark between the dashes."""
@@ -54,26 +58,32 @@ class Canvas:
             (left, top, left, bottom),
             (right, top, right, bottom),
         )
+        width = 4 if is_bold else 1
         for side in sides:
+            # White on dark is visible on every image.
             if is_bold:
-                self._draw.line(side, fill=INK, width=4)
+                self._draw.line(side, fill=INK, width=width)
             for dash in _split_into_dashes(side):
-                self._draw.line(dash, fill="white", width=4 if is_bold else 1)
+                self._draw.line(dash, fill="white", width=width)
 
     def write_tag(self, box: Box, text: str, color: str) -> None:
         """Write a text on a tag of a color above a box, moved to where the canvas has room."""
-        left, top, right, bottom = self._draw.textbbox((0, 0), text, font=_load_font(), anchor="lt")
-        width = right - left + 2 * PADDING
-        height = bottom - top + 2 * PADDING
+        font = _load_font()
+        extent = self._draw.textbbox((0, 0), text, font=font, anchor="lt")
+        text_left, text_top, text_right, text_bottom = extent
+        width = text_right - text_left + 2 * PADDING
+        height = text_bottom - text_top + 2 * PADDING
 
         box_left, box_top = (box[:2] * self._scale).tolist()
-        x = min(max(box_left, 0), self._image.width - width)
-        y = max(box_top - height, 0)
-        self._draw.rectangle((x, y, x + width, y + height), fill=color)
+        rightmost = self._image.width - width
+        left = min(max(box_left, 0), rightmost)
+        top = max(box_top - height, 0)
 
-        position = (x + PADDING, y + PADDING)
+        tag = (left, top, left + width, top + height)
+        self._draw.rectangle(tag, fill=color)
+        position = (left + PADDING, top + PADDING)
         text_color = choose_text_color(color)
-        self._draw.text(position, text, font=_load_font(), anchor="lt", fill=text_color)
+        self._draw.text(position, text, font=font, anchor="lt", fill=text_color)
 
     def save(self, path: Path) -> Path:
         """Write the canvas as a JPEG, and return its path."""
@@ -91,14 +101,19 @@ class Canvas:
 
 def _split_into_dashes(line: Line) -> list[Line]:
     """Return the dashes of a horizontal or vertical line; the gaps are as long as the dashes."""
-    start, end = np.array(line[:2]), np.array(line[2:])
-    length = max(float(np.abs(end - start).max()), 1.0)
+    start = np.array(line[:2])
+    end = np.array(line[2:])
+    direction = end - start
+    # A box without extent still gets a dash, and nothing is divided by 0.
+    length = max(float(np.abs(direction).max()), 1.0)
 
     dashes = []
     for begin in np.arange(0, length, 2 * DASH):
-        shares = np.clip([begin, begin + DASH], 0, length) / length
-        points = start + (end - start) * shares[:, None]
-        dashes.append(tuple(points.ravel().tolist()))
+        # Both ends of the dash, as shares of the line; the last dash ends with the line.
+        ends = np.clip([begin, begin + DASH], 0, length) / length
+        points = start + direction * ends[:, None]
+        dash = tuple(points.ravel().tolist())
+        dashes.append(dash)
     return dashes
 
 

@@ -45,6 +45,7 @@ def draw_detections(
     same color in every image.
     """
     drawn = image.copy()
+    # On an image of 1100 pixels OpenCV's font then has its own size.
     shorter_side = min(image.shape[:2])
     thickness = max(1, round(shorter_side / 240))
     font_scale = max(0.35, shorter_side / 1100)
@@ -77,13 +78,17 @@ def _write_tag(
     width = text_width + 2 * PADDING
     height = text_height + baseline + PADDING
 
-    left = max(0, min(box[0], image.shape[1] - width))
-    has_room_above = box[1] >= height
-    top = box[1] - height if has_room_above else box[1]
+    box_left, box_top = box[:2]
+    rightmost = image.shape[1] - width
+    left = max(0, min(box_left, rightmost))
+    has_room_above = box_top >= height
+    top = box_top - height if has_room_above else box_top
 
-    corner = (left + width, top + height)
-    cv2.rectangle(image, (left, top), corner, parse_color(background), cv2.FILLED)
+    upper_left = (left, top)
+    lower_right = (left + width, top + height)
+    cv2.rectangle(image, upper_left, lower_right, parse_color(background), cv2.FILLED)
 
+    # OpenCV places a text by the left end of its baseline, not by its upper left corner.
     origin = (left + PADDING, top + text_height + 1)
     color = parse_color(choose_text_color(background))
     cv2.putText(image, text, origin, FONT, font_scale, color, weight, cv2.LINE_AA)

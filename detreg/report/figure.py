@@ -19,7 +19,8 @@ NOTE_LINE_HEIGHT = 14
 
 def make_figure(height: float, width: float = WIDTH) -> Figure:
     """Return an empty figure of a size in inches, whose parts are laid out without overlap."""
-    return Figure(figsize=(width, height), layout="constrained")
+    size = (width, height)
+    return Figure(figsize=size, layout="constrained")
 
 
 def tidy_axes(axes: Axes, ylabel: str, xlabel: str = "") -> None:
@@ -42,10 +43,11 @@ def set_title(axes: Axes, text: str, note: str) -> None:
     pad = 6 + NOTE_LINE_HEIGHT * len(note.splitlines())
     axes.set_title(text, loc="left", fontsize=12, color=INK, pad=pad)
 
+    # 6 points over the upper left corner of the axes, whatever their size.
     annotation = axes.annotate(
         note,
-        (0, 1),
-        (0, 6),
+        xy=(0, 1),
+        xytext=(0, 6),
         xycoords="axes fraction",
         textcoords="offset points",
         fontsize=9,

@@ -40,11 +40,15 @@ def get_class_color(label: int) -> str:
 
 def parse_color(color: str) -> tuple[int, int, int]:
     """Return the red, green and blue of a color #rrggbb, each from 0 to 255."""
-    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+    red = int(color[1:3], 16)
+    green = int(color[3:5], 16)
+    blue = int(color[5:7], 16)
+    return red, green, blue
 
 
 def choose_text_color(background: str) -> str:
     """Return black or white, as #rrggbb, whichever is easier to read on a background #rrggbb."""
     red, green, blue = parse_color(background)
-    luma = 0.299 * red + 0.587 * green + 0.114 * blue  # ITU-R BT.601
+    # ITU-R BT.601: the eye sees green as brighter than red, and red as brighter than blue.
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return "#000000" if luma > DARKEST_LIGHT_BACKGROUND else "#FFFFFF"
