@@ -13,8 +13,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from detreg.sweeps.parallel_coordinates import draw_parallel_coordinates
 from detreg.sweeps.plan import Plan, make_plan
-from detreg.sweeps.plots import draw_parallel_coordinates
 from detreg.sweeps.report import write_report
 from detreg.sweeps.request import make_request, parse_templates
 from detreg.sweeps.result import SweepResult

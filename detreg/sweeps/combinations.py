@@ -68,8 +68,11 @@ def drop_broken_dimensions(space: TemplateSpace) -> TemplateSpace:
     This is for the default space. A dimension that the user has named is refused instead.
     """
     for name in space.dimensions:
+        # Each dimension is tried in the space that is left, since a dropped one has its default
+        # in the first trial.
         if _find_broken_rules(space, [name]):
-            rest = {other: dim for other, dim in space.dimensions.items() if other != name}
+            rest = dict(space.dimensions)
+            del rest[name]
             space = replace(space, dimensions=rest)
     return space
 
@@ -80,25 +83,39 @@ def _find_broken_rules(space: TemplateSpace, names: Sequence[str]) -> dict[str, 
     The other dimensions have the values of the first trial. Each problem comes with the values
     that are to blame in the first combination that has it, such as `image_size=64`.
     """
+    problems = _find_problems(space, names)
+    examples: dict[str, str] = {}
+    for combination, found in problems.items():
+        for problem in found:
+            if problem not in examples:
+                blamed = _find_blame(problems, combination, problem)
+                examples[problem] = _format_values(space, names, combination, blamed)
+    return examples
+
+
+def _find_problems(space: TemplateSpace, names: Sequence[str]) -> dict[Combination, list[str]]:
+    """Return the problems of each combination of outermost values of the dimensions `names`."""
     first_values = space.find_first_values()
     outermost_values = [_find_outermost_values(space.dimensions[name]) for name in names]
 
     problems: dict[Combination, list[str]] = {}
     for combination in product(*outermost_values):
-        values = first_values | dict(zip(names, combination, strict=True))
-        problems[combination] = space.make_params(values).find_problems()
+        changes = dict(zip(names, combination, strict=True))
+        params = space.make_params(first_values | changes)
+        problems[combination] = params.find_problems()
+    return problems
 
-    examples: dict[str, str] = {}
-    for combination, found in problems.items():
-        for problem in found:
-            if problem in examples:
-                continue
-            words = []
-            for position in _find_blame(problems, combination, problem):
-                param = space.dimensions[names[position]].param
-                words.append(f"{param.name}={param.format(combination[position])}")
-            examples[problem] = " ".join(words)
-    return examples
+
+def _format_values(
+    space: TemplateSpace, names: Sequence[str], combination: Combination, positions: Sequence[int]
+) -> str:
+    """Return the values at some positions of a combination, as `name=value name=value`."""
+    words = []
+    for position in positions:
+        name = names[position]
+        param = space.dimensions[name].param
+        words.append(f"{name}={param.format(combination[position])}")
+    return " ".join(words)
 
 
 def _find_blame(
@@ -139,19 +156,20 @@ def _find_outermost_values(dimension: Dimension) -> list[Value]:
     Long lists of choices are thus as quick to check as ranges.
     """
     param = dimension.param
-    values = dimension.ends
-    empty: list[Value] = [value for value in values if value is None]
+    if param.type not in ("size", "int", "float", "text"):
+        return list(dimension.ends)
+
+    # Rules ask of any value whether it is empty, so None is tried beside the outermost ones.
+    empty: list[Value] = [None] if None in dimension.ends else []
     if param.type == "size":
-        sizes = [value for value in values if isinstance(value, tuple)]
+        sizes = [value for value in dimension.ends if isinstance(value, tuple)]
         return [*empty, *_find_outermost_sizes(param, sizes)]
-    if param.type in ("int", "float"):
-        numbers = [value for value in values if isinstance(value, int | float)]
-        return [min(numbers), max(numbers), *empty]
     if param.type == "text":
-        # Rules depend on a text only by whether it is empty.
-        texts = [value for value in values if value is not None]
+        # Nothing else is asked of a text, so one stands for all.
+        texts = [value for value in dimension.ends if value is not None]
         return [*texts[:1], *empty]
-    return list(values)
+    numbers = [value for value in dimension.ends if isinstance(value, int | float)]
+    return [min(numbers), max(numbers), *empty]
 
 
 def _find_outermost_sizes(param: Param, sizes: Sequence[Size]) -> list[Size]:

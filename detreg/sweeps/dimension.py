@@ -67,8 +67,9 @@ class Dimension:
     @property
     def ends(self) -> tuple[Value, ...]:
         """Typed values at the ends of the range, or all choices."""
-        values = self.choices or (self.low, self.high)
-        return tuple(self.param.parse(value) for value in values)
+        if self.choices:
+            return tuple(self.param.parse(choice) for choice in self.choices)
+        return self.param.parse(self.low), self.param.parse(self.high)
 
     def suggest(self, trial: Suggester, key: str) -> Value:
         """Return the typed value of a trial, which Optuna stores under the name `key`."""
@@ -93,6 +94,7 @@ class Dimension:
 
         nearest = min(max(number, self.low), self.high)
         if self.step:
+            # The grid begins at `low`, not at zero.
             steps = round((nearest - self.low) / self.step)
             nearest = self.low + steps * self.step
         return float(nearest) if self.param.type == "float" else int(nearest)
@@ -117,7 +119,11 @@ class Dimension:
             return trial.suggest_categorical(key, list(self.choices))
         if self.param.type == "float":
             return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
-        low, high, step = int(self.low), int(self.high), int(self.step or 1)
+
+        # Integers and sizes are integers in Optuna, too.
+        low = int(self.low)
+        high = int(self.high)
+        step = int(self.step or 1)
         return trial.suggest_int(key, low, high, step=step, log=self.log)
 
     def _check_log_scale(self) -> None:

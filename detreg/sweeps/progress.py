@@ -25,12 +25,14 @@ class Progress:
         self._plan = plan
         # Lineages beyond these are surplus, and not shown.
         self._wanted = wanted
-        self._shown = {
-            trial.number for trial in studies.get_trials(study) if trial.state.is_finished()
-        }
+        self._shown: set[int] = set()
+        for trial in studies.get_trials(study):
+            if trial.state.is_finished():
+                self._shown.add(trial.number)
 
     def print_ended_trials(self) -> None:
         """Print a line for each trial that has ended since the last call."""
+        # Read once, so that all lines of a call show the same counts.
         lineages = studies.get_lineages(self._study)[: self._wanted]
         for lineage in lineages:
             for trial in lineage.trials:
@@ -42,10 +44,16 @@ class Progress:
 
     def _describe_progress(self, lineages: Sequence[Lineage]) -> str:
         """Return how many lineages have ended and how, the best so far, and the time left."""
-        last_trials = [lineage.last for lineage in lineages]
-        complete = [trial for trial in last_trials if trial.state is TrialState.COMPLETE]
-        num_pruned = sum(trial.state is TrialState.PRUNED for trial in last_trials)
-        num_failed = sum(lineage.has_failed for lineage in lineages)
+        complete = []
+        num_pruned = 0
+        num_failed = 0
+        for lineage in lineages:
+            if lineage.last.state is TrialState.COMPLETE:
+                complete.append(lineage.last)
+            elif lineage.last.state is TrialState.PRUNED:
+                num_pruned += 1
+            elif lineage.has_failed:
+                num_failed += 1
 
         words = [f"{len(complete)} done"]
         if num_pruned:
@@ -65,6 +73,7 @@ class Progress:
 
         The deadline of a budget ends it sooner.
         """
+        # By default (0) there is one worker for each GPU; a machine with several takes less time.
         workers = max(1, self._plan.sweep.workers)
         typical = studies.compute_median_seconds(
             self._study, TrialState.COMPLETE, TrialState.PRUNED
@@ -81,13 +90,16 @@ def _describe_outcome(lineage: Lineage, trial: FrozenTrial) -> str:
     values = format_values(trial)
     num_epochs = len(trial.intermediate_values)
     time_taken = format_time(trial)
-    effort = f"{num_epochs} epochs, {time_taken}" if time_taken else f"{num_epochs} epochs"
+    effort = f"{num_epochs} epochs"
+    if time_taken:
+        effort += f", {time_taken}"
 
     if trial.state is TrialState.COMPLETE:
         return f"{name}  mAP {trial.value:.4f}  {values}  {effort}"
     if trial.state is TrialState.PRUNED:
         score = get_best_score(trial) or 0.0
         return f"{name}  pruned at mAP {score:.4f}  {values}  {effort}"
+    # A failed try is final only if it is the lineage's last and is not retried.
     if trial is lineage.last and lineage.is_settled:
         return f"{name}  failed: {lineage.failure_reason}  {values}"
     return f"{name}  lost its worker after {num_epochs} epochs and is retried under a new number"

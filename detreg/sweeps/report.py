@@ -10,8 +10,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from detreg.report.page import Page, write_page
 from detreg.sweeps import study as studies
+from detreg.sweeps.parallel_coordinates import draw_parallel_coordinates
 from detreg.sweeps.plan import Plan
-from detreg.sweeps.plots import draw_history, draw_importances, draw_parallel_coordinates
+from detreg.sweeps.plots import draw_history, draw_importances
 from detreg.sweeps.result import SweepResult
 from detreg.sweeps.storage import redact_password
 from detreg.sweeps.study import Lineage
@@ -54,6 +55,7 @@ def _draw_plots(folder: Path, trials: Sequence[FrozenTrial], result: SweepResult
 
 
 def _list_facts(plan: Plan, result: SweepResult, trials: Sequence[FrozenTrial]) -> dict[str, str]:
+    """Return the table of facts about the sweep and its best trial."""
     values = [f"{name}={value}" for name, value in result.hyperparameters.items()]
     registered = f"nothing: {result.reason}"
     if result.model_version:
@@ -87,8 +89,9 @@ def _compute_importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     complete trials alone, of which pruning leaves few; so the trials are copied into a study in
     memory, where a pruned one is complete with the best score that it reached.
     """
-    different_scores = {get_best_score(trial) for trial in trials}
-    if len(trials) < MIN_TRIALS_FOR_IMPORTANCES or len(different_scores) < 2:
+    # Equal scores make no trial a better one.
+    scores = {get_best_score(trial) for trial in trials}
+    if len(trials) < MIN_TRIALS_FOR_IMPORTANCES or len(scores) < 2:
         return {}
 
     study = create_study(direction="maximize")
@@ -100,14 +103,17 @@ def _compute_importances(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     importances = get_param_importances(study)
     if len(importances) < 2:
         return {}
+    # PED-ANOVA divides densities of values, and is NaN where both are 0.
     return {name: share for name, share in importances.items() if math.isfinite(share)}
 
 
 def _describe_epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
     """Return how many epochs were trained, of how many without pruning."""
-    trained, unpruned = 0, 0
+    trained = 0
+    unpruned = 0
     for trial in trials:
         if _has_ended_well(trial):
+            # The values of a finished trial give the params again, with their num_epochs.
             _, params = plan.suggest_params(trial)
             trained += len(trial.intermediate_values)
             unpruned += params.num_epochs
@@ -126,6 +132,7 @@ def _make_row(lineage: Lineage) -> dict[str, str]:
     if num_lost_workers:
         outcome += f", after {num_lost_workers} lost workers"
 
+    # The latest run of the lineage has the result; those of lost workers ended as KILLED.
     run_ids = trial.user_attrs.get(studies.RUNS_ATTR, [""])
     return {
         "trial": str(trial.number),

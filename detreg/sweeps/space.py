@@ -1,4 +1,4 @@
-"""What a sweep searches and what it holds still, for one template or several."""
+"""What a sweep searches, and which values it fixes, for one template or several."""
 
 import hashlib
 import json
@@ -23,8 +23,8 @@ class TemplateSpace:
             fixed.
     """
 
+    # Not the template itself: it holds lambdas, which cannot be pickled for a worker process.
     name: str
-    """The template's. Templates hold lambdas, so they cannot be sent to a worker process."""
     dimensions: Mapping[str, Dimension]
     fixed: Mapping[str, Value]
     """Typed values."""
@@ -41,16 +41,17 @@ class TemplateSpace:
 
     @property
     def template(self) -> Template:
-        """The template by its name."""
+        """The template, found by its name."""
         return TEMPLATES[self.name]
 
     def make_params(self, values: Mapping[str, Value]) -> CommonParams:
-        """Return the hyperparameters with typed values, whether or not these go together.
+        """Return the hyperparameters of typed values, even if these do not go together.
 
-        `build` would refuse values that do not.
+        `build` would refuse them then.
         """
-        make: Callable[..., CommonParams] = self.template.params
-        return make(**values)
+        # The type of each value is known to its Param, but not to a type checker.
+        params_class: Callable[..., CommonParams] = self.template.params
+        return params_class(**values)
 
     def find_first_values(self) -> dict[str, Value]:
         """Return the typed values of the first trial, the fixed ones among them."""
@@ -66,25 +67,29 @@ class TemplateSpace:
         What an empty default stands for depends on the other values of the first trial: `auto`
         is the published rate of its base model, and a random size of `none` is its image_size.
         """
-        given = dict(self.fixed)
-        for name, dimension in self.dimensions.items():
-            default = dimension.param.default
-            if default is not None:
-                given[name] = dimension.find_nearest_typed(default)
-
-        params = self.template.resolve(self.make_params(given))
-        lower, upper = params.random_sizes
-        filled = replace(params, random_resize_lower=lower, random_resize_upper=upper)
-
+        filled = self._fill_empty_defaults()
         defaults: dict[str, Value] = {}
         for name, dimension in self.dimensions.items():
             param = dimension.param
-            is_empty_choice = param.format(param.default) in dimension.choices
-            if param.default is not None or is_empty_choice:
-                defaults[name] = param.default
-            else:
+            defaults[name] = param.default
+            # If `auto` or `none` is one of the choices, the first trial has that very choice.
+            is_empty_choice = param.empty in dimension.choices
+            if param.default is None and not is_empty_choice:
                 defaults[name] = getattr(filled, name)
         return defaults
+
+    def _fill_empty_defaults(self) -> CommonParams:
+        """Return the first trial's hyperparameters, with values in place of `auto` and `none`."""
+        # The others come first, because they determine what the empty ones stand for.
+        values = dict(self.fixed)
+        for name, dimension in self.dimensions.items():
+            default = dimension.param.default
+            if default is not None:
+                values[name] = dimension.find_nearest_typed(default)
+
+        params = self.template.resolve(self.make_params(values))
+        lower, upper = params.random_sizes
+        return replace(params, random_resize_lower=lower, random_resize_upper=upper)
 
     def describe_moved_defaults(self) -> Iterator[str]:
         """Yield a sentence for each default outside its dimension, which the first trial moves."""
@@ -96,6 +101,7 @@ class TemplateSpace:
             if first == meant:
                 continue
 
+            # For example `auto (0.00015625)`.
             default = param.format(param.default)
             if default != meant:
                 default += f" ({meant})"
@@ -110,7 +116,7 @@ class TemplateSpace:
 
 @dataclass(frozen=True)
 class Space:
-    """What a sweep searches and what it holds still, of each template by name.
+    """What a sweep searches, and which values it fixes, for each template by name.
 
     With several templates, the template is a parameter of a trial too, and the others are stored
     as `TEMPLATE.name`, since each template has ranges of its own.
@@ -134,14 +140,16 @@ class Space:
     def suggest(self, trial: Suggester) -> tuple[Template, dict[str, Value]]:
         """Return the template of a trial, and its hyperparameters that are not left at default."""
         names = list(self.templates)
-        name = names[0]
+        template = names[0]
         if len(names) > 1:
-            name = trial.suggest_categorical("template", names)
+            template = trial.suggest_categorical("template", names)
 
-        part = self.templates[name]
+        # Optuna stores the suggestions in this order, and seeded samplers draw in it.
+        part = self.templates[template]
         values = dict(part.fixed)
-        for param_name, dimension in part.dimensions.items():
-            values[param_name] = dimension.suggest(trial, self._make_key(name, param_name))
+        for name, dimension in part.dimensions.items():
+            key = self._make_key(template, name)
+            values[name] = dimension.suggest(trial, key)
         return part.template, values
 
     def make_first_trial(self, template: str) -> dict[str, str | float]:
@@ -153,7 +161,8 @@ class Space:
         defaults = part.find_defaults()
         params: dict[str, str | float] = {}
         for name, dimension in part.dimensions.items():
-            params[self._make_key(template, name)] = dimension.find_nearest(defaults[name])
+            key = self._make_key(template, name)
+            params[key] = dimension.find_nearest(defaults[name])
         if len(self.templates) > 1:
             params["template"] = template
         return params
@@ -165,10 +174,9 @@ class Space:
 
     @property
     def digest(self) -> str:
-        """Twelve digits that change with anything that changes what a trial can be.
-
-        A study's name contains them: another form of the same content loses started sweeps.
-        """
+        """Twelve digits that change with anything that changes what a trial can be."""
+        # The study's name contains the digest, so started sweeps would be lost by another form of
+        # the same content: a type of values with another repr, or another order in the list.
         searched: dict[str, dict[str, str]] = {}
         fixed: dict[str, dict[str, str]] = {}
         for template, part in self.templates.items():
@@ -182,4 +190,6 @@ class Space:
 
     def _make_key(self, template: str, name: str) -> str:
         """Return the name of a hyperparameter in an Optuna trial."""
-        return f"{template}.{name}" if len(self.templates) > 1 else name
+        if len(self.templates) == 1:
+            return name
+        return f"{template}.{name}"
