@@ -1,83 +1,102 @@
-"""Checkpoints: whole or absent, tensors and plain values only."""
+"""Checkpoints are whole or absent, and hold tensors and plain values only."""
 
 import os
 import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import HistoryBuffer
 
 from detreg.errors import DataError, DiskError
 from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from detreg.training.epoch_metrics import EpochMetrics
 
+WEIGHT = torch.arange(6.0).view(2, 3)
 
-def example(classes: tuple[str, ...] = ("boat", "car")) -> Checkpoint:
-    weights = {"backbone.conv.weight": torch.arange(6.0).view(2, 3)}
+
+def make_checkpoint(classes: tuple[str, ...] = ("boat", "car")) -> Checkpoint:
     return Checkpoint(
-        weights,
-        classes,
-        3,
-        2,
-        0.25,
-        (EpochMetrics(1, {"loss": 2.0, "lr": 0.1}, {"mAP": 0.25}),),
-        {"optimizer": {"state": {}}, "ema_steps": 7},
+        state_dict={"backbone.conv.weight": WEIGHT},
+        classes=classes,
+        epoch=3,
+        best_epoch=2,
+        best_mAP=0.25,
+        history=(EpochMetrics(1, {"loss": 2.0, "lr": 0.1}, {"mAP": 0.25}),),
+        training={"optimizer": {"state": {}}, "ema_steps": 7},
     )
 
 
-def test_round_trip_with_weights_only(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "last.pth", example())
-    content = torch.load(tmp_path / "last.pth", weights_only=True)
+def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "last.pth"
+    written = make_checkpoint()
+    save_checkpoint(path, written)
+
+    content = torch.load(path, weights_only=True)
     assert content["meta"]["dataset_meta"]["CLASSES"] == ["boat", "car"]
-    read = load_checkpoint(tmp_path / "last.pth")
-    assert (read.classes, read.epoch, read.best_epoch, read.best_mAP, read.history, read.training) == (
-        ("boat", "car"), 3, 2, 0.25, example().history, example().training,
-    )  # fmt: skip
-    assert torch.equal(read.state_dict["backbone.conv.weight"], torch.arange(6.0).view(2, 3))
+    assert content["meta"]["history"] == [
+        {"epoch": 1.0, "train/loss": 2.0, "train/lr": 0.1, "val/mAP": 0.25}
+    ]
+
+    read = load_checkpoint(path)
+    assert torch.equal(read.state_dict["backbone.conv.weight"], WEIGHT)
+    assert read.classes == written.classes
+    assert (read.epoch, read.best_epoch, read.best_mAP) == (3, 2, 0.25)
+    assert read.history == written.history
+    assert read.training == written.training
 
 
 class Malicious:
+    """Runs a command where it is unpickled without care."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
     def __reduce__(self) -> tuple[object, tuple[str, ...]]:
-        return os.system, ("touch /tmp/detreg-was-here",)
+        return os.system, (f"touch {self.marker}",)
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"w": torch.zeros(1)}, "meta": Malicious()}, tmp_path / "bad.pth")
+    marker = tmp_path / "code-was-run"
+    content = {"state_dict": {"w": torch.zeros(1)}, "meta": Malicious(marker)}
+    torch.save(content, tmp_path / "bad.pth")
     with pytest.raises(DataError, match="more than tensors and plain values"):
         load_checkpoint(tmp_path / "bad.pth")
-    assert not Path("/tmp/detreg-was-here").exists()
+    assert not marker.exists()
 
 
-def test_the_stock_checkpoints_of_mmengine_load(tmp_path: Path) -> None:
-    from mmengine.logging import HistoryBuffer
-
+def test_stock_checkpoints_of_mmengine_load(tmp_path: Path) -> None:
+    path = tmp_path / "stock.pth"
     meta = {
         "dataset_meta": {"CLASSES": ("boat",), "PALETTE": [(1, 2, 3)]},
         "epoch": 12,
         "seed": np.float64(3.0),
     }
     logs = {"train/loss": HistoryBuffer([1.0, 2.0], [1, 1])}
-    torch.save(
-        {
-            "state_dict": {"backbone.w": torch.ones(2)},
-            "meta": meta,
-            "message_hub": {"log_scalars": logs},
-        },
-        tmp_path / "stock.pth",
-    )
+    content = {
+        "state_dict": {"backbone.w": torch.ones(2)},
+        "meta": meta,
+        "message_hub": {"log_scalars": logs},
+    }
+    torch.save(content, path)
     with pytest.raises(pickle.UnpicklingError):
-        torch.load(tmp_path / "stock.pth", weights_only=True)
-    read = load_checkpoint(tmp_path / "stock.pth")
-    assert (
-        read.classes == ("boat",)
-        and read.training is None
-        and list(read.state_dict) == ["backbone.w"]
-    )
+        torch.load(path, weights_only=True)
+
+    read = load_checkpoint(path)
+    assert read.classes == ("boat",)
+    assert read.training is None
+    assert list(read.state_dict) == ["backbone.w"]
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", None])
+def test_weights_are_found_in_every_layout(key: str | None, tmp_path: Path) -> None:
+    weights = {"backbone.w": torch.ones(2)}
+    torch.save({key: weights} if key else weights, tmp_path / "file.pth")
+    assert list(load_checkpoint(tmp_path / "file.pth").state_dict) == ["backbone.w"]
 
 
 @pytest.mark.parametrize(
@@ -100,44 +119,55 @@ def test_other_files_are_refused(content: object, words: str, tmp_path: Path) ->
 
 
 def test_a_checkpoint_that_is_cut_off_is_refused(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "whole.pth", example())
-    data = (tmp_path / "whole.pth").read_bytes()
-    (tmp_path / "cut.pth").write_bytes(data[: len(data) // 2])
+    save_checkpoint(tmp_path / "whole.pth", make_checkpoint())
+    content = (tmp_path / "whole.pth").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match="cut off"):
         load_checkpoint(tmp_path / "cut.pth")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("no /dev/full here")
     path = tmp_path / "last.pth"
-    save_checkpoint(path, example())
+    save_checkpoint(path, make_checkpoint())
     before = path.read_bytes()
+
+    # What write_atomically opens for writing, in place of which there is a full disk.
     temporary = tmp_path / f".last.pth.{os.getpid()}.part"
     temporary.symlink_to("/dev/full")
     with pytest.raises(DiskError, match="resume with continue_from_eid"):
-        save_checkpoint(path, example(("other",)))
-    assert path.read_bytes() == before and not temporary.is_symlink()
+        save_checkpoint(path, make_checkpoint(("other",)))
+    assert path.read_bytes() == before
+    assert not temporary.is_symlink()
 
 
-def test_kill_9_leaves_a_whole_file(tmp_path: Path) -> None:
+WRITE_FOR_EVER = """
+import itertools, sys
+from pathlib import Path
+import torch
+from detreg.training.checkpoints import Checkpoint, save_checkpoint
+
+for epoch in itertools.count(1):
+    weights = {"w": torch.full((500_000,), float(epoch))}
+    save_checkpoint(Path(sys.argv[1]), Checkpoint(weights, epoch=epoch))
+    print(epoch, flush=True)
+"""
+
+
+def check_whole(path: Path) -> None:
+    read = load_checkpoint(path)
+    assert torch.equal(read.state_dict["w"], torch.full((500_000,), float(read.epoch)))
+
+
+def test_a_reader_and_kill_9_find_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "last.pth"
-    code = (
-        "import sys, torch; from pathlib import Path; from detreg.training.checkpoints import Checkpoint, save_checkpoint\n"
-        "n = 0\n"
-        "while True:\n"
-        "    n += 1; save_checkpoint(Path(sys.argv[1]), Checkpoint({'w': torch.full((500_000,), float(n))}, epoch=n)); print(n, flush=True)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-c", WRITE_FOR_EVER, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    for delay in (0.001, 0.003, 0.007):
+    for _ in range(3):
         process.stdout.readline()
-        time.sleep(delay)
-        seen = load_checkpoint(path)  # also while it is being written
-        assert torch.equal(seen.state_dict["w"], torch.full((500_000,), float(seen.epoch)))
+        check_whole(path)  # while the next one is being written
+
     process.send_signal(signal.SIGKILL)
     process.wait()
-    last = load_checkpoint(path)
-    assert torch.equal(last.state_dict["w"], torch.full((500_000,), float(last.epoch)))
+    check_whole(path)

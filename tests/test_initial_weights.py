@@ -1,202 +1,287 @@
-"""Where the weights of a training come from: the strongest source wins, and a training resumes if nothing else has changed."""
+"""What a training starts from: the strongest source, and a run is resumed if nothing differs."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 import torch
 from mmengine.config import Config
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.sample import write_sample
-from detreg.errors import DetregError, NotFoundError, UsageError
+from detreg.errors import DataError, DetregError, NotFoundError, UsageError
 from detreg.options import RunOptions
 from detreg.params import build
-from detreg.templates import TEMPLATES
+from detreg.templates import find_template
 from detreg.tracking import runs
-from detreg.training import checkpoints
-from detreg.training.checkpoints import Checkpoint
+from detreg.tracking.runs import StoredCheckpoints
+from detreg.training import backbones
+from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.initial_weights import (
-    PARAMS_FILE,
     InitialWeights,
     choose_initial_weights,
+    load_named_weights,
 )
-from detreg.training.job import Job
+from detreg.training.job import Job, log_job
 
-YOLOX = TEMPLATES["yolox"]
+YOLOX = find_template("yolox")
 NANO = {"base_model": "yolox_nano", "pretrained_weights": "none"}
+
+PUBLISHED, MINE, BEST, LAST = 1.0, 2.0, 3.0, 4.0
+"""By this number a test recognizes weights."""
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Six drawn pictures."""
+    """Return six drawn images."""
     folder = tmp_path_factory.mktemp("data")
     write_sample(folder / "drawn", images=6, size=(96, 64))
     return load_dataset(folder / "drawn", folder / "cache")
 
 
-# the sources of weights ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(autouse=True)
+def weights_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder DETREG_WEIGHTS with a published file, and a file of another name."""
+    save_checkpoint(tmp_path / "yolox_nano_coco.pth", Checkpoint(make_weights(PUBLISHED)))
+    save_checkpoint(tmp_path / "mine.pth", Checkpoint(make_weights(MINE), ("boat",)))
+    monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
+    return tmp_path
 
 
-def state(value: float) -> dict[str, torch.Tensor]:
-    """Weights that can be told from others."""
-    return {"backbone.weight": torch.full((2,), value)}
+def make_weights(number: float) -> dict[str, torch.Tensor]:
+    return {"backbone.weight": torch.full((2,), number)}
 
 
-def started(dataset: Dataset, **values: Any) -> InitialWeights:
-    """Where a training of these hyperparameters starts."""
-    return choose_initial_weights(
-        YOLOX, build(YOLOX.params, {"base_model": "yolox_nano"} | values), dataset
-    )
-
-
-def number(checkpoint: Checkpoint | None) -> float:
-    """Which weights these are."""
+def get_number(checkpoint: Checkpoint | None) -> float:
     assert checkpoint is not None
     return float(checkpoint.state_dict["backbone.weight"][0])
 
 
-@pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the published weights, whose number is 1, and other ones, whose number is 2."""
-    checkpoints.save_checkpoint(tmp_path / "yolox_nano_coco.pth", Checkpoint(state(1)))
-    checkpoints.save_checkpoint(tmp_path / "mine.pth", Checkpoint(state(2), ("boat",)))
-    monkeypatch.setenv("DETREG_WEIGHTS", str(tmp_path))
-    return tmp_path
+def choose(dataset: Dataset, **values: Any) -> InitialWeights:
+    params = build(YOLOX.params, {"base_model": "yolox_nano", **values})
+    return choose_initial_weights(YOLOX, params, dataset)
 
 
-def test_pretrained_weights_and_load_from_decide_the_start(dataset: Dataset, files: Path) -> None:
-    assert started(dataset, pretrained_weights="none") == InitialWeights(
-        "Starts from random weights", backbone_is_filled=False
-    )
-    assert number(started(dataset, pretrained_weights="coco").weights) == 1
-    assert number(started(dataset, pretrained_weights="none", load_from="coco").weights) == 1
-    mine = started(dataset, load_from=str(files / "mine.pth"))
-    assert number(mine.weights) == 2
-    assert "load_from overrides pretrained_weights=coco" in mine.description
-    assert (
-        "overrides"
-        not in started(
-            dataset, load_from=str(files / "mine.pth"), pretrained_weights="none"
-        ).description
-    )
+def test_without_a_source_weights_are_random(dataset: Dataset) -> None:
+    chosen = choose(dataset, pretrained_weights="none")
+    assert chosen == InitialWeights("Starts from random weights", backbone_is_filled=False)
 
 
-def test_a_file_that_is_not_there_is_named(dataset: Dataset, files: Path) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [{"pretrained_weights": "coco"}, {"pretrained_weights": "none", "load_from": "coco"}],
+)
+def test_published_weights_are_named_by_two_parameters(
+    values: dict[str, str], dataset: Dataset
+) -> None:
+    chosen = choose(dataset, **values)
+    assert get_number(chosen.weights) == PUBLISHED
+    assert chosen.description == "Starts from the weights published for yolox_nano on COCO"
+
+
+def test_a_checkpoint_is_stronger_than_published_weights(
+    dataset: Dataset, weights_folder: Path
+) -> None:
+    path = str(weights_folder / "mine.pth")
+    chosen = choose(dataset, load_from=path)
+    assert get_number(chosen.weights) == MINE
+    assert chosen.weights is not None
+    assert chosen.weights.classes == ("boat",)
+    assert chosen.description.endswith("load_from overrides pretrained_weights=coco")
+
+    alone = choose(dataset, load_from=path, pretrained_weights="none")
+    assert alone.description == f"Starts from the weights of {path}"
+
+
+def test_a_file_that_does_not_exist_is_named(dataset: Dataset, weights_folder: Path) -> None:
     with pytest.raises(NotFoundError, match=r"load_from=.*nothing\.pth is not a file"):
-        started(dataset, load_from=str(files / "nothing.pth"))
+        choose(dataset, load_from=str(weights_folder / "nothing.pth"))
     with pytest.raises(UsageError, match=r"yolox_m_coco\.pth"):
-        started(dataset, base_model="yolox_m")
+        choose(dataset, base_model="yolox_m")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(dataset: Dataset, weights_folder: Path) -> None:
+    (weights_folder / "notes.txt").write_text("weights")
+    with pytest.raises(DataError, match="broken"):
+        choose(dataset, load_from=str(weights_folder / "notes.txt"))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "advice"),
+    [
+        ("inception_v4", {"pretrained_weights": "coco"}, "take pretrained_weights=imagenet|none"),
+        ("inception_v2", {"pretrained_weights": "coco"}, "take pretrained_weights=imagenet|none"),
+        (
+            "msc10",
+            {"pretrained_weights": "coco"},
+            "take pretrained_weights=none|imagenet, or base_model=resnet50|resnet101",
+        ),
+        (
+            "msc10",
+            {"pretrain_base_data": "mscoco"},
+            "take pretrain_base_data=imagenet|none, or base_model=resnet50|resnet101",
+        ),
+        ("inception_v4", {"load_from": "coco"}, "leave load_from out"),
+        (
+            "yolox",
+            {"base_model": "yolox_m"},
+            "take pretrained_weights=none, or base_model=yolox_tiny|yolox_s|yolox_l|yolox_x",
+        ),
+    ],
+)
+def test_without_published_weights_the_advice_is_on_the_parameter_that_asked(
+    name: str, values: dict[str, str], advice: str
+) -> None:
+    template = find_template(name)
+    asked_by = "pretrained_weights" if "base_model" in values else next(iter(values))
+    with pytest.raises(UsageError) as caught:
+        load_named_weights(template, build(template.params, values))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{asked_by}: nobody published COCO weights of")
+    assert problem.endswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("values", "description", "keys"),
+    [
+        (
+            {},
+            "Starts from the weights published for the backbone of resnet50 on ImageNet",
+            {"backbone.weight"},
+        ),
+        ({"pretrain_base_data": "none"}, "Starts from random weights", None),
+        (
+            {"pretrain_base_data": "mscoco"},
+            "Starts from the weights published for the backbone of resnet50 on COCO",
+            {"backbone.w"},
+        ),
+        (
+            {"pretrained_weights": "coco"},
+            "Starts from the weights published for resnet50 on COCO; "
+            "pretrained_weights overrides pretrain_base_data=imagenet",
+            {"backbone.w", "head.w"},
+        ),
+        (
+            {"load_from": "coco", "pretrained_weights": "imagenet"},
+            "Starts from the weights published for resnet50 on COCO; "
+            "load_from overrides pretrained_weights=imagenet, pretrain_base_data=imagenet",
+            {"backbone.w", "head.w"},
+        ),
+    ],
+)
+def test_the_data_of_the_base_model_is_the_weakest_source(
+    values: dict[str, str],
+    description: str,
+    keys: set[str] | None,
+    dataset: Dataset,
+    weights_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = {"backbone.w": torch.ones(1), "head.w": torch.ones(1)}
+    save_checkpoint(weights_folder / "msc10_resnet50_coco.pth", Checkpoint(weights, ("boat",)))
+    monkeypatch.setattr(backbones, "load_imagenet_weights", lambda _: make_weights(PUBLISHED))
+
+    msc10 = find_template("msc10")
+    params = build(msc10.params, {"base_model": "resnet50"} | values)
+    chosen = choose_initial_weights(msc10, params, dataset)
+    assert chosen.description == description
+    if keys is None:
+        assert chosen.weights is None
+    else:
+        assert chosen.weights is not None
+        assert set(chosen.weights.state_dict) == keys
+
+
+# runs that are continued
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A tracking store of its own."""
-    folder = tmp_path_factory.mktemp("store")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.create_experiment("trainings", artifact_location=(folder / "artifacts").as_uri())
-    mlflow.set_experiment("trainings")
-    yield
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture(scope="module")
-def eid(dataset: Dataset, store: None, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The id of a run that has done 2 of 5 epochs: its best weights have the number 3, its last 4."""
+def eid(dataset: Dataset, store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the id of a run that has done 2 of 5 epochs."""
     folder = tmp_path_factory.mktemp("run")
     params = build(YOLOX.params, NANO | {"num_epochs": 5})
-    job = Job(
-        YOLOX,
-        params,
-        RunOptions(),
-        dataset,
-        InitialWeights("Starts from random weights"),
-        Config({}),
-    )
-    checkpoints.save_checkpoint(
-        folder / "best.pth", Checkpoint(state(3), dataset.classes, 1, 1, 0.5)
-    )
-    checkpoints.save_checkpoint(
-        folder / "last.pth",
-        Checkpoint(state(4), dataset.classes, 2, 1, 0.5, training={"optimizer": {}}),
-    )
-    with runs.start_run(None, {}) as active:
-        active.log_text(json.dumps(job.to_json()), PARAMS_FILE)
-        for name in ("best", "last"):
-            active.log_file(folder / f"{name}.pth", "checkpoints/0")
-        active.set_tags(
-            {
-                runs.CHECKPOINT: json.dumps(
-                    {"epoch": 2, "last": "checkpoints/0/last.pth", "best": "checkpoints/0/best.pth"}
-                )
-            }
+    weights = InitialWeights("Starts from random weights")
+    job = Job(YOLOX, params, RunOptions(), dataset, weights, Config({}))
+    best = Checkpoint(make_weights(BEST), dataset.classes, 1, 1, 0.5)
+    last = Checkpoint(make_weights(LAST), dataset.classes, 2, 1, 0.5, training={"optimizer": {}})
+    save_checkpoint(folder / "best.pth", best)
+    save_checkpoint(folder / "last.pth", last)
+
+    with runs.start_run(None, {}) as run:
+        log_job(run, job)
+        for name in ("best.pth", "last.pth"):
+            run.log_file(folder / name, "checkpoints/0")
+        run.tag_checkpoints(
+            StoredCheckpoints(2, last="checkpoints/0/last.pth", best="checkpoints/0/best.pth")
         )
-    return active.id
+    return run.id
+
+
+def continue_run(dataset: Dataset, eid: str, **values: Any) -> InitialWeights:
+    return choose(dataset, **{"pretrained_weights": "none", "continue_from_eid": eid, **values})
 
 
 @pytest.mark.parametrize("num_epochs", [5, 9])
 def test_the_same_training_resumes(dataset: Dataset, eid: str, num_epochs: int) -> None:
-    start = started(
-        dataset, pretrained_weights="none", continue_from_eid=eid, num_epochs=num_epochs
-    )
-    assert (number(start.weights), number(start.resume), start.parent) == (3, 4, eid)
-    assert start.resume is not None
-    assert start.resume.training == {"optimizer": {}}
-    assert f"Resumes run {eid} after epoch 2 of {num_epochs}" in start.description
+    chosen = continue_run(dataset, eid, num_epochs=num_epochs)
+    assert get_number(chosen.weights) == BEST
+    assert get_number(chosen.resume) == LAST
+    assert chosen.resume is not None
+    assert chosen.resume.training == {"optimizer": {}}
+    assert chosen.parent == eid
+    assert f"Resumes run {eid} after epoch 2 of {num_epochs}" in chosen.description
 
 
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"num_epochs": 2}, "it has done 2 epochs already"),
-        ({"num_epochs": 5, "batch_size": 4}, "batch_size was 8, now 4"),
+        ({"num_epochs": 2}, "it has done 2 epochs already and num_epochs=2"),
+        ({"num_epochs": 5, "batch_size": 4}, "hyperparameters differ: batch_size was 8, now 4"),
         ({"num_epochs": 5, "image_size": 320}, "image_size was [640], now [320]"),
     ],
 )
-def test_another_training_starts_anew_from_the_best_weights(
+def test_another_training_starts_from_the_best_weights_and_says_why(
     dataset: Dataset, eid: str, values: dict[str, Any], reason: str
 ) -> None:
-    start = started(dataset, pretrained_weights="none", continue_from_eid=eid, **values)
-    assert (number(start.weights), start.resume, start.parent) == (3, None, eid)
-    assert reason in start.description
-
-
-def test_an_eid_overrides_published_weights(dataset: Dataset, eid: str) -> None:
-    assert (
-        "continue_from_eid overrides pretrained_weights=coco"
-        in started(dataset, continue_from_eid=eid, num_epochs=5).description
+    chosen = continue_run(dataset, eid, **values)
+    assert get_number(chosen.weights) == BEST
+    assert chosen.resume is None
+    assert chosen.parent == eid
+    assert chosen.description.startswith(
+        f"Starts a new training from the best weights of run {eid}, because "
     )
+    assert reason in chosen.description
 
 
-def test_the_best_weights_of_a_run_can_be_loaded(dataset: Dataset, eid: str) -> None:
-    assert number(started(dataset, load_from=f"runs:/{eid}").weights) == 3
-    assert number(started(dataset, load_from=f"runs:/{eid}/checkpoints/0/last.pth").weights) == 4
-
-
-def test_another_dataset_starts_anew(eid: str, tmp_path: Path) -> None:
+def test_another_dataset_starts_a_new_training(eid: str, tmp_path: Path) -> None:
     write_sample(tmp_path / "drawn", images=3, seed=9, size=(64, 64))
-    start = started(
-        load_dataset(tmp_path / "drawn", tmp_path),
-        pretrained_weights="none",
-        continue_from_eid=eid,
-        num_epochs=5,
-    )
-    assert start.resume is None
-    assert "its dataset is another one" in start.description
+    other = load_dataset(tmp_path / "drawn", tmp_path)
+    chosen = continue_run(other, eid, num_epochs=5)
+    assert chosen.resume is None
+    assert "its dataset is another one" in chosen.description
+
+
+def test_a_run_overrides_published_weights(dataset: Dataset, eid: str) -> None:
+    chosen = continue_run(dataset, eid, num_epochs=5, pretrained_weights="coco")
+    assert "continue_from_eid overrides pretrained_weights=coco" in chosen.description
+
+
+def test_the_weights_of_a_run_can_be_loaded(dataset: Dataset, eid: str) -> None:
+    best = choose(dataset, load_from=f"runs:/{eid}")
+    last = choose(dataset, load_from=f"runs:/{eid}/checkpoints/0/last.pth")
+    assert get_number(best.weights) == BEST
+    assert get_number(last.weights) == LAST
 
 
 @pytest.mark.parametrize("wrong", ["boats", "0" * 32])
-def test_a_wrong_eid_is_refused(dataset: Dataset, store: None, wrong: str) -> None:
+def test_a_wrong_eid_is_refused(dataset: Dataset, store: str, wrong: str) -> None:
     with pytest.raises(NotFoundError, match=wrong):
-        started(dataset, pretrained_weights="none", continue_from_eid=wrong)
+        continue_run(dataset, wrong)
 
 
-def test_a_run_without_a_checkpoint_is_refused(dataset: Dataset, store: None) -> None:
-    with runs.start_run(None, {}) as active:
+def test_a_run_without_a_checkpoint_is_refused(dataset: Dataset, store: str) -> None:
+    with runs.start_run(None, {}) as run:
         pass
-    with pytest.raises(DetregError, match="no checkpoint"):
-        started(dataset, pretrained_weights="none", continue_from_eid=active.id)
+    with pytest.raises(DetregError, match="it was not created by detreg, or ended before"):
+        continue_run(dataset, run.id)
