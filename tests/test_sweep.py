@@ -21,7 +21,7 @@ from detreg.errors import MemoryExhaustedError, StoppedError, UnreachableError, 
 from detreg.sweeps import pool as pools
 from detreg.sweeps import study as studies
 from detreg.sweeps import sweep as sweeps
-from detreg.sweeps import worker
+from detreg.sweeps import trials, worker
 from detreg.sweeps.comparison import compare_with_defaults
 from detreg.sweeps.duration import format_duration, parse_duration
 from detreg.sweeps.finish import finish_sweep
@@ -74,7 +74,7 @@ def run_trials(study: optuna.Study, plan: Plan, dataset: Dataset, count: int = 1
     """Do as a worker does with the study's next trials."""
 
     def objective(trial: optuna.Trial) -> float:
-        return worker.run_and_record_failure(plan, dataset, trial, worker.run_search_trial)
+        return worker.run_and_record_failure(plan, dataset, trial, trials.run_search_trial)
 
     study.optimize(objective, n_trials=count, catch=(Exception,))
 
@@ -237,7 +237,7 @@ def test_trial_fails_with_its_reason_and_the_sweep_continues(
     def run_out_of_memory(*arguments: object) -> None:
         raise MemoryExhaustedError("the GPU has no memory left")
 
-    monkeypatch.setattr(worker.engine, "fit", run_out_of_memory)
+    monkeypatch.setattr(trials.engine, "fit", run_out_of_memory)
     run_trials(study, plan, dataset)
     assert get_lineages(study)[1].failure_reason == "the GPU has no memory left"
     assert studies.decide_next_step(study, 2) is NextStep.END
@@ -252,7 +252,7 @@ def test_unreachable_server_gives_the_trial_back(
     def fail(*arguments: object) -> None:
         raise UnreachableError("MLflow does not answer")
 
-    monkeypatch.setattr(worker, "prepare_job", fail)
+    monkeypatch.setattr(trials, "prepare_job", fail)
     run_trials(study, plan, dataset)
     assert get_lineages(study)[0].is_lost
 
