@@ -6,10 +6,9 @@ can be mended in one go; the rest is repaired in the canonical copy, and counted
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detreg.data.box_check import check_boxes
-from detreg.data.boxes import Box
 from detreg.data.findings import (
     BadEntryError,
     Finding,
@@ -40,34 +39,27 @@ def check_dataset(raw: RawDataset) -> CheckResult:
     """Check every image and box of a dataset, and complete its splits. Bad data raises nothing."""
     problems = ProblemCollector(list(raw.findings))
     _check_class_names(raw.classes, problems)
+    raw = _drop_normalized_boxes(raw, problems)
 
     paths = [record.image for records in raw.splits.values() for record in records]
     probes = probe_images(paths)
-    normalized_sources = _find_normalized_sources(raw)
-    for source in sorted(normalized_sources):
-        problems.add_error(
-            FindingKind.WRONG_UNIT,
-            source,
-            "every box lies within 0..1, so these are fractions of the image; "
-            "multiply them by its size in pixels",
-        )
 
     splits: dict[str, tuple[DatasetImage, ...]] = {}
     for split, records in raw.splits.items():
         images = []
         for record in records:
-            has_usable_boxes = record.source not in normalized_sources
-            image = _check_record(
-                record, probes[record.image], raw, problems, has_usable_boxes=has_usable_boxes
-            )
+            image = _check_record(record, probes[record.image], raw, problems)
             if image is not None:
                 images.append(image)
+        # Sorted, because image ids follow this order and readers list images in any order.
         splits[split] = tuple(sorted(images, key=lambda image: image.path))
 
     # Splits are completed only when all else is right: an image that was left out because of an
     # error could make them look wrong, too.
     if not has_errors(problems.findings):
-        with problems.catch_bad_entry(raw.folder.name or str(raw.folder)):
+        # The name of the folder is empty for the root of a file system.
+        where = raw.folder.name or str(raw.folder)
+        with problems.catch_bad_entry(where):
             splits = _complete_splits(raw, splits, problems)
 
     return CheckResult(tuple(problems.findings), splits)
@@ -103,11 +95,32 @@ def _check_class_names(classes: Iterable[str], problems: ProblemCollector) -> No
             )
 
 
-def _find_normalized_sources(raw: RawDataset) -> set[str]:
-    """Return the annotation files whose boxes all lie within 0..1 although pixels are expected.
+def _drop_normalized_boxes(raw: RawDataset, problems: ProblemCollector) -> RawDataset:
+    """Return the dataset without the boxes that are fractions where pixels are expected.
 
-    Empty boxes say nothing about the unit and are left out.
+    Adds one error for each annotation file, instead of one for each box.
     """
+    normalized_sources = _find_normalized_sources(raw)
+    for source in sorted(normalized_sources):
+        problems.add_error(
+            FindingKind.WRONG_UNIT,
+            source,
+            "every box lies within 0..1, so these are fractions of the image; "
+            "multiply them by its size in pixels",
+        )
+
+    splits: dict[str, list[ImageRecord]] = {}
+    for split, records in raw.splits.items():
+        splits[split] = []
+        for record in records:
+            if record.source in normalized_sources:
+                record = replace(record, boxes=())
+            splits[split].append(record)
+    return replace(raw, splits=splits)
+
+
+def _find_normalized_sources(raw: RawDataset) -> set[str]:
+    """Return the annotation files whose boxes all lie within 0..1 although pixels are expected."""
     if raw.fractions:
         return set()
 
@@ -116,36 +129,29 @@ def _find_normalized_sources(raw: RawDataset) -> set[str]:
         for record in records:
             for box in record.boxes:
                 x1, y1, x2, y2 = box.corners
+                # A box without extent, often all zeros, says nothing about the unit.
                 if x2 > x1 and y2 > y1:
                     largest[record.source] = max(largest.get(record.source, 0), *box.corners)
     return {source for source, value in largest.items() if value <= 1}
 
 
 def _check_record(
-    record: ImageRecord,
-    probe: ImageProbe,
-    raw: RawDataset,
-    problems: ProblemCollector,
-    *,
-    has_usable_boxes: bool,
+    record: ImageRecord, probe: ImageProbe, raw: RawDataset, problems: ProblemCollector
 ) -> DatasetImage | None:
     """Return the checked image of a record, None where its file cannot be used."""
     name = record.image.relative_to(raw.folder).as_posix()
     with problems.catch_bad_entry(f"{name} (in {record.source})"):
         _check_size(record, probe)
 
-    # The boxes of an unreadable image are checked, too, as far as the stated size goes: its user
-    # gets to know all errors at once.
-    size = (probe.width, probe.height)
+    # The boxes of an unreadable image are checked, too, as far as the stated size goes, so that
+    # its user learns of all errors at once.
     if probe.error is not None:
-        size = (record.width or 0, record.height or 0)
-
-    boxes: tuple[Box, ...] = ()
-    if has_usable_boxes:
-        boxes = check_boxes(record, size, raw.fractions, problems)
-
-    if probe.error is not None:
+        stated_size = (record.width or 0, record.height or 0)
+        check_boxes(record, stated_size, raw.fractions, problems)
         return None
+
+    size = (probe.width, probe.height)
+    boxes = check_boxes(record, size, raw.fractions, problems)
     return DatasetImage(record.image, probe.width, probe.height, probe.sha256, boxes)
 
 
@@ -169,7 +175,7 @@ def _check_size(record: ImageRecord, probe: ImageProbe) -> None:
     raise BadEntryError(
         FindingKind.SIZE_MISMATCH,
         f"{stated} is stated but the image is {actual}; the boxes belong to an image of another "
-        "size: bring back that one or label anew",
+        "size: restore that one or label again",
     )
 
 
@@ -196,6 +202,7 @@ def _complete_splits(
             "the train split has no boxes, so there is nothing to learn; label its images",
         )
 
+    # Copies of an image have the same content, whatever their names.
     train_hashes = {image.sha256 for image in splits["train"]}
     for split in SPLITS[1:]:
         for image in splits.get(split, ()):

@@ -28,9 +28,11 @@ def draw_balloon(canvas: Canvas, rng: Rng) -> None:
     """Draw a hot-air balloon with gores of two colors."""
     first, second = _choose_two(rng, ENVELOPES)
 
-    # The ropes, from the envelope to the basket.
-    canvas.fill_polygon([(0.42, 0.76), (0.42 + 0.01, 0.76), (0.47, 0.92), (0.46, 0.92)], WOOD)
-    canvas.fill_polygon([(0.575, 0.76), (0.575 + 0.01, 0.76), (0.54, 0.92), (0.53, 0.92)], WOOD)
+    # The ropes run from the envelope to the basket.
+    left_rope = [(0.42, 0.76), (0.42 + 0.01, 0.76), (0.47, 0.92), (0.46, 0.92)]
+    right_rope = [(0.575, 0.76), (0.575 + 0.01, 0.76), (0.54, 0.92), (0.53, 0.92)]
+    canvas.fill_polygon(left_rope, WOOD)
+    canvas.fill_polygon(right_rope, WOOD)
 
     # The gores, each over the middle of the wider one before.
     for width, color in ((1.0, first), (0.72, second), (0.42, first), (0.14, second)):
@@ -71,42 +73,51 @@ def _outline_envelope(left: float, right: float) -> list[Point]:
 def draw_boat(canvas: Canvas, rng: Rng) -> None:
     """Draw a sailing boat."""
     sail_index, jib_index = rng.choice(len(SAILS), 2)
-    sail = SAILS[sail_index]
-    jib = SAILS[jib_index]
-    hull = HULLS[rng.integers(len(HULLS))]
+    sail_color = SAILS[sail_index]
+    jib_color = SAILS[jib_index]
+    hull_color = HULLS[rng.integers(len(HULLS))]
 
-    # The mast, the main sail with its shade, the jib.
-    canvas.fill_rectangle(0.455, 0.0, 0.485, 0.8, WOOD)
-    canvas.fill_polygon([(0.505, 0.03), (0.68, 0.3), (0.9, 0.7), (0.505, 0.7)], sail)
-    canvas.fill_polygon([(0.505, 0.03), (0.56, 0.12), (0.6, 0.7), (0.505, 0.7)], SHADE)
-    canvas.fill_polygon([(0.44, 0.1), (0.44, 0.7), (0.06, 0.7), (0.26, 0.42)], jib)
+    canvas.fill_rectangle(0.455, 0.0, 0.485, 0.8, WOOD)  # the mast
 
-    # The hull with its board and its bow wave.
-    canvas.fill_polygon(
-        [(0.0, 0.76), (1.0, 0.76), (0.93, 0.88), (0.82, 1.0), (0.16, 1.0), (0.08, 0.9)], hull
-    )
-    canvas.fill_polygon([(0.0, 0.76), (1.0, 0.76), (0.97, 0.815), (0.03, 0.815)], (245, 240, 228))
-    canvas.fill_polygon(
-        [(0.12, 0.95), (0.87, 0.95), (0.82, 1.0), (0.16, 1.0)], (230, 240, 245, 120)
-    )
+    main_sail = [(0.505, 0.03), (0.68, 0.3), (0.9, 0.7), (0.505, 0.7)]
+    shaded_part = [(0.505, 0.03), (0.56, 0.12), (0.6, 0.7), (0.505, 0.7)]
+    jib = [(0.44, 0.1), (0.44, 0.7), (0.06, 0.7), (0.26, 0.42)]
+    canvas.fill_polygon(main_sail, sail_color)
+    canvas.fill_polygon(shaded_part, SHADE)
+    canvas.fill_polygon(jib, jib_color)
+
+    hull = [(0.0, 0.76), (1.0, 0.76), (0.93, 0.88), (0.82, 1.0), (0.16, 1.0), (0.08, 0.9)]
+    board = [(0.0, 0.76), (1.0, 0.76), (0.97, 0.815), (0.03, 0.815)]
+    foam = [(0.12, 0.95), (0.87, 0.95), (0.82, 1.0), (0.16, 1.0)]
+    canvas.fill_polygon(hull, hull_color)
+    canvas.fill_polygon(board, (245, 240, 228))
+    canvas.fill_polygon(foam, (230, 240, 245, 120))
 
 
 def draw_house(canvas: Canvas, rng: Rng) -> None:
     """Draw a house with a gable, a chimney, a door and windows."""
-    wall = WALLS[rng.integers(len(WALLS))]
-    roof = ROOFS[rng.integers(len(ROOFS))]
+    wall_color = WALLS[rng.integers(len(WALLS))]
+    roof_color = ROOFS[rng.integers(len(ROOFS))]
 
-    # The chimney, the walls with their shade, the roof, the door.
-    canvas.fill_rectangle(0.7, 0.06, 0.82, 0.4, (130, 84, 72))
-    canvas.fill_rectangle(0.08, 0.42, 0.92, 1.0, wall)
+    canvas.fill_rectangle(0.7, 0.06, 0.82, 0.4, (130, 84, 72))  # the chimney
+
+    canvas.fill_rectangle(0.08, 0.42, 0.92, 1.0, wall_color)
     canvas.fill_rectangle(0.62, 0.42, 0.92, 1.0, SHADE)
     canvas.fill_rectangle(0.08, 0.44, 0.92, 0.52, SHADE)
-    canvas.fill_polygon([(0.5, 0.0), (1.0, 0.46), (0.0, 0.46)], roof)
-    canvas.fill_polygon([(0.5, 0.0), (1.0, 0.46), (0.66, 0.46)], SHADE)
-    canvas.fill_rectangle(0.42, 0.66, 0.6, 1.0, (96, 62, 46))
 
-    # Two windows: frame, panes, glazing bar.
+    roof = [(0.5, 0.0), (1.0, 0.46), (0.0, 0.46)]
+    shaded_part = [(0.5, 0.0), (1.0, 0.46), (0.66, 0.46)]
+    canvas.fill_polygon(roof, roof_color)
+    canvas.fill_polygon(shaded_part, SHADE)
+
+    canvas.fill_rectangle(0.42, 0.66, 0.6, 1.0, (96, 62, 46))  # the door
     for x in (0.16, 0.68):
-        canvas.fill_rectangle(x, 0.58, x + 0.18, 0.8, (252, 250, 244))
-        canvas.fill_rectangle(x + 0.025, 0.605, x + 0.155, 0.775, (64, 92, 120))
-        canvas.fill_rectangle(x + 0.08, 0.59, x + 0.1, 0.79, (252, 250, 244))
+        _draw_window(canvas, x)
+
+
+def _draw_window(canvas: Canvas, x: float) -> None:
+    """Draw a window whose frame begins at `x`: frame, panes, glazing bar."""
+    frame_color = (252, 250, 244)
+    canvas.fill_rectangle(x, 0.58, x + 0.18, 0.8, frame_color)
+    canvas.fill_rectangle(x + 0.025, 0.605, x + 0.155, 0.775, (64, 92, 120))
+    canvas.fill_rectangle(x + 0.08, 0.59, x + 0.1, 0.79, frame_color)

@@ -40,6 +40,7 @@ def read_annotation_file(
     annotations = _get_entries(document, "annotations", source)
     _check_duplicates(images, annotations, source, problems)
 
+    # Ids are compared as text, so that 7 and "7" mean the same image.
     image_ids = {str(image["id"]) for image in images if "id" in image}
     boxes = _parse_annotations(annotations, image_ids, categories, source, problems)
 
@@ -155,15 +156,16 @@ def _check_duplicates(
     problems: ProblemCollector,
 ) -> None:
     """Add an error for each image id, file name and annotation id that occurs more than once."""
+    # What must be unique: the entries, their key, what to call it, and how to mend it.
     rules = (
         (
             images,
             "id",
             "image id",
-            "number the images afresh, or boxes end up on the wrong image",
+            "give each image an id of its own, or boxes end up on the wrong image",
         ),
         (images, "file_name", "file name", "merge the entries into one"),
-        (annotations, "id", "annotation id", "number the annotations afresh"),
+        (annotations, "id", "annotation id", "give each annotation an id of its own"),
     )
     for entries, key, noun, advice in rules:
         values = [str(entry[key]) for entry in entries if key in entry]
