@@ -21,6 +21,10 @@ demo: env
 test: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
+# Kills workers at random for minutes, to find what nobody has thought of. CI does not run it.
+soak: env
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
+
 check: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
