@@ -144,6 +144,7 @@ def _create_final_study(
         )
     )
 
+    # A new trial, not a retry, so that it has as many tries as the first.
     for lineage in studies.get_lineages(final_study):
         if lineage.has_failed:
             job = lineage.last.user_attrs[JOB_ATTR]

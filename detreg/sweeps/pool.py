@@ -140,6 +140,7 @@ class WorkerPool:
         for index, process in list(self._workers.items()):
             if process.is_alive():
                 continue
+            # Its place is free now: the next round starts another worker there.
             del self._workers[index]
             if process.exitcode != 0:
                 self._failures += 1

@@ -185,6 +185,7 @@ def is_surplus(study: Study, number: int, wanted: int) -> bool:
         numbers = [trial.number for trial in lineage.trials]
         if number not in numbers:
             continue
+        # Failed ones are the tries before. One that runs, waits or is done is the same try.
         has_earlier_twin = any(
             trial.number < number and trial.state is not TrialState.FAIL for trial in lineage.trials
         )
@@ -198,9 +199,10 @@ def requeue_lost_trials(study: Study, heartbeat: int) -> None:
     Any number of processes may call it at any time: where two queue the same trial, the second is
     surplus.
     """
+    # Optuna fails what is silent, then calls requeue_trial for it. A process that is killed between
+    # the two leaves a failed trial that is queued by the loop below.
     optuna.storages.fail_stale_trials(study)
     _fail_trials_without_heartbeat(study, heartbeat)
-    # Also those that a killed process has failed but not queued again.
     for lineage in get_lineages(study):
         if lineage.is_lost:
             requeue_trial(study, lineage.last)

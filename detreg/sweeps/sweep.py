@@ -162,6 +162,7 @@ def _start_sweep_run(study: Study, is_new: bool, plan: Plan) -> Iterator[Run]:
     resumed_run = None if has_own_run else first_run
     run_name = plan.options.run_name or plan.name
     with runs.start_run(run_name, tags, run_id=resumed_run) as active:
+        # Other commands wait for this before they start; trials are nested in this run.
         if not first_run:
             study.set_user_attr(studies.SWEEP_RUN_ATTR, active.id)
         yield active

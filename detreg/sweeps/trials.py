@@ -118,12 +118,14 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
         TrialPruned: the pruner has stopped the trial.
         DetregError: what a training raises.
     """
+    # A retry inherits the runs of the trials before it in its lineage.
     earlier_runs: list[str] = trial.user_attrs.get(studies.RUNS_ATTR, [])
     checkpoint = _find_checkpoint(earlier_runs)
     params = training.params
     if checkpoint is not None and checkpoint.epoch >= params.num_epochs:
         return _finish_trained_trial(trial, checkpoint)
 
+    # Ended before the new run starts, so that a lineage never has two that are RUNNING.
     for eid in earlier_runs:
         runs.end_run(eid, f"its worker died; trial {trial.number} resumes it")
     if checkpoint is not None:
@@ -135,6 +137,8 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
     after_epoch = EpochReporter(plan, trial, params.num_epochs, training.is_prunable)
     tags = job.tags | {runs.TRIAL: str(trial.number), runs.STUDY: trial.study.study_name}
     with runs.start_run(training.run_name, tags, parent=plan.parent) as active:
+        # A kill before this write leaves a run that no trial knows of: the command ends it after
+        # the search (sweep.py).
         all_runs = [*earlier_runs, active.id]
         retry_while_unreachable(lambda: trial.set_user_attr(studies.RUNS_ATTR, all_runs))
         log_job(active, job)
@@ -144,6 +148,7 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
             epochs = f"after epoch {len(fitted.history)} of {params.num_epochs}"
             active.set_tags({runs.PRUNED: epochs})
 
+    # Only here, because the MLflow run of a pruned trial ends as FINISHED, not as FAILED.
     if after_epoch.is_pruned:
         raise optuna.TrialPruned
     return fitted.best_mAP
@@ -167,8 +172,8 @@ class EpochReporter:
             TakenOverError: the trial was taken for dead, and belongs to another worker.
         """
         retry_while_unreachable(lambda: self.trial.report(mAP, epoch))
-        # The pruner is asked for the defaults too: it keeps the answer in the study, and compares
-        # other trials with it.
+        # The defaults ask too, and ignore the answer: ASHA records each trial that asks, and
+        # compares others with it.
         is_poor = retry_while_unreachable(self.trial.should_prune)
         self.is_pruned = is_poor and self.is_prunable and epoch < self.num_epochs
         if studies.is_overdue(self.trial.study, self.plan):
@@ -190,6 +195,7 @@ def _find_checkpoint(eids: Sequence[str]) -> LeftCheckpoint | None:
 
 def _finish_trained_trial(trial: Trial, checkpoint: LeftCheckpoint) -> float:
     """Complete the writes of a worker that died between its last epoch and the trial's value."""
+    # The checkpoint holds the history of all its epochs, whether or not they were reported.
     with tempfile.TemporaryDirectory() as folder:
         fitted = engine.load_fit_result(checkpoint.run_id, Path(folder))
     _report_missing_epochs(trial, fitted.history)

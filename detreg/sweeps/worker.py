@@ -84,7 +84,7 @@ def run_worker(task: WorkerTask) -> None:
         try:
             study.optimize(objective, n_trials=1, catch=(Exception,))
         except KeyboardInterrupt:
-            # Optuna has failed the trial; any process that repairs the study queues it again.
+            # Optuna has failed the trial; the next call of requeue_lost_trials queues it again.
             return
         except (Exception, TakenOverError) as error:
             # Or the database went away, and the trial is found dead by its missing heartbeats.
@@ -112,7 +112,9 @@ def _begin_trial(
     """Drop a trial that is surplus; do any other."""
     if studies.is_surplus(study, trial.number, task.wanted):
         retry_while_unreachable(lambda: trial.set_user_attr(studies.SURPLUS_ATTR, True))
+        # Optuna fails the trial. With the attribute it belongs to no lineage, so nobody retries it.
         raise RuntimeError("this trial is surplus: another worker has started the last one")
+    # From here on its heartbeats tell whether this worker lives.
     retry_while_unreachable(lambda: trial.set_user_attr(studies.BEGUN_ATTR, trial.number))
     return run_and_record_failure(task.plan, dataset, trial, run_trial)
 
