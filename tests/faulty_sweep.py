@@ -181,7 +181,10 @@ def wrap(
     before: Callable[..., None] | None = None,
     after: Callable[..., None] | None = None,
 ) -> None:
-    """Wrap a function of a module or class: `before` gets its arguments, `after` its result."""
+    """Wrap a function of a module or class.
+
+    `before` gets its arguments, `after` its result and its arguments.
+    """
 
     @functools.wraps(function)
     def call(*arguments: Any, **options: Any) -> Any:
@@ -189,7 +192,7 @@ def wrap(
             before(*arguments, **options)
         result = function(*arguments, **options)
         if after is not None:
-            after(result)
+            after(result, *arguments, **options)
         return result
 
     assert getattr(owner, function.__name__) is function
@@ -201,7 +204,7 @@ def wrap_worker(injector: FaultInjector) -> None:
     from detreg.sweeps import worker
     from detreg.training import engine
 
-    def take(trial: optuna.Trial) -> None:
+    def take(trial: optuna.Trial, study: optuna.Study) -> None:
         injector.set_trial(trial)
         injector.reach(Point.TRIAL_TAKEN)
 
@@ -214,10 +217,7 @@ def wrap_worker(injector: FaultInjector) -> None:
     def save_epoch(trial: optuna.Trial, value: float, step: int) -> None:
         injector.reach(Point.EPOCH_SAVED, step)
 
-    report = optuna.Trial.report
-
-    def report_epoch(trial: optuna.Trial, value: float, step: int) -> None:
-        report(trial, value, step)
+    def report_epoch(result: None, trial: optuna.Trial, value: float, step: int) -> None:
         injector.reach(Point.EPOCH_REPORTED, step)
 
     record_heartbeat = StudyStorage.record_heartbeat
@@ -227,16 +227,15 @@ def wrap_worker(injector: FaultInjector) -> None:
             if not injector.is_silent:
                 record_heartbeat(storage, trial_id)
 
-    setattr(optuna.Trial, "report", report_epoch)  # noqa: B010
     setattr(StudyStorage, "record_heartbeat", record_unless_silent)  # noqa: B010
     wrap(optuna.Study, optuna.Study.ask, after=take)
     wrap(optuna.Trial, optuna.Trial.set_user_attr, before=set_attribute)
-    wrap(optuna.Trial, optuna.Trial.report, before=save_epoch)
-    wrap(engine, engine.fit, after=lambda _: injector.reach(Point.TRAINING_FINISHED))
+    wrap(optuna.Trial, optuna.Trial.report, before=save_epoch, after=report_epoch)
+    wrap(engine, engine.fit, after=lambda *_: injector.reach(Point.TRAINING_FINISHED))
     wrap(
         worker,
         worker.run_and_record_failure,
-        after=lambda _: injector.reach(Point.RUN_FINISHED),
+        after=lambda *_: injector.reach(Point.RUN_FINISHED),
     )
 
 
