@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -174,7 +175,7 @@ def test_reading_trials_outlasts_a_lost_connection(
         nonlocal calls
         calls += 1
         if calls == 1:
-            raise storages.StorageInternalError("the connection is gone")
+            raise StorageInternalError("the connection is gone")
         return get_trials(deepcopy=deepcopy, states=states)
 
     monkeypatch.setattr(study, "get_trials", fail_once)
@@ -342,7 +343,7 @@ def test_heartbeat_that_cannot_be_written_raises_nothing(
     storage: StudyStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose_connection(self: RDBStorage, trial_id: int) -> None:
-        raise storages.StorageInternalError("the connection is gone")
+        raise StorageInternalError("the connection is gone")
 
     monkeypatch.setattr(RDBStorage, "record_heartbeat", lose_connection)
     storage.record_heartbeat(0)

@@ -33,6 +33,7 @@ from detreg.sweeps.storage import TakenOverError, open_storage
 from detreg.sweeps.study import NextStep, get_lineages, requeue_lost_trials
 from detreg.templates import TEMPLATES
 from detreg.tracking import runs
+from detreg.training import engine
 
 
 class PruneAlways(BasePruner):
@@ -237,7 +238,7 @@ def test_trial_fails_with_its_reason_and_the_sweep_continues(
     def run_out_of_memory(*arguments: object) -> None:
         raise MemoryExhaustedError("the GPU has no memory left")
 
-    monkeypatch.setattr(trials.engine, "fit", run_out_of_memory)
+    monkeypatch.setattr(engine, "fit", run_out_of_memory)
     run_trials(study, plan, dataset)
     assert get_lineages(study)[1].failure_reason == "the GPU has no memory left"
     assert studies.decide_next_step(study, 2) is NextStep.END
