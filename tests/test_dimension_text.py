@@ -37,7 +37,7 @@ def test_a_text_is_parsed(name: str, text: str | None, meaning: str) -> None:
         ("image_size", "300:640", "the nearest are 288 and 320"),
         ("image_size", "320:4096", "from 64 to 2048"),
         ("image_size", "640:320", "=640:320: the minimum 640 must be below the maximum 320"),
-        ("image_size", "320,640:640", "width,height has no range"),
+        ("image_size", "320,640:640", "width,height cannot be the end of a range"),
         ("image_size", "320:640:inf", "above 0 and finite, got inf"),
         ("frozen_stages", "0:9", "from 0 to 4, got 9"),
         ("frozen_stages", "1:3:0.5", "multiple of 1"),

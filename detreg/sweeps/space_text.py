@@ -31,7 +31,7 @@ V = TypeVar("V")
 def parse_space(
     templates: Sequence[Template], text: str | None, fixed: Mapping[str, object]
 ) -> Space:
-    """Return the space that a text names, with the values in `fixed` held still.
+    """Return the space that a text names, beside fixed values.
 
     Args:
         templates: The templates that the sweep searches.
@@ -56,7 +56,7 @@ def parse_space(
             problems += error.problems
 
     if problems:
-        # Templates share names, so the same problem may have been found for each of them.
+        # The same problem may have been found for several templates.
         raise UsageError(list(dict.fromkeys(problems)))
     return Space(parts)
 
@@ -71,7 +71,6 @@ def _parse_template_space(
     else:
         own_items = _select_own(template, items)
 
-    # A loop for each: the problems stand in the order in which a user reads the command.
     problems = []
     for name in own_items:
         if name in own_fixed:
@@ -81,6 +80,7 @@ def _parse_template_space(
     if problems:
         raise UsageError(problems)
 
+    # Only now, since values that are not valid by themselves cannot be combined.
     space = TemplateSpace(template.name, dimensions, typed)
     if items is None:
         space = drop_broken_dimensions(space)
@@ -155,8 +155,10 @@ def _select_own(template: Template, values: Mapping[str, V]) -> dict[str, V]:
     # After the plain names, because `TEMPLATE.name` overrides `name`.
     prefix = f"{template.name}."
     for name, value in values.items():
+        if not name.startswith(prefix):
+            continue
         plain_name = name.removeprefix(prefix)
-        if name.startswith(prefix) and plain_name in params:
+        if plain_name in params:
             own[plain_name] = value
     return own
 
@@ -180,8 +182,7 @@ def _parse_dimensions(
         try:
             dimensions[name] = parse_dimension(params[name], text)
         except ValueError as error:
-            # The message of parse_dimension continues the name.
-            problems.append(f"space: {template.name}'s {name}{error}")
+            problems.append(f"space: {template.name}'s {error}")
     return dimensions
 
 
