@@ -1,4 +1,7 @@
-"""Each template through the whole story: trained, exported with parity, registered, continued; on thirty small pictures."""
+"""Each template from end to end: trained, exported with parity, registered, served and resumed.
+
+On thirty small images, with a few steps.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -21,100 +24,109 @@ from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.compose import compose
 from detreg.training.network import build_network
 
-QUICK = {
+QUICK: dict[str, dict[str, Any]] = {
+    # The published rate is for a trained backbone.
     "yolof": {"per_item_lrate": 1e-4},
+    # The epoch ends with a batch of one image, on a last map of one cell.
     "ssd": {"batch_size": 3, "min_samples_per_epoch": 7, "per_item_lrate": 1e-6},
 }
-"""YOLOF's published rate is for a trained backbone; SSD's epoch ends with a batch of one picture, on a last map of one cell."""
+
+OTHER_TEMPLATES = [name for name in TEMPLATES if name != "yolox"]
+"""tests/test_training.py trains yolox."""
+
+Rates = list[list[float]]
+"""The learning rates of all parameter groups, in each step."""
 
 
-def spread_image(name: str, tiny: Path, path: Path) -> Path:
-    """A checkpoint whose scores spread: where all are alike, as SSD's from random weights, rounding decides what is found."""
-    template, dataset = TEMPLATES[name], load_dataset(str(tiny))
-    params, options = parse_settings(template, SMALL[name] | QUICK[name])
+def write_ssd_checkpoint(data: Path, path: Path) -> Path:
+    """Write a checkpoint whose scores spread.
+
+    SSD's scores from random weights are all alike: rounding would decide what is found.
+    """
+    template = TEMPLATES["ssd"]
+    dataset = load_dataset(str(data))
+    params, options = parse_settings(template, SMALL["ssd"] | QUICK["ssd"])
     config = compose(template, template.resolve(params), dataset, options)
-    save_checkpoint(
-        path,
-        Checkpoint(
-            fill_with_dense_weights(
-                template, params, build_network(config.model, None), config
-            ).state_dict(),
-            dataset.classes,
-        ),
-    )
+
+    network = build_network(config.model, None)
+    network = fill_with_dense_weights(template, params, network, config)
+    save_checkpoint(path, Checkpoint(network.state_dict(), dataset.classes))
     return path
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[list[float]]:
-    """The rates of all parameter groups in each step that an optimizer really takes."""
-    taken: list[list[float]] = []
+def rates(monkeypatch: pytest.MonkeyPatch) -> Rates:
+    """Return a list to which every step of an optimizer appends its rates."""
+    recorded: Rates = []
     step = torch.optim.SGD.step
 
-    def record(self: torch.optim.SGD, *args: Any, **kwargs: Any) -> Any:
-        taken.append([group["lr"] for group in self.param_groups])
+    def record_and_step(self: torch.optim.SGD, *args: Any, **kwargs: Any) -> Any:
+        recorded.append([group["lr"] for group in self.param_groups])
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(torch.optim.SGD, "step", record)
-    return taken
+    monkeypatch.setattr(torch.optim.SGD, "step", record_and_step)
+    return recorded
 
 
-def check_rates(
-    name: str, values: dict[str, Any], rates: list[list[float]], first: int, total: int
+def assert_rates_follow_the_schedule(
+    name: str, values: dict[str, Any], rates: Rates, first_step: int, total_steps: int
 ) -> None:
-    """Every group has the rate of its step, or the share of it that is its own; `rates` are those of the steps from `first` on."""
+    """Assert that every group has the rate of its step, or its own share of it."""
     template = TEMPLATES[name]
     params, _ = parse_settings(template, values)
     params = template.resolve(params)
-    factor = template.get_base_model(params).recipe.schedule.factor
-    assert len(rates) == total - first
-    for step, groups in enumerate(rates, start=first):
-        rate = params.learning_rate * factor(step / total, total)
-        shares = {round(group / rate, 9) for group in groups}
-        assert shares == ({1.0, round(1 / 3, 9)} if name == "yolof" else {1.0})
+    schedule = template.get_base_model(params).recipe.schedule
+    expected_shares = {1.0, round(1 / 3, 9)} if name == "yolof" else {1.0}
+
+    assert len(rates) == total_steps - first_step
+    for step, group_rates in enumerate(rates, start=first_step):
+        rate = params.learning_rate * schedule.factor(step / total_steps, total_steps)
+        shares = {round(group_rate / rate, 9) for group_rate in group_rates}
+        assert shares == expected_shares
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [name for name in TEMPLATES if name != "yolox"]
-)  # test_training.py has that one
-def test_a_template_is_trained_registered_served_and_continued(
+@pytest.mark.parametrize("name", OTHER_TEMPLATES)
+def test_a_template_is_trained_registered_served_and_resumed(
     name: str,
     store: str,
     tiny: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    steps: list[list[float]],
+    rates: Rates,
 ) -> None:
-    values: dict[str, Any] = SMALL[name] | QUICK.get(name, {})
-    start = (
-        {"load_from": spread_image(name, tiny, tmp_path / "spread.pth")} if name == "ssd" else {}
-    )
+    values = SMALL[name] | QUICK.get(name, {})
+    start: dict[str, Any] = {}
+    if name == "ssd":
+        start["load_from"] = write_ssd_checkpoint(tiny, tmp_path / "spread.pth")
+
     first = detreg.train(name, data=str(tiny), **values, **start)
-    assert first["parity_matched"] >= 0.99 and first["model_name"] == name
-    # After so few steps most find nothing, and what finds nothing is no champion.
-    assert first["alias"] == ("champion" if round(first["mAP"], 4) else "challenger")
+    assert first["parity_matched"] >= 0.99
+    assert first["model_name"] == name
+    # After so few steps most find nothing, and what finds nothing does not become champion.
+    finds_something = round(first["mAP"], 4) > 0
+    assert first["alias"] == ("champion" if finds_something else "challenger")
+
     metrics = runs.get_run(first["run_id"]).data.metrics
-    assert {
-        "train/loss",
-        "val/mAP",
-        "mAP",
-        "test/mAP",
-        "parity/matched",
-    } <= metrics.keys() and np.isfinite(metrics["train/loss"])
-    picture = read_image(next(tiny.rglob("*.jpg")))
-    found = Detector.load(f"models:/{name}@{first['alias']}")(picture, score_threshold=0.0)
-    assert found.class_names == ("balloon", "boat", "house") and len(found) <= 100
-    length = len(steps) // 2
-    check_rates(name, values, steps, 0, 2 * length)
-    steps.clear()
+    assert metrics.keys() >= {"train/loss", "val/mAP", "mAP", "test/mAP", "parity/matched"}
+    assert np.isfinite(metrics["train/loss"])
+
+    detector = Detector.load(f"models:/{name}@{first['alias']}")
+    image = read_image(next(tiny.rglob("*.jpg")))
+    detections = detector(image, score_threshold=0.0)
+    assert detections.class_names == ("balloon", "boat", "house")
+    assert len(detections) <= 100
+
+    steps_per_epoch = len(rates) // 2
+    assert_rates_follow_the_schedule(name, values, rates, 0, 2 * steps_per_epoch)
+
+    rates.clear()
     capsys.readouterr()
-    second = detreg.train(
-        name, data=str(tiny), **values | {"num_epochs": 3, "continue_from_eid": first["run_id"]}
-    )
+    longer = values | {"num_epochs": 3, "continue_from_eid": first["run_id"]}
+    second = detreg.train(name, data=str(tiny), **longer)
     assert f"Resumes run {first['run_id']} after epoch 2 of 3" in capsys.readouterr().out
-    check_rates(name, values, steps, 2 * length, 3 * length)
-    assert [
-        entry.step for entry in MlflowClient().get_metric_history(second["run_id"], "val/mAP")
-    ] == [3]
+    assert_rates_follow_the_schedule(name, values, rates, 2 * steps_per_epoch, 3 * steps_per_epoch)
+
+    history = MlflowClient().get_metric_history(second["run_id"], "val/mAP")
+    assert [entry.step for entry in history] == [3]
     assert second["model_version"] == "2"
