@@ -20,8 +20,6 @@ from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.scores import score
 from detreg.export.parity import measure_parity
 from detreg.inference.detections import Detections
-from detreg.report.drawing import draw_detections
-from detreg.report.theme import CLASS_COLORS, choose_text_color, get_class_color, parse_color
 
 Predictions = dict[int, Detections]
 
@@ -215,22 +213,6 @@ def test_of_many_classes_the_plots_show_a_choice(tmp_path: Path) -> None:
         image = cv2.imread(str(file))
         assert image is not None, file
         assert max(image.shape[:2]) < 1400, file
-
-
-def test_a_class_has_one_color_in_plots_pages_and_drawn_images() -> None:
-    image = np.zeros((200, 200, 3), np.uint8)
-    drawn = draw_detections(image, make_detections((SUMMER, 0.9, [20, 60, 180, 180])))
-    color = parse_color(get_class_color(SUMMER))
-    # The text has a filled tag above the box, whose lower left corner is free of letters.
-    assert tuple(drawn[57, 20].tolist()) == color
-    assert get_class_color(SUMMER) == get_class_color(SUMMER + len(CLASS_COLORS))
-
-
-def test_text_is_readable_on_every_class_color() -> None:
-    for color in CLASS_COLORS:
-        background = sum(parse_color(color)) / 3
-        text = sum(parse_color(choose_text_color(color))) / 3
-        assert abs(background - text) > 90, color
 
 
 @pytest.mark.parametrize(
