@@ -36,6 +36,7 @@ def check_boxes(
             if repaired is None:
                 continue
 
+            # The first of several equal boxes is kept. Another class or flag is another box.
             identity = (repaired.label, repaired.corners, repaired.crowd)
             if identity in boxes:
                 problems.add_repair(

@@ -27,6 +27,8 @@ def write_canonical_copy(
     Each file appears whole: another training on the same dataset never reads half of it.
     """
     paths = {}
+    # The folder is named by the digest and the paths, so a file that is there already has the same
+    # content; it is written again because a user may have changed or removed it.
     for name, images in splits.items():
         path = folder / f"{name}.json"
         document = _make_document(images, classes)
@@ -44,6 +46,7 @@ def _make_document(
     image_entries: list[CocoEntry] = []
     annotations: list[CocoEntry] = []
 
+    # Images arrive sorted by path, so ids do not depend on how a file or a folder lists them.
     for image_id, image in enumerate(images, start=1):
         entry = make_image_entry(image_id, str(image.path), image.width, image.height)
         image_entries.append(entry)

@@ -154,6 +154,7 @@ def count_repairs(findings: Iterable[Finding]) -> dict[str, int]:
     """
     order = {kind: position for position, kind in enumerate(FindingKind)}
     harmless = [finding for finding in findings if finding.severity is not Severity.ERROR]
+    # The sort is stable: within a kind, findings stay in the order in which they were found.
     harmless.sort(key=lambda finding: order[finding.kind])
 
     counts: dict[str, int] = {}

@@ -84,6 +84,7 @@ def write_sample(
     if problems:
         raise UsageError(problems)
 
+    # A scene depends on its number only: more images add scenes and change none.
     scenes = [draw_scene(number, seed, size) for number in range(images)]
     held_out = max(1, images // 6)
     splits = {
@@ -104,6 +105,7 @@ def draw_scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
 
     image = draw_landscape(rng, weather, scene.kind, size, horizon)
     boxes = []
+    # In this order, so that nearer objects cover farther ones.
     for placed in _place_objects(rng, scene):
         is_mirrored = bool(rng.integers(2))
         draw_shape = SHAPES[placed.label]
@@ -198,6 +200,7 @@ def _choose_corners(rng: Rng, label: str, scene: _Scene) -> _Corners:
         base = scene.horizon + 0.08 * height + nearness * (0.84 * height - scene.horizon) * depth
         object_width = object_height * rng.uniform(0.9, 1.25)
 
+    # Up to a quarter may be cut off by the left or the right edge.
     x = rng.uniform(-0.25 * object_width, scene.width - 0.75 * object_width)
     return round(x), round(base - object_height), round(x + object_width), round(base)
 

@@ -53,6 +53,7 @@ def read(folder: Path) -> RawDataset:
     """
     problems = ProblemCollector()
     splits: dict[str, list[ImageRecord]] = {}
+    # A dict keeps each name once, at the place where it came first.
     classes: dict[str, None] = {}
 
     paths = _find_annotation_files(folder)

@@ -36,6 +36,7 @@ def read(folder: Path) -> RawDataset:
     else:
         splits = _read_split_folders(folder, problems)
 
+    # VOC has no list of classes: those are the classes that some object has.
     labels: set[str] = set()
     for records in splits.values():
         for record in records:

@@ -88,6 +88,7 @@ def _find_split_images(
     if settings.places:
         return _find_named_images(folder, settings, problems)
 
+    # A folder in images/ comes later and replaces one of the same split beside it.
     splits = {}
     for base in (folder, folder / "images"):
         for child in sorted(base.glob("*/")):
