@@ -1,8 +1,10 @@
-"""What onnxruntime runs on CUDA: the versions of each standard operator that have a kernel there for float (or its usual type).
+"""The versions of each standard operator for which onnxruntime has a CUDA kernel.
 
-Facts of docs/OperatorKernels.md in onnxruntime's repository (commit 001d12d); the library for CUDA cannot be asked without a GPU. Two are
-not in that file: NonMaxSuppression, which it leaves out because its kernel names no types, and RoiAlign from version 16 on, which came
-after it (onnxruntime pull request 27646, March 2026). A range without an end holds for its first version alone, as onnxruntime matches.
+The kernels are those for float, or for the operator's usual type. Source: docs/OperatorKernels.md
+in onnxruntime's repository (commit 001d12d); the CUDA library cannot be asked without a GPU. Two
+are not in that file: NonMaxSuppression, which it omits because its kernel names no types, and
+RoiAlign from version 16 on, which came after it (onnxruntime pull request 27646, March 2026). A
+range without an end holds for its first version alone, as onnxruntime matches.
 """
 
 CUDA_KERNELS: dict[str, list[tuple[int, int | None]]] = {
