@@ -41,11 +41,11 @@ GENEROUS = 600
 class Databases:
     """URLs of two databases of one PostgreSQL server."""
 
-    optuna: str
-    mlflow: str
+    optuna_url: str
+    mlflow_url: str
 
     def load_study(self, name: str) -> optuna.Study:
-        return optuna.load_study(study_name=name, storage=open_storage(self.optuna, 60))
+        return optuna.load_study(study_name=name, storage=open_storage(self.optuna_url, 60))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def start_sweep(
     folder: Path, tiny: Path, databases: Databases, **options: object
 ) -> Iterator[SweepCommand]:
     """Start the command in a process group of its own, of which nothing is left afterwards."""
-    values = TINY | {"data": tiny, "storage": databases.optuna, "pruner": "none"} | options
+    values = TINY | {"data": tiny, "storage": databases.optuna_url, "pruner": "none"} | options
     words = [sys.executable, str(FAULTY_SWEEP), "sweep", "yolox", "--json"]
     for name, value in values.items():
         words += [f"--{name}", str(value)]
@@ -96,7 +96,7 @@ def start_sweep(
         for name, value in os.environ.items()
         if not name.startswith("MLFLOW_EXPERIMENT")
     }
-    environment["MLFLOW_TRACKING_URI"] = databases.mlflow
+    environment["MLFLOW_TRACKING_URI"] = databases.mlflow_url
     environment["PYTHONPATH"] = str(Path(__file__).parents[1])
     environment[ENVIRONMENT_VARIABLE] = str(folder)
     # Two threads that wait for one another on one core, beside another program, take thirty times
@@ -208,7 +208,7 @@ def test_worker_killed_at_any_point_loses_and_doubles_nothing(
         result = command.result
 
     study = databases.load_study("killed")
-    client = MlflowClient(databases.mlflow)
+    client = MlflowClient(databases.mlflow_url)
     lineages = get_lineages(study)
     check_lineages(lineages, wanted)
     check_nothing_is_running(study, client, result["run_id"])
@@ -261,7 +261,7 @@ def test_ctrl_c_registers_the_best_and_the_same_command_resumes_even_after_kill_
     ]
     write_faults(tmp_path, faults)
     options = {"study": "stopped", "trials": 2, "num_epochs": 3, "heartbeat": 60}
-    client = MlflowClient(databases.mlflow)
+    client = MlflowClient(databases.mlflow_url)
 
     with start_sweep(tmp_path, tiny, databases, **options) as command:
         assert command.wait() == 128 + signal.SIGINT, command.output
@@ -341,13 +341,13 @@ def test_workers_killed_at_random_lose_and_double_nothing(
                 hit(generator.choice(victims), kills)
                 kills += 1
                 if kills % 4 == 0:
-                    cut_connections(databases.optuna)
+                    cut_connections(databases.optuna_url)
         assert command.wait() == 0, command.output
         result = command.result
 
     print(f"{kills} kills\n{command.output}")
     study = databases.load_study("soak")
-    client = MlflowClient(databases.mlflow)
+    client = MlflowClient(databases.mlflow_url)
     lineages = get_lineages(study)
     check_lineages(lineages, SOAK_TRIALS)
     check_nothing_is_running(study, client, result["run_id"])
