@@ -116,7 +116,7 @@ def assign_maximum(overlap: Floats, iou: float) -> Ints:
 def _augment(row: int, is_allowed: Bools, assigned: Ints) -> None:
     """Give a row a column by moving other rows to other columns, where that is possible.
 
-    is_allowed (n, m) tells which row may have which column; assigned (n,) is changed in place.
+    is_allowed (n, m) is true where a row may have a column; assigned (n,) is changed in place.
     """
     columns = is_allowed.shape[1]
     holder_of = np.full(columns, UNMATCHED, dtype=np.int64)
