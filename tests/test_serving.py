@@ -4,19 +4,18 @@ import base64
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import free_port
 from toy_detector import draw_image, encode_image, write_toy_model
 
 from detreg.errors import DataError, NotFoundError, RefusedError, UnreachableError
@@ -26,11 +25,12 @@ from detreg.serving.packaging import log_model
 
 JPEG = encode_image(draw_image(128, 96, (32, 16, 64, 48)), ".jpg")
 TEXT = base64.b64encode(JPEG).decode()
+JSON = "application/json"
 PARQUET = "application/vnd.apache.parquet"
 
 
-class Logged:
-    """A toy model in an MLflow store of its own."""
+class LoggedModel:
+    """A toy model, logged in an MLflow store of its own and downloaded from there."""
 
     def __init__(self, folder: Path) -> None:
         self.onnx = write_toy_model(folder / "toy.onnx")
@@ -45,18 +45,16 @@ class Logged:
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedModel]:
     before = mlflow.get_tracking_uri()
-    yield Logged(tmp_path_factory.mktemp("served"))
+    yield LoggedModel(tmp_path_factory.mktemp("served"))
     mlflow.set_tracking_uri(before)
 
 
 @pytest.fixture(scope="module")
-def port(logged: Logged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-    # uvicorn is looked up in PATH, as after activating the environment; the server replaces the shell, so its id is the process's own.
+def port(logged: LoggedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    number = free_port()
+    # MLflow looks uvicorn up in PATH, as after activating the environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {
         **os.environ,
@@ -64,21 +62,8 @@ def port(logged: Logged, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
         "MLFLOW_TRACKING_URI": logged.store,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "models",
-        "serve",
-        "-m",
-        logged.uri,
-        "--env-manager",
-        "local",
-        "-h",
-        "127.0.0.1",
-        "-p",
-        str(number),
-    ]
+    serve = ["-m", "mlflow", "models", "serve", "-m", logged.uri, "--env-manager", "local"]
+    command = [sys.executable, *serve, "-h", "127.0.0.1", "-p", str(number)]
     with (tmp_path_factory.mktemp("server") / "log").open("w+") as log:
         server = subprocess.Popen(
             command, env=environment, cwd=logged.folder, stdout=log, stderr=log
@@ -104,7 +89,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> 
     raise AssertionError(log.read_text())
 
 
-def post(port: int, body: Any, content_type: str = "application/json") -> tuple[int, str]:
+def post(port: int, body: object, content_type: str = JSON) -> tuple[int, str]:
+    """Send a request and return its status and text; a body that is not bytes is sent as JSON."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request("POST", "/invocations", data, {"Content-Type": content_type})
@@ -112,7 +98,7 @@ def post(port: int, body: Any, content_type: str = "application/json") -> tuple[
     return response.status, response.read().decode()
 
 
-def parquet(values: list[bytes]) -> bytes:
+def to_parquet(values: list[bytes]) -> bytes:
     file = io.BytesIO()
     pd.DataFrame({"image": values}).to_parquet(file)
     return file.getvalue()
@@ -121,21 +107,21 @@ def parquet(values: list[bytes]) -> bytes:
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [
-        ({"dataframe_split": {"columns": ["image"], "data": [[TEXT], [TEXT]]}}, "application/json"),
+        ({"dataframe_split": {"columns": ["image"], "data": [[TEXT], [TEXT]]}}, JSON),
         (
             {"dataframe_records": [{"image": TEXT}, {"image": base64.encodebytes(JPEG).decode()}]},
-            "application/json",
+            JSON,
         ),
-        ({"inputs": [TEXT, TEXT]}, "application/json"),
-        ({"inputs": {"image": [TEXT, TEXT]}}, "application/json"),
+        ({"inputs": [TEXT, TEXT]}, JSON),
+        ({"inputs": {"image": [TEXT, TEXT]}}, JSON),
         ({"inputs": [{"image": TEXT}, {"image": TEXT}]}, "application/json; charset=utf-8"),
-        ({"instances": [TEXT, TEXT]}, "application/json"),
-        ({"instances": [{"image": TEXT}, {"image": TEXT}]}, "application/json"),
-        (parquet([JPEG, JPEG]), PARQUET),
+        ({"instances": [TEXT, TEXT]}, JSON),
+        ({"instances": [{"image": TEXT}, {"image": TEXT}]}, JSON),
+        (to_parquet([JPEG, JPEG]), PARQUET),
     ],
 )
 def test_every_form_of_the_request_gives_what_the_detector_gives(
-    logged: Logged, port: int, body: Any, content_type: str
+    logged: LoggedModel, port: int, body: object, content_type: str
 ) -> None:
     status, text = post(port, body, content_type)
     assert status == 200, text
@@ -147,15 +133,20 @@ def test_every_form_of_the_request_gives_what_the_detector_gives(
         assert row["class_names"] == ["boat", "buoy"]
 
 
-def test_params(port: int) -> None:
-    for params, count in (
+@pytest.mark.parametrize(
+    ("params", "count"),
+    [
         ({}, 2),
         ({"max_detections": 1}, 1),
         ({"score_threshold": 0.9}, 1),
         ({"score_threshold": 0, "max_detections": 9}, 2),
-    ):
-        _, text = post(port, {"dataframe_records": [{"image": TEXT}], "params": params})
-        assert len(json.loads(text)["predictions"][0]["boxes"]) == count
+    ],
+)
+def test_params_limit_the_detections(port: int, params: dict[str, float], count: int) -> None:
+    _, text = post(port, {"dataframe_records": [{"image": TEXT}], "params": params})
+    (row,) = json.loads(text)["predictions"]
+    assert list(row) == ["boxes", "scores", "labels", "class_names"]
+    assert len(row["boxes"]) == count
 
 
 @pytest.mark.parametrize(
@@ -186,7 +177,7 @@ def test_params(port: int) -> None:
         ({"inputs": [TEXT], "params": {"max_detections": "many"}}, "max_detections"),
     ],
 )
-def test_a_bad_request_is_told_so_in_one_line(port: int, body: Any, reason: str) -> None:
+def test_a_bad_request_gets_the_reason_in_one_line(port: int, body: object, reason: str) -> None:
     status, text = post(port, body)
     message = json.loads(text)["message"]
     assert status == 400
@@ -204,7 +195,7 @@ def test_a_bad_parquet_body_and_another_content_type(port: int) -> None:
 
 
 def test_the_logged_model_needs_neither_training_code_nor_an_installed_detreg(
-    logged: Logged,
+    logged: LoggedModel,
 ) -> None:
     code = """
 import sys
@@ -215,32 +206,23 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 print(len(model.predict(pandas.DataFrame({"image": [open(sys.argv[2], "rb").read()]}))[0]["boxes"]))
 print(sys.modules["detreg"].__file__)
 """
-    (logged.folder.parent / "boats.jpg").write_bytes(JPEG)
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        str(logged.folder),
-        str(logged.folder.parent / "boats.jpg"),
-    ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, cwd=logged.folder.parent
-    )
-    assert done.stdout.splitlines() == ["2", str(logged.folder / "code" / "detreg" / "__init__.py")]
+    folder = logged.folder.parent
+    image = folder / "boats.jpg"
+    image.write_bytes(JPEG)
+    command = [sys.executable, "-c", code, str(logged.folder), str(image)]
+    completed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    own_package = logged.folder / "code" / "detreg" / "__init__.py"
+    assert completed.stdout.splitlines() == ["2", str(own_package)]
 
 
-def test_detector_finds_the_file_in_runs_and_models(logged: Logged) -> None:
-    version = mlflow.MlflowClient().create_model_version(
-        mlflow.MlflowClient().create_registered_model("toy").name, logged.uri
-    )
-    mlflow.MlflowClient().set_registered_model_alias("toy", "champion", version.version)
-    for model in (
-        logged.run_id,
-        f"runs:/{logged.run_id}/model",
-        logged.uri,
-        "models:/toy@champion",
-        "models:/toy/1",
-    ):
+def test_detector_finds_the_file_in_runs_and_models(logged: LoggedModel) -> None:
+    client = mlflow.MlflowClient()
+    client.create_registered_model("toy")
+    version = client.create_model_version("toy", logged.uri)
+    client.set_registered_model_alias("toy", "champion", version.version)
+
+    run = f"runs:/{logged.run_id}/model"
+    for model in (logged.run_id, run, logged.uri, "models:/toy@champion", "models:/toy/1"):
         assert Detector.load(model).classes == ("boat", "buoy")
 
 
@@ -255,12 +237,12 @@ def test_detector_finds_the_file_in_runs_and_models(logged: Logged) -> None:
         "models:/toy/99",
     ],
 )
-def test_what_mlflow_does_not_have(logged: Logged, model: str) -> None:
+def test_what_mlflow_does_not_have_is_named(logged: LoggedModel, model: str) -> None:
     with pytest.raises(NotFoundError, match=r"is not (there|registered)"):
         Detector.load(model)
 
 
-def test_a_run_without_a_model_and_a_model_that_is_not_detregs(logged: Logged) -> None:
+def test_a_run_without_a_model_and_a_model_that_is_not_detregs(logged: LoggedModel) -> None:
     with mlflow.start_run() as empty:
         pass
     with pytest.raises(NotFoundError, match="has logged no model"):
@@ -271,7 +253,9 @@ def test_a_run_without_a_model_and_a_model_that_is_not_detregs(logged: Logged) -
         Detector.load(other.info.run_id)
 
 
-def test_a_server_that_does_not_answer(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer(
+    logged: LoggedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     mlflow.set_tracking_uri("http://127.0.0.1:9")
     try:
@@ -283,7 +267,7 @@ def test_a_server_that_does_not_answer(logged: Logged, monkeypatch: pytest.Monke
         mlflow.set_tracking_uri(logged.store)
 
 
-def test_require_gpu_refuses_at_load(logged: Logged, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_require_gpu_refuses_at_load(logged: LoggedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detreg.inference.runtime.count_cuda_devices", lambda: 0)
     with pytest.raises(RefusedError, match="A GPU is required"):
         mlflow.pyfunc.load_model(logged.uri, model_config={"require_gpu": True})
