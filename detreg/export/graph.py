@@ -8,6 +8,7 @@ decoding and NMS stay float32.
 
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from detreg.export.decode.selection import DecodedBoxes
 from detreg.export.decode.table import DECODERS
 from detreg.files import write_atomically
 from detreg.inference.card import METADATA_KEY, Card
-from detreg.inference.outputs import BATCH, LABELS, REQUIRED_OUTPUTS
+from detreg.inference.outputs import BATCH, LABELS
 from detreg.templates.input_spec import InputSpec
 from detreg.templates.template import DecoderName
 
@@ -70,6 +71,7 @@ class DetectionGraph(nn.Module):
         input_size = torch._shape_as_tensor(pixels)[2:]
         boxes, scores, labels = self.decode(self.network, maps, input_size, self.has_fixed_size)
 
+        # Rows are always as many as NMS may return; those after the detections get fixed values.
         is_detection = scores > 0
         boxes = boxes * is_detection.unsqueeze(-1)
         labels = torch.where(is_detection, labels, torch.full_like(labels, LABELS.padding))
@@ -94,8 +96,9 @@ def export_onnx(
     graph = DetectionGraph(network, decoder, input_spec, canvas is not None).cpu().eval()
     width, height = canvas or card.preprocessing.compute_input_size(*_EXAMPLE_IMAGE)
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
-    model = _trace(graph, example)
+    model = _trace(graph, example, card.outputs)
 
+    # The card is part of the file, so that the two cannot be separated.
     model.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     onnx.checker.check_model(model, full_check=True)
     with write_atomically(path) as file:
@@ -103,15 +106,19 @@ def export_onnx(
     return path
 
 
-def _trace(graph: DetectionGraph, example: Tensor) -> onnx.ModelProto:
-    """Return the ONNX model of a graph; `example` (2, height, width, 3) has the size to trace."""
-    names = [output.name for output in REQUIRED_OUTPUTS]
+def _trace(graph: DetectionGraph, example: Tensor, output_names: Sequence[str]) -> onnx.ModelProto:
+    """Return the ONNX model of a graph whose results get these names, in this order.
+
+    `example` is uint8 (2, height, width, 3). Its sizes are those of the traced graph, except for
+    the axes that are dynamic.
+    """
     input_axes = {0: BATCH}
     if not graph.has_fixed_size:
         input_axes |= {1: "height", 2: "width"}
-    dynamic_axes = {_INPUT: input_axes} | {name: {0: BATCH} for name in names}
+    dynamic_axes = {_INPUT: input_axes} | {name: {0: BATCH} for name in output_names}
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
+        # Tracing warns about every Python number that becomes a constant, as is intended here.
         warnings.simplefilter("ignore")
         num_rows = graph(example).scores.shape[1]
         path = Path(folder) / "graph.onnx"
@@ -120,9 +127,10 @@ def _trace(graph: DetectionGraph, example: Tensor) -> onnx.ModelProto:
             (example,),
             str(path),
             input_names=[_INPUT],
-            output_names=names,
+            output_names=list(output_names),
             dynamic_axes=dynamic_axes,
             opset_version=OPSET,
+            # The symbolic function of NonMaxSuppression exists for this exporter only.
             dynamo=False,
         )
         model = onnx.load(path)

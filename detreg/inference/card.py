@@ -69,6 +69,7 @@ class Card:
         values = _upgrade_format(_parse_object(text))
         _check_keys(values)
         try:
+            # JSON has lists where the dataclasses have tuples.
             preprocessing = {**values["preprocessing"]}
             for name in ("image_size", "pad_value"):
                 preprocessing[name] = tuple(preprocessing[name])
@@ -118,6 +119,7 @@ def _upgrade_format(values: JsonObject) -> JsonObject:
             f"update detreg, or {_EXPORT_AGAIN}"
         )
 
+    # Format 1 to 2: the American spelling, and a pixel in place of one gray level.
     values = {**values, "format": FORMAT}
     if "normalisation" in values:
         values["normalization"] = values.pop("normalisation")

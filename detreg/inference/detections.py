@@ -51,6 +51,7 @@ class Detections:
 
         Those that have no extent there are dropped.
         """
+        # The padding beside the image is part of the network's input: a box may reach into it.
         clipped = np.clip(boxes, 0, np.array(size * 2, np.float32))
         has_extent = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
         return cls(clipped[has_extent], scores[has_extent], labels[has_extent], class_names)
@@ -73,6 +74,7 @@ class Detections:
         self, score_threshold: float = 0.0, max_detections: int | None = None
     ) -> "Detections":
         """Return the detections with at least this score, at most `max_detections` of them."""
+        # Scores descend, so the first are the best.
         positions = np.flatnonzero(self.scores >= score_threshold)[:max_detections]
         masks = None if self.masks is None else self.masks[positions]
         return Detections(

@@ -40,6 +40,7 @@ class Detector:
                 "export the model again"
             )
 
+        # A graph of one size only fits a card whose images all get that size.
         shape = self.session.input_shape
         size = (shape.width, shape.height)
         canvas = self.card.preprocessing.fixed_canvas
@@ -113,6 +114,7 @@ class Detector:
         for image in images:
             _check_image(image)
 
+        # Groups come out of order, so results are collected by the position of their image.
         found: dict[int, Detections] = {}
         for positions in self._group_by_input_size(images, batch_size):
             prepared = [self.card.preprocessing.prepare(images[position]) for position in positions]
@@ -131,6 +133,7 @@ class Detector:
             size = self.card.preprocessing.compute_input_size(width, height)
             positions_by_size[size].append(position)
 
+        # A graph of a fixed batch takes exactly that many.
         group_size = self.session.input_shape.batch or max(batch_size, 1)
         groups = []
         for positions in positions_by_size.values():
@@ -156,6 +159,8 @@ def _read_detections(
     scores = rows[SCORES.name].astype(np.float32, copy=False)
     boxes = rows[BOXES.name].astype(np.float32, copy=False)
 
+    # Rows after the detections are padding. Boxes are in pixels of the resized image, which lies at
+    # the top left of the input, so one division leads back to the original.
     is_detection = labels != LABELS.padding
     scale = np.array(image.scale * 2, np.float32)
     boxes = (boxes[is_detection] / scale).astype(np.float32)

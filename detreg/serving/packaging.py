@@ -14,7 +14,7 @@ from detreg.defaults import MAX_DETECTIONS
 from detreg.inference.card import Card
 from detreg.inference.detector import Detector
 from detreg.inference.model_files import MODEL_NAME
-from detreg.inference.outputs import REQUIRED_OUTPUTS, Output
+from detreg.inference.outputs import OUTPUTS, Output
 
 REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "onnxruntime-gpu", "pandas", "pillow")
 """What the served model imports.
@@ -42,7 +42,7 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
             python_model=str(_MODEL_FILE),
             artifacts={"onnx": str(onnx_path)},
             code_paths=[str(_PACKAGE)],
-            signature=_build_signature(card.score_threshold),
+            signature=_build_signature(card),
             pip_requirements=requirements,
             model_config={"require_gpu": require_gpu},
             metadata=_build_metadata(card),
@@ -50,12 +50,15 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
     return info
 
 
-def _build_signature(score_threshold: float) -> ModelSignature:
-    """Return input, output and params; `score_threshold` is the default of the param."""
-    columns: list[ColSpec | TensorSpec] = [_build_column(output) for output in REQUIRED_OUTPUTS]
+def _build_signature(card: Card) -> ModelSignature:
+    """Return the input, the columns of the answer, and the params with their defaults."""
+    columns: list[ColSpec | TensorSpec] = []
+    for output in OUTPUTS:
+        if output.name in card.outputs:
+            columns.append(_build_column(output))
     columns.append(ColSpec(Array(DataType.string), "class_names"))
     params = [
-        ParamSpec("score_threshold", DataType.double, score_threshold),
+        ParamSpec("score_threshold", DataType.double, card.score_threshold),
         ParamSpec("max_detections", DataType.long, MAX_DETECTIONS),
     ]
     return ModelSignature(

@@ -52,12 +52,14 @@ def decode_boxes(
     `priors` are anchors or proposals (n, p, 4), `deltas` the head's corrections of that shape,
     `input_size` the (height, width) of the input.
     """
+    # The head predicts normalized deltas.
     deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
     center = (priors[..., :2] + priors[..., 2:]) * 0.5
     extent = priors[..., 2:] - priors[..., :2]
 
     shift = extent * deltas[..., :2]
     growth = deltas[..., 2:]
+    # YOLOF alone limits how far a center moves, and then not how small a box may become.
     if coder.add_ctr_clamp:
         shift = shift.clamp(-coder.ctr_clamp, coder.ctr_clamp)
         growth = growth.clamp(max=_MAX_RATIO)
@@ -68,5 +70,6 @@ def decode_boxes(
     half = extent * growth.exp() * 0.5
     boxes = torch.cat((center - half, center + half), dim=-1)
 
+    # The input's size is a tensor: where sizes vary the graph reads it from each input.
     bottom_right = input_size.flip(0).to(priors).repeat(2)
     return torch.minimum(boxes.clamp(min=0), bottom_right)

@@ -35,6 +35,7 @@ def decode_one_stage(
         anchor = torch.div(pair, head.num_classes, rounding_mode="trunc")
 
         deltas = deltas.permute(0, 2, 3, 1).reshape(deltas.shape[0], -1, 4)
+        # OneStageHead (training/heads.py) may have a regressor for each class.
         has_deltas_per_class = getattr(head, "per_class_regression", False)
         all_deltas.append(take_rows(deltas, pair if has_deltas_per_class else anchor))
         all_anchors.append(make_anchors(head, maps[level], level, has_fixed_size)[anchor])

@@ -41,6 +41,7 @@ def decode_two_stage(
     class_scores = logits.softmax(-1)[:, :-1].reshape(num_images, num_proposals, -1)
     class_scores = class_scores * (objectness > 0).unsqueeze(-1)
     num_classes = class_scores.shape[-1]
+    # With a regressor for each class, deltas are picked by pair; else by proposal.
     num_regressors = 1 if head.reg_class_agnostic else num_classes
 
     # A pair is the position of a proposal times the number of classes, plus the class.
@@ -100,6 +101,7 @@ def _pool_features(
     num_images, num_proposals = proposals.shape[:2]
     image_index = torch.arange(num_images, device=proposals.device).view(-1, 1, 1)
     image_index = image_index.expand(-1, num_proposals, 1).to(proposals.dtype)
+    # roi_align takes the batch index as the first of five numbers.
     rois = torch.cat((image_index, proposals), dim=2).reshape(-1, 5)
 
     num_levels = len(extractor.roi_layers)

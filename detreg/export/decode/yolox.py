@@ -48,6 +48,7 @@ def decode_yolox(
     threshold = torch.tensor(float(config.score_thr))
     just_below = torch.nextafter(threshold, torch.tensor(0.0)).item()
     iou_threshold = float(config.nms.iou_threshold)
+    # MMDetection gives no limit here, so the graph's own number of rows is the limit.
     return selection.select_detections(candidates, just_below, iou_threshold, MAX_DETECTIONS)
 
 
@@ -62,6 +63,8 @@ def _decode_level(
     corners = make_cell_corners(logits, stride, has_fixed_size)
     corners = corners.T.reshape(2, *logits.shape[-2:])
     cell_size = deltas.new_tensor([float(side) for side in stride]).view(1, 2, 1, 1)
+    # The head predicts the center as an offset from the cell's corner, in cells, and the logarithm
+    # of width and height in cells (YOLOXHead._bbox_decode).
     center = corners + deltas[:, :2] * cell_size
     half = deltas[:, 2:].exp() * cell_size / 2
     boxes = torch.cat((center - half, center + half), dim=1)
