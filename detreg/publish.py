@@ -77,6 +77,7 @@ def train_and_publish(
     Whatever can be refused is refused before the run starts. Of several processes the first one
     does this. The others train with it, and end with SystemExit.
     """
+    # The others wait until the first one is ready, and then find all downloads in the cache.
     job = prepare_job(template, params, options, dataset)
     if torchrun.get_rank() > 0:
         train_with_first_process(job)
@@ -121,11 +122,11 @@ def publish_trained_run(
 def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> TrainingResult:
     """Export, compare, report and register the best checkpoint.
 
-    Each step is logged before the next.
-
+    Each step is logged before the next one begins, so that a failure leaves what was found before.
     `again` is that of tracking.registry.register. Raises RefusedError, with everything logged,
     where the exported model disagrees with the trained one.
     """
+    # From here on the exported file is what is scored, reported and registered.
     exported = export_best_checkpoint(run, job, fitted)
     detector = Detector.load(exported.path)
     truth = GroundTruth.load(job.dataset.splits["val"].annotations)
@@ -136,10 +137,10 @@ def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> Train
     scores = parity.exported
     run.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
     if "test" in job.dataset.splits:
-        test = GroundTruth.load(job.dataset.splits["test"].annotations)
-        run.log_metrics(score(test, predict_split(detector, test)).as_metrics("test"))
+        _log_test_scores(run, job, detector)
 
     log_report(run, job, fitted, parity, truth, predictions)
+    # A model that disagrees is logged too, to find out why, but gets no version.
     model_uri = log_model(exported.path).model_uri
     _check_parity(parity)
 
@@ -187,6 +188,7 @@ def export_best_checkpoint(run: Run, job: Job, fitted: FitResult) -> Export:
         eid=run.id,
     )
 
+    # Parity looks again where the best detections alone decide nothing.
     def predict_all() -> Mapping[int, Detections]:
         return dict(predict(network, loader, classes, limit=None))
 
@@ -221,6 +223,12 @@ def log_report(
         facts=facts,
     )
     run.log_file(folder, "report")
+
+
+def _log_test_scores(run: Run, job: Job, detector: Detector) -> None:
+    truth = GroundTruth.load(job.dataset.splits["test"].annotations)
+    scores = score(truth, predict_split(detector, truth))
+    run.log_metrics(scores.as_metrics("test"))
 
 
 def _check_parity(parity: ParityResult) -> None:

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from conftest import free_port
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from detreg.training.batch_norms import freeze_statistics
 from detreg.training.sync_batchnorm import synchronize_batch_norms
@@ -83,7 +84,7 @@ def run_process(rank: int, port: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_synced_batch_norm_equals_that_of_the_whole_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(run_process, (free_port(), tmp_path), nprocs=2)
+    spawn(run_process, (free_port(), tmp_path), nprocs=2)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
 
     network = make_network()

@@ -76,8 +76,9 @@ def fit(
 
     weights = job.initial_weights
     history = _begin_history(weights.resume)
-    saver, progress = None, None
     losses = LossMeter()
+    # Without a run these two are missing: all processes train and decide, the first one writes.
+    saver, progress = None, None
     if run is not None:
         parent_best = weights.weights if weights.resume else None
         saver = CheckpointingHook(run, folder, job.dataset.classes, history, parent_best)
@@ -85,6 +86,7 @@ def fit(
         first_epoch = weights.resume.epoch if weights.resume else 0
         progress = ProgressHook(losses, history, first_epoch)
 
+    # In the order in which they act: see epoch_hooks.py.
     hooks = [
         *_make_step_hooks(job),
         losses,
@@ -105,14 +107,21 @@ def fit(
     finally:
         if progress:
             progress.close()
-        if sys.exception() and torchrun.get_world_size() > 1:
-            torchrun.ignore_signals()  # the launcher's would cut the upload short
-        if saver:
-            # After a failure or an interruption too, so that the training can be resumed. That
-            # failure is what is reported, and not a second one here.
-            with contextlib.suppress(Exception):
-                saver.upload_pending()
+        if sys.exception():
+            _upload_after_failure(saver)
     return FitResult(folder / BEST, history.best_epoch, history.best_mAP, tuple(history.entries))
+
+
+def _upload_after_failure(saver: CheckpointingHook | None) -> None:
+    """Upload what was saved before a failure or an interruption, so that it can be resumed from.
+
+    That failure is what is reported, and not a second one here.
+    """
+    if torchrun.get_world_size() > 1:
+        torchrun.ignore_signals()  # the launcher's would cut the upload short
+    if saver:
+        with contextlib.suppress(Exception):
+            saver.upload_pending()
 
 
 def _begin_history(resume: Checkpoint | None) -> TrainingHistory:
