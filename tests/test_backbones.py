@@ -1,35 +1,36 @@
-"""Backbones of other libraries: maps over exactly their pixels, frozen stages that stay as they are, and weights under the right names."""
+"""Backbones of other libraries: their maps, frozen stages, and names of weights."""
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import timm
 import torch
+from compose_helpers import compose_model
 from mmdet.registry import MODELS
-from mmdet.utils import register_all_modules
 from mmengine.config import ConfigDict
-from mmengine.registry import init_default_scope
 from pytorchcv import model_provider
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from detreg.params import build
 from detreg.templates import TEMPLATES
 from detreg.templates._retinanet import BASE_MODELS, CHANNELS
-from detreg.training import heads
-from detreg.training.backbones import FreezableSSDVGG, ImageNetBackbone, load_imagenet_weights
-from detreg.training.compose import compose_network, load_published_config
+from detreg.training.backbones import (
+    FreezableSSDVGG,
+    ImageNetBackbone,
+    LayersOfStages,
+    load_imagenet_weights,
+)
 
-assert heads  # importing it lets MODELS build them
+pytestmark = pytest.mark.usefixtures("mmdet_scope")
 SOURCES = {
     name: model.imagenet for name, model in BASE_MODELS.items() if not name.startswith("resnet")
 }
-EACH = pytest.mark.parametrize("name", SOURCES)
-FROZEN = pytest.mark.parametrize("frozen", range(5))
-VGG = {
+EACH_BACKBONE = pytest.mark.parametrize("name", SOURCES)
+EACH_NUMBER_OF_STAGES = pytest.mark.parametrize("frozen", range(5))
+VGG: dict[str, Any] = {
     "depth": 16,
     "with_last_pool": False,
     "ceil_mode": True,
@@ -37,271 +38,307 @@ VGG = {
     "out_feature_indices": (22, 34),
 }
 VGG_CONVOLUTIONS = ((0, 2, 5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28, 31, 33))
-"""Positions of VGG-16's convolutions in each stage: to the second, third and fourth pooling, and the rest."""
+"""Positions of VGG-16's convolutions in each stage; the first three end with a pooling."""
 
 
-def without_memory(make: Callable[[], nn.Module]) -> nn.Module:
-    """A network that has shapes, but no numbers."""
+def build_without_memory(build: Callable[[], nn.Module]) -> Any:
+    """Build a network that has shapes, but no numbers."""
     with torch.device("meta"):
-        return make()
+        return build()
 
 
-def pixels_of(*shape: int) -> Tensor:
-    """The same random pixels every time."""
+def build_backbone(name: str, frozen_stages: int = 0) -> Any:
+    """Build a base model's backbone without numbers."""
+    return build_without_memory(lambda: ImageNetBackbone(SOURCES[name], frozen_stages))
+
+
+def build_vgg(frozen_stages: int) -> Any:
+    return build_without_memory(lambda: FreezableSSDVGG(**VGG, frozen_stages=frozen_stages))
+
+
+def make_pixels(*shape: int) -> Tensor:
+    """Return the same random pixels every time."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def lively(model: nn.Module) -> nn.Module:
-    """Random statistics in batch norms, and nothing that is zero, so that every number counts."""
+def randomize(model: nn.Module) -> Any:
+    """Fill batch-norms with random statistics and leave no parameter zero, so that all count."""
     torch.manual_seed(1)
     for module in model.modules():
         if isinstance(module, _BatchNorm):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
+
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim == 1:  # biases and scales, of which many start at nothing
+            if parameter.ndim == 1:  # biases and scales, of which many start at 0
                 parameter.add_(0.01)
     return model
 
 
 @functools.cache
-def some_weights(name: str) -> dict[str, Tensor]:
-    """Of a base model's backbone, or of `vgg`."""
+def make_state(name: str) -> dict[str, Tensor]:
+    """Return random weights of a base model's backbone, or of "vgg"."""
     torch.manual_seed(0)
-    return lively(
-        FreezableSSDVGG(**VGG) if name == "vgg" else ImageNetBackbone(SOURCES[name])
-    ).state_dict()
+    backbone = FreezableSSDVGG(**VGG) if name == "vgg" else ImageNetBackbone(SOURCES[name])
+    state: dict[str, Tensor] = randomize(backbone).state_dict()
+    return state
 
 
-def filled(backbone: nn.Module, name: str) -> nn.Module:
-    """The backbone without memory, with a copy of some weights."""
-    backbone.load_state_dict(copy.deepcopy(some_weights(name)), assign=True)
-    return backbone
+def fill(backbone: nn.Module, name: str) -> None:
+    """Give a backbone without numbers a copy of the random weights."""
+    backbone.load_state_dict(copy.deepcopy(make_state(name)), assign=True)
 
 
-def changed_by_a_step(model: nn.Module) -> set[str]:
-    """The parameters and buffers that one step of SGD with weight decay changes, in training."""
-    before = copy.deepcopy(model.state_dict())
-    scale = nn.Parameter(torch.ones(()))  # the layers behind the backbone, which always learn
-    model.train()
+def train_a_step(backbone: nn.Module) -> set[str]:
+    """Return the parameters and buffers that a step of SGD with weight decay changes."""
+    before = copy.deepcopy(backbone.state_dict())
+    scale = nn.Parameter(torch.ones(()))  # stands for the layers behind, which always learn
+    backbone.train()
     optimizer = torch.optim.SGD(
-        [*model.parameters(), scale], lr=0.1, momentum=0.9, weight_decay=0.01
+        [*backbone.parameters(), scale], lr=0.1, momentum=0.9, weight_decay=0.01
     )
-    loss = (
-        scale
-        * torch.stack([output.square().mean() for output in model(pixels_of(2, 3, 64, 64))]).sum()
-    )
+
+    maps = backbone(make_pixels(2, 3, 64, 64))
+    loss = scale * torch.stack([features.square().mean() for features in maps]).sum()
     assert bool(loss.isfinite())
     loss.backward()
     optimizer.step()
-    return {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+
+    state = backbone.state_dict()
+    return {key for key, value in state.items() if not torch.equal(value, before[key])}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _scope() -> None:
-    register_all_modules(init_default_scope=False)
-    init_default_scope("mmdet")
+# maps
 
 
-# maps ----------------------------------------------------------------------------------------------------------------------------
-
-
-@EACH
-def test_maps_are_exact_shares_of_the_picture(name: str) -> None:
-    backbone = without_memory(lambda: ImageNetBackbone(SOURCES[name]))
+@EACH_BACKBONE
+def test_maps_are_exact_shares_of_the_image(name: str) -> None:
+    backbone = build_backbone(name)
     for height, width in ((64, 96), (320, 320), (512, 512)):
         maps = backbone(torch.empty(1, 3, height, width, device="meta"))
-        expected = [
-            (1, CHANNELS[name][level], height // stride, width // stride)
-            for level, stride in enumerate((8, 16, 32))
+        shapes = [tuple(features.shape) for features in maps]
+        first, second, third = CHANNELS[name]
+        assert shapes == [
+            (1, first, height // 8, width // 8),
+            (1, second, height // 16, width // 16),
+            (1, third, height // 32, width // 32),
         ]
-        assert [tuple(level.shape) for level in maps] == expected
 
 
 def test_inception_v4_needs_its_padding() -> None:
     pixels = torch.empty(1, 3, 512, 512, device="meta")
-    plain = without_memory(lambda: timm.create_model("inception_v4", features_only=True))
-    padded = without_memory(lambda: ImageNetBackbone("timm:inception_v4"))
-    assert [level.shape[-1] for level in plain(pixels)[2:]] == [61, 30, 14]
-    assert [level.shape[-1] for level in padded(pixels)] == [64, 32, 16]
+    plain = build_without_memory(lambda: timm.create_model("inception_v4", features_only=True))
+    padded = build_without_memory(lambda: ImageNetBackbone("timm:inception_v4"))
+    assert [features.shape[-1] for features in plain(pixels)[2:]] == [61, 30, 14]
+    assert [features.shape[-1] for features in padded(pixels)] == [64, 32, 16]
 
 
 def test_inception_v4_sees_the_pixels_under_each_cell() -> None:
-    """A cell answers most to the pixels in the middle of what it sees: without padding, beside where it lies in the picture."""
-    backbone = filled(
-        without_memory(lambda: ImageNetBackbone(SOURCES["inception_v4"])), "inception_v4"
-    ).eval()
-    pixels = pixels_of(1, 3, 256, 256).requires_grad_()
-    for level, stride in zip(backbone(pixels), (8, 16, 32), strict=True):
+    """A cell depends most on the middle of what it sees, which without padding lies beside it."""
+    backbone = build_backbone("inception_v4")
+    fill(backbone, "inception_v4")
+    pixels = make_pixels(1, 3, 256, 256).requires_grad_()
+
+    for features, stride in zip(backbone.eval()(pixels), (8, 16, 32), strict=True):
         cell = 128 // stride
-        (gradient,) = torch.autograd.grad(
-            level[0, :, cell, cell].square().sum(), pixels, retain_graph=True
-        )
+        response = features[0, :, cell, cell].square().sum()
+        (gradient,) = torch.autograd.grad(response, pixels, retain_graph=True)
         mass = gradient.square().sum((0, 1))
-        for sums in (mass.sum(0), mass.sum(1)):
-            centre = float((sums * (torch.arange(256) + 0.5)).sum() / sums.sum())
-            assert abs(centre - (cell + 0.5) * stride) < stride
+        for mass_by_pixel in (mass.sum(0), mass.sum(1)):
+            positions = torch.arange(256) + 0.5
+            center = float((mass_by_pixel * positions).sum() / mass_by_pixel.sum())
+            assert abs(center - (cell + 0.5) * stride) < stride
 
 
-# frozen stages -------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("last_layers", [[0, 1, 2], [0, 2, 1, 3], [0, 1, 1, 3], [0, 1, 2, 4]])
+def test_stages_must_be_four_in_order_and_within_the_layers(last_layers: list[int]) -> None:
+    layers: list[nn.Module] = [nn.Identity() for _ in range(4)]
+    with pytest.raises(ValueError, match="stages"):
+        LayersOfStages(layers, last_layers)
 
 
-@FROZEN
-@EACH
+def test_layers_behind_the_last_stage_are_left_out() -> None:
+    layers: list[nn.Module] = [nn.Identity() for _ in range(7)]
+    stages = LayersOfStages(layers, [1, 2, 4, 5]).cut()
+    assert [len(stage) for stage in stages] == [2, 1, 2, 1]
+    assert [layer for stage in stages for layer in stage] == layers[:6]
+
+
+# frozen stages
+
+
+def assert_stages_are_frozen(backbone: Any, frozen: int) -> None:
+    """Check that exactly the first stages have neither gradients nor new statistics."""
+    for position, stage in enumerate(backbone.stages):
+        is_learning = position >= frozen
+        assert {parameter.requires_grad for parameter in stage.parameters()} == {is_learning}
+        for module in stage.modules():
+            if isinstance(module, _BatchNorm):
+                assert module.training == is_learning
+
+
+@EACH_NUMBER_OF_STAGES
+@EACH_BACKBONE
 def test_frozen_stages_have_no_gradients_and_fixed_statistics(name: str, frozen: int) -> None:
-    backbone = without_memory(lambda: ImageNetBackbone(SOURCES[name], frozen_stages=frozen))
-    for _ in range(2):  # as built, and after an evaluation
-        for position, stage in enumerate(backbone.stages):
-            norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
-            assert {parameter.requires_grad for parameter in stage.parameters()} == {
-                position >= frozen
-            }
-            assert {norm.training for norm in norms} == (
-                set() if name == "convnext_tiny" else {position >= frozen}
-            )
-        assert not any(module.training for module in backbone.eval().modules())
-        backbone.train()
+    backbone = build_backbone(name, frozen)
+    assert_stages_are_frozen(backbone, frozen)
+
+    backbone.eval()
+    assert not any(module.training for module in backbone.modules())
+    backbone.train()
+    assert_stages_are_frozen(backbone, frozen)
 
 
-@FROZEN
-@EACH
+@EACH_BACKBONE
+def test_every_stage_but_those_of_convnext_has_batch_norms(name: str) -> None:
+    for stage in build_backbone(name).stages:
+        has_batch_norm = any(isinstance(module, _BatchNorm) for module in stage.modules())
+        assert has_batch_norm == (name != "convnext_tiny")
+
+
+@EACH_NUMBER_OF_STAGES
+@EACH_BACKBONE
 def test_a_step_changes_all_but_frozen_stages(name: str, frozen: int) -> None:
-    backbone = without_memory(lambda: ImageNetBackbone(SOURCES[name], frozen_stages=frozen))
-    filled(backbone, name)
-    assert changed_by_a_step(backbone) == {
-        key for key in backbone.state_dict() if int(key.split(".")[1]) >= frozen
-    }
+    backbone = build_backbone(name, frozen)
+    fill(backbone, name)
+    expected = {key for key in backbone.state_dict() if int(key.split(".")[1]) >= frozen}
+    assert train_a_step(backbone) == expected
 
 
-@FROZEN
+@EACH_NUMBER_OF_STAGES
 def test_frozen_stages_of_vgg_end_at_its_poolings(frozen: int) -> None:
-    backbone = without_memory(lambda: FreezableSSDVGG(**VGG, frozen_stages=frozen))
-    expected = {
-        f"features.{position}.{kind}"
-        for stage in VGG_CONVOLUTIONS[:frozen]
-        for position in stage
-        for kind in ("weight", "bias")
-    }
+    backbone = build_vgg(frozen)
+    expected = set()
+    for stage in VGG_CONVOLUTIONS[:frozen]:
+        for position in stage:
+            expected |= {f"features.{position}.weight", f"features.{position}.bias"}
+
     for _ in range(2):  # as built, and after an evaluation
-        assert {
-            key for key, parameter in backbone.named_parameters() if not parameter.requires_grad
-        } == expected
+        parameters = dict(backbone.named_parameters())
+        assert {key for key, value in parameters.items() if not value.requires_grad} == expected
         backbone.eval()
         backbone.train()
+
     if frozen < 4:
-        filled(backbone, "vgg")
-        assert changed_by_a_step(backbone) == set(backbone.state_dict()) - expected
+        fill(backbone, "vgg")
+        assert train_a_step(backbone) == set(backbone.state_dict()) - expected
 
 
 @pytest.mark.parametrize(
-    ("frozen", "learn"), [(2, [True, True]), (3, [False, True]), (4, [False, False])]
+    ("frozen", "learning"), [(2, [True, True]), (3, [False, True]), (4, [False, False])]
 )
-def test_the_third_stage_of_vgg_ends_with_the_first_map(frozen: int, learn: list[bool]) -> None:
-    backbone = without_memory(lambda: FreezableSSDVGG(**VGG, frozen_stages=frozen))
-    filled(backbone, "vgg")
-    assert [level.requires_grad for level in backbone(pixels_of(1, 3, 64, 64))] == learn
+def test_the_third_stage_of_vgg_ends_with_the_first_map(frozen: int, learning: list[bool]) -> None:
+    backbone = build_vgg(frozen)
+    fill(backbone, "vgg")
+    maps = backbone(make_pixels(1, 3, 64, 64))
+    assert [features.requires_grad for features in maps] == learning
 
 
-# the same numbers as the library's own network -----------------------------------------------------------------------------------
+# the same numbers as the library's own network
 
 
-def assert_same_maps(found: Any, expected: Any) -> None:
-    assert len(found) == len(expected) == 3
-    for level, own in zip(found, expected, strict=True):
+def assert_same_maps(maps: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    assert len(maps) == len(expected) == 3
+    for features, own in zip(maps, expected, strict=True):
         assert own.std() > 0
-        torch.testing.assert_close(level, own)
+        torch.testing.assert_close(features, own)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "efficientnet_b0", "convnext_tiny"])
 def test_maps_equal_those_of_timm(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    own = lively(timm.create_model(name)).eval()
+    own = randomize(timm.create_model(name)).eval()
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: own)
     backbone = ImageNetBackbone(SOURCES[name]).eval()
-    pixels = pixels_of(1, 3, 64, 96)
+
+    pixels = make_pixels(1, 3, 64, 96)
     with torch.no_grad():
-        assert_same_maps(
-            backbone(pixels), own.forward_intermediates(pixels, intermediates_only=True)[-3:]
-        )
+        expected = own.forward_intermediates(pixels, intermediates_only=True)[-3:]
+        assert_same_maps(backbone(pixels), expected)
 
 
 def test_maps_equal_those_of_pytorchcv(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    own = lively(model_provider.get_model("bninception")).eval()
+    own = randomize(model_provider.get_model("bninception")).eval()
     monkeypatch.setattr(model_provider, "get_model", lambda *_, **__: own)
     backbone = ImageNetBackbone(SOURCES["inception_v2"]).eval()
-    maps: list[Tensor] = []
+
+    outputs: list[Tensor] = []
+
+    def keep_output(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.append(output)
+
     for stage in (own.features.stage1, own.features.stage2, own.features.stage3):
-        stage.register_forward_hook(lambda *of: maps.append(of[-1]))
-    pixels = pixels_of(1, 3, 224, 224)
+        stage.register_forward_hook(keep_output)
+
+    pixels = make_pixels(1, 3, 224, 224)
     with torch.no_grad():
         own(pixels)
-        expected = list(maps)
+        expected = outputs[:3]  # the backbone shares the stages, and adds its own run
         assert_same_maps(backbone(pixels), expected)
 
 
-# ImageNet weights ----------------------------------------------------------------------------------------------------------------
+# ImageNet weights
 
 
 @pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, nn.Module]:
-    """What the libraries were asked to give with pretrained weights, by name; the weights are random instead."""
-    given: dict[str, nn.Module] = {}
+def pretrained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Give random weights for pretrained ones; returns the networks asked for, by name."""
+    networks: dict[str, Any] = {}
 
-    def offline(real: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-        def create(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
-            model = lively(real(name, pretrained=False, **kwargs))
+    def avoid_download(create: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        def create_random(name: str, pretrained: bool = False, **kwargs: object) -> nn.Module:
+            network: nn.Module = randomize(create(name, pretrained=False, **kwargs))
             if pretrained:
-                given[name] = model
-            return model
+                networks[name] = network
+            return network
 
-        return create
+        return create_random
 
-    monkeypatch.setattr(timm, "create_model", offline(timm.create_model))
-    monkeypatch.setattr(model_provider, "get_model", offline(model_provider.get_model))
-    return given
+    monkeypatch.setattr(timm, "create_model", avoid_download(timm.create_model))
+    monkeypatch.setattr(model_provider, "get_model", avoid_download(model_provider.get_model))
+    return networks
 
 
 @pytest.mark.parametrize("name", BASE_MODELS)
-def test_imagenet_weights_fill_the_whole_backbone(
-    name: str, published: dict[str, nn.Module]
-) -> None:
-    template = TEMPLATES["msc10"]
-    params = build(template.params, {"base_model": name})
-    config = ConfigDict(
-        compose_network(template, params, load_published_config(template, params), 3)
-    )
-    detector: Any = without_memory(lambda: MODELS.build(config))
+def test_imagenet_weights_fill_the_whole_backbone(name: str, pretrained: dict[str, Any]) -> None:
+    config = ConfigDict(compose_model(TEMPLATES["msc10"], base_model=name))
+    detector = build_without_memory(lambda: MODELS.build(config))
+    source = BASE_MODELS[name].imagenet
     with torch.device("meta"):
-        weights = load_imagenet_weights(BASE_MODELS[name].imagenet)
-    assert list(published) == [BASE_MODELS[name].imagenet.partition(":")[2]]
-    expected = {
-        key: value.shape
-        for key, value in detector.state_dict().items()
-        if key.startswith("backbone.")
-    }
+        weights = load_imagenet_weights(source)
+    assert list(pretrained) == [source.partition(":")[2]]
+
+    expected = {}
+    for key, value in detector.state_dict().items():
+        if key.startswith("backbone."):
+            expected[key] = value.shape
     assert {key: value.shape for key, value in weights.items()} == expected
     assert tuple(detector.neck.in_channels)[-3:] == CHANNELS[name]
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "resnet50"])
 def test_imagenet_weights_give_the_maps_of_the_published_network(
-    name: str, published: dict[str, nn.Module]
+    name: str, pretrained: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
     source = BASE_MODELS[name].imagenet
     weights = load_imagenet_weights(source)
+    state = {key.removeprefix("backbone."): value for key, value in weights.items()}
+
     torch.manual_seed(2)
-    backbones = {"resnet50": {"type": "ResNet", "depth": 50, "out_indices": (1, 2, 3)}}
-    backbone = MODELS.build(backbones.get(name, {"type": "ImageNetBackbone", "source": source}))
-    backbone.load_state_dict(
-        {key.removeprefix("backbone."): value for key, value in weights.items()}
-    )
-    own: Any = published[source.partition(":")[2]]
-    pixels = pixels_of(1, 3, 64, 64)
-    backbone.eval()
+    config: dict[str, Any] = {"type": "ImageNetBackbone", "source": source}
+    if name == "resnet50":
+        config = {"type": "ResNet", "depth": 50, "out_indices": (1, 2, 3)}
+    backbone = MODELS.build(config)
+    backbone.load_state_dict(state)
+    backbone.eval()  # MMDetection's ResNet returns nothing here
+
+    own = pretrained[source.partition(":")[2]].eval()
+    pixels = make_pixels(1, 3, 64, 64)
     with torch.no_grad():
-        assert_same_maps(
-            backbone(pixels), own.eval().forward_intermediates(pixels, intermediates_only=True)[-3:]
-        )
+        expected = own.forward_intermediates(pixels, intermediates_only=True)[-3:]
+        assert_same_maps(backbone(pixels), expected)

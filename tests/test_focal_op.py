@@ -1,4 +1,4 @@
-"""The focal loss behind mmcv's names, which MMDetection uses on GPUs: the same numbers as its own Python for CPUs."""
+"""The focal loss behind mmcv's names, for GPUs, equals MMDetection's own Python for CPUs."""
 
 import itertools
 import sys
@@ -9,55 +9,60 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-import detreg.training  # noqa: F401  puts the operators behind mmcv's names before mmcv is imported
+import detreg.training  # noqa: F401  puts the operators behind mmcv's names before mmcv's import
 from detreg.training import mmcv_ops
 
 focal_loss = pytest.importorskip("mmdet.models.losses.focal_loss")
 operator = pytest.importorskip("mmcv.ops.focal_loss").SigmoidFocalLossFunction
-STANDS_IN = isinstance(sys.modules["mmcv._ext"], mmcv_ops._Extension)
+IS_STAND_IN = isinstance(sys.modules["mmcv._ext"], mmcv_ops._Extension)
 pytestmark = pytest.mark.skipif(
-    not STANDS_IN,
+    not IS_STAND_IN,
     reason="the compiled mmcv is installed and is used; it has no focal loss for CPUs",
 )
 
-CLASSES = 4
+ROWS, CLASSES = 60, 4
 REDUCTIONS = ("none", "mean", "sum")
 
 
-class OnGpu(Tensor):
+class GpuTensor(Tensor):
     """A tensor that MMDetection takes for one on a GPU."""
 
     is_cuda = True
 
 
-def some_logits(rows: int = 60) -> Tensor:
-    """From hopeless to certain."""
-    return torch.randn(rows, CLASSES, generator=torch.Generator().manual_seed(0)) * 4
+def make_logits() -> Tensor:
+    """Return logits from hopeless to certain."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(ROWS, CLASSES, generator=generator) * 4
+    return logits.requires_grad_()
 
 
-def some_labels(rows: int = 60, most: int = CLASSES) -> Tensor:
-    """Up to `most`, which is the background if it is CLASSES; every one occurs."""
-    return torch.arange(rows) % (most + 1)
+def make_labels(*, with_background: bool = True) -> Tensor:
+    """Return labels of which every one occurs; the background is CLASSES."""
+    return torch.arange(ROWS) % (CLASSES + with_background)
 
 
-def expected_of(logits: Tensor, labels: Tensor, **values: Any) -> Tensor:
-    """MMDetection's Python."""
-    return focal_loss.py_sigmoid_focal_loss(
-        logits, one_hot(labels, CLASSES + 1)[:, :CLASSES], **values
-    )
+def compute_expected(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
+    """Compute the loss by MMDetection's Python."""
+    target = one_hot(labels, CLASSES + 1)[:, :CLASSES]
+    return focal_loss.py_sigmoid_focal_loss(logits, target, **options)
 
 
-def assert_equal(logits: Tensor, found: Tensor, expected: Tensor) -> None:
-    """The same losses, and the same gradients of their weighted sum."""
-    assert found.shape == expected.shape
+def compute_gradient(loss: Tensor, logits: Tensor) -> Tensor:
+    """Compute the gradient of the loss's weighted sum by the logits."""
+    weights = torch.rand(loss.shape, generator=torch.Generator().manual_seed(1))
+    return torch.autograd.grad((loss * weights).sum(), logits)[0]
+
+
+def assert_same_loss(logits: Tensor, loss: Tensor, expected: Tensor) -> None:
+    """Compare two losses of the same logits, and their gradients."""
+    assert loss.shape == expected.shape
     assert expected.abs().sum() > 0
-    torch.testing.assert_close(found, expected)
-    shares = torch.rand(expected.shape, generator=torch.Generator().manual_seed(1))
-    one, other = (
-        torch.autograd.grad((loss * shares).sum(), logits)[0] for loss in (found, expected)
-    )
-    assert other.abs().sum() > 0
-    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(loss, expected)
+
+    expected_gradient = compute_gradient(expected, logits)
+    assert expected_gradient.abs().sum() > 0
+    torch.testing.assert_close(compute_gradient(loss, logits), expected_gradient)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -65,43 +70,44 @@ def assert_equal(logits: Tensor, found: Tensor, expected: Tensor) -> None:
 def test_values_and_gradients_equal_mmdetections(
     gamma: float, alpha: float, reduction: str
 ) -> None:
-    logits, labels = some_logits().requires_grad_(), some_labels()
-    found = operator.apply(logits, labels, gamma, alpha, None, reduction)
-    expected = expected_of(logits, labels, gamma=gamma, alpha=alpha, reduction=reduction)
-    if reduction == "mean":  # mmcv's is over the rows, MMDetection's over all elements
-        expected = expected * CLASSES
-    assert_equal(logits, found, expected)
+    logits, labels = make_logits(), make_labels()
+    loss = operator.apply(logits, labels, gamma, alpha, None, reduction)
+
+    expected = compute_expected(logits, labels, gamma=gamma, alpha=alpha, reduction=reduction)
+    if reduction == "mean":
+        expected = expected * CLASSES  # mmcv's mean is over rows, MMDetection's over elements
+    assert_same_loss(logits, loss, expected)
 
 
-def test_the_background_is_no_class() -> None:
-    logits = some_logits().double().requires_grad_()
-    labels = torch.full((60,), CLASSES)
-    found = operator.apply(logits, labels, 2.0, 0.25, None, "none")
-    chances = logits.sigmoid()
-    assert_equal(logits, found, -0.75 * chances**2 * torch.log1p(-chances))
+def test_the_background_is_not_a_class() -> None:
+    logits = make_logits().detach().double().requires_grad_()
+    labels = torch.full((ROWS,), CLASSES)
+    loss = operator.apply(logits, labels, 2.0, 0.25, None, "none")
+
+    probabilities = logits.sigmoid()
+    expected = -0.75 * probabilities**2 * torch.log1p(-probabilities)
+    assert_same_loss(logits, loss, expected)
 
 
 @pytest.mark.parametrize("reduction", ["none", "sum"])
 def test_class_weights_are_those_of_the_target(reduction: str) -> None:
-    logits, labels = some_logits().requires_grad_(), some_labels(most=CLASSES - 1)
-    weights = torch.tensor([0.5, 1.0, 2.0, 3.0])
-    found = operator.apply(logits, labels, 2.0, 0.25, weights, reduction)
-    assert_equal(
-        logits, found, expected_of(logits, labels, weight=weights[labels], reduction=reduction)
-    )
+    logits, labels = make_logits(), make_labels(with_background=False)
+    class_weights = torch.tensor([0.5, 1.0, 2.0, 3.0])
+    loss = operator.apply(logits, labels, 2.0, 0.25, class_weights, reduction)
+
+    row_weights = class_weights[labels]
+    expected = compute_expected(logits, labels, weight=row_weights, reduction=reduction)
+    assert_same_loss(logits, loss, expected)
 
 
 def test_gradients_of_hard_and_easy_logits_are_finite() -> None:
     logits = torch.tensor([[-200.0, 200.0, 0.0, -90.0]]).repeat(5, 1).requires_grad_()
     labels = torch.arange(5)
-    assert_equal(
-        logits,
-        operator.apply(logits, labels, 2.0, 0.25, None, "none"),
-        expected_of(logits, labels, reduction="none"),
-    )
+    loss = operator.apply(logits, labels, 2.0, 0.25, None, "none")
+    assert_same_loss(logits, loss, compute_expected(logits, labels, reduction="none"))
 
 
-def test_no_rows_are_no_loss() -> None:
+def test_no_rows_have_no_loss() -> None:
     logits = torch.zeros(0, CLASSES, requires_grad=True)
     loss = operator.apply(logits, torch.zeros(0, dtype=torch.long), 2.0, 0.25, None, "sum")
     loss.backward()
@@ -112,8 +118,8 @@ def test_no_rows_are_no_loss() -> None:
 
 WEIGHTS = {
     "unweighted": None,
-    "by-row": torch.linspace(0, 1, 60),
-    "by-element": torch.linspace(0, 1, 60 * CLASSES).view(60, CLASSES),
+    "by-row": torch.linspace(0, 1, ROWS),
+    "by-element": torch.linspace(0, 1, ROWS * CLASSES).view(ROWS, CLASSES),
 }
 
 
@@ -125,21 +131,20 @@ def test_mmdetections_loss_is_the_same_on_a_gpu(
 ) -> None:
     calls = []
 
-    def counted(*args: Any) -> Tensor:
+    def apply_counted(*args: object) -> Tensor:
         calls.append(args)
         return operator.apply(*args)
 
-    monkeypatch.setattr(focal_loss, "_sigmoid_focal_loss", counted)
+    monkeypatch.setattr(focal_loss, "_sigmoid_focal_loss", apply_counted)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    values: dict[str, Any] = (
-        {"reduction_override": "mean", "avg_factor": 7}
-        if reduction == "factor"
-        else {"reduction_override": reduction}
-    )
-    loss = focal_loss.FocalLoss(gamma=1.5, alpha=0.3, loss_weight=2.0)
-    logits, labels = some_logits().requires_grad_(), some_labels()
-    found = loss(logits.as_subclass(OnGpu), labels, WEIGHTS[weight], **values)
-    assert len(calls) == 1
-    expected = loss(logits, labels, WEIGHTS[weight], **values)
-    assert len(calls) == 1
-    assert_equal(logits, found.as_subclass(Tensor), expected)
+    options: dict[str, Any] = {"reduction_override": reduction}
+    if reduction == "factor":
+        options = {"reduction_override": "mean", "avg_factor": 7}
+
+    focal = focal_loss.FocalLoss(gamma=1.5, alpha=0.3, loss_weight=2.0)
+    logits, labels = make_logits(), make_labels()
+    loss = focal(logits.as_subclass(GpuTensor), labels, WEIGHTS[weight], **options)
+    assert len(calls) == 1  # on a GPU it asks the operator
+    expected = focal(logits, labels, WEIGHTS[weight], **options)
+    assert len(calls) == 1  # on a CPU it does not
+    assert_same_loss(logits, loss.as_subclass(Tensor), expected)
