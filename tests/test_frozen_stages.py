@@ -6,34 +6,34 @@ from typing import Any
 
 import pytest
 import torch
+from compose_helpers import load_drawn_images
 from conftest import SMALL
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from detreg.data.dataset import Dataset, load_dataset
-from detreg.data.sample import write_sample
+from detreg.data.dataset import Dataset
 from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.tracking.runs import Run
-from detreg.training import checkpoints
 from detreg.training.batch_norms import freeze_statistics
-from detreg.training.checkpoints import Checkpoint
+from detreg.training.checkpoints import Checkpoint, load_checkpoint
 from detreg.training.compose import compose
 from detreg.training.engine import fit
 from detreg.training.initial_weights import InitialWeights
 from detreg.training.job import Job
 from detreg.training.network import build_network
 
+State = dict[str, Tensor]
 ALL = [
     (template, name)
     for template in TEMPLATES.values()
     if not template.name.startswith("inception")  # msc10 has both
     for name in template.base_models
 ]
-EVERY_BASE_MODEL = pytest.mark.parametrize(
+EACH_BASE_MODEL = pytest.mark.parametrize(
     ("template", "base_model"), ALL, ids=[f"{template.name}-{name}" for template, name in ALL]
 )
 
@@ -59,33 +59,29 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Ten drawn images of 96x64 pixels."""
-    folder = tmp_path_factory.mktemp("data")
-    write_sample(folder / "drawn", images=10, size=(96, 64))
-    return load_dataset(folder / "drawn", folder / "cache")
+    return load_drawn_images(tmp_path_factory.mktemp("data"), images=10)
 
 
-def choose_values(template: Template, base_model: str, **values: Any) -> dict[str, Any]:
-    """Two steps of two images; the weights that are named are not loaded."""
-    usual = {
-        name: value
-        for name, value in SMALL[template.name].items()
-        if name in get_params(template.params)
+def choose_values(template: Template, base_model: str, **values: object) -> dict[str, Any]:
+    """Return the hyperparameters of two steps of two images; no weights are loaded."""
+    names = get_params(template.params)
+    chosen = {name: value for name, value in SMALL[template.name].items() if name in names}
+    chosen |= {
+        "base_model": base_model,
+        "image_size": 288 if base_model.endswith("vgg16") else 64,
+        "batch_size": 2,
+        "min_samples_per_epoch": 4,
+        "num_epochs": 1,
+        "pretrained_weights": "coco",
+        "per_item_lrate": 1e-3,
     }
-    side = 288 if base_model.endswith("vgg16") else 64
-    sizes = {"image_size": side, "batch_size": 2, "min_samples_per_epoch": 4, "num_epochs": 1}
-    return (
-        usual
-        | sizes
-        | {"base_model": base_model, "pretrained_weights": "coco", "per_item_lrate": 1e-3}
-        | values
-    )
+    return chosen | values
 
 
 def train_two_steps(
     template: Template, dataset: Dataset, values: dict[str, Any]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The network's whole state before and after."""
+) -> tuple[State, State]:
+    """Return the network's whole state before and after."""
     params = build(template.params, values)
     config = compose(template, params, dataset, RunOptions(num_workers=0))
     torch.manual_seed(0)
@@ -101,41 +97,51 @@ def train_two_steps(
     return before, copy_state(network)
 
 
-def copy_state(network: nn.Module) -> dict[str, Tensor]:
+def copy_state(network: nn.Module) -> State:
     return {name: value.clone() for name, value in network.state_dict().items()}
 
 
-def find_changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
-    """Names of parameters and buffers, counters of batches too."""
+def find_changed(before: State, after: State) -> set[str]:
+    """Return the names of parameters and buffers that differ, counters of batches too."""
     return {name for name, value in after.items() if not torch.equal(value, before[name])}
 
 
-def in_stages(names: set[str], stages: tuple[tuple[str, ...], ...]) -> set[str]:
-    """Those of the names that lie in modules of the stages."""
+def select_backbone(names: set[str] | State) -> set[str]:
+    return {name for name in names if name.startswith("backbone.")}
+
+
+def select_stages(names: set[str], stages: tuple[tuple[str, ...], ...]) -> set[str]:
+    """Return the names that lie in modules of the stages."""
     prefixes = tuple(f"backbone.{module}." for stage in stages for module in stage)
     return {name for name in names if name.startswith(prefixes)}
 
 
-@EVERY_BASE_MODEL
+@EACH_BASE_MODEL
 def test_four_frozen_stages_leave_nothing_of_the_backbone(
     template: Template, base_model: str, dataset: Dataset
 ) -> None:
-    before, after = train_two_steps(
-        template, dataset, choose_values(template, base_model, frozen_stages=4)
-    )
-    changed = find_changed(before, after)
-    assert not {name for name in changed if name.startswith("backbone.")}
+    values = choose_values(template, base_model, frozen_stages=4)
+    changed = find_changed(*train_two_steps(template, dataset, values))
+    assert not select_backbone(changed)
     assert changed  # the head has learned
 
 
 @pytest.mark.parametrize(
     ("base_model", "frozen"),
     [
-        (name, frozen)
-        for name in ("yolox_nano", "ssdlite_mobilenetv2", "mobilenetv2_100")
-        for frozen in (1, 2, 3)
-    ]
-    + [("resnet50", 2), ("ssd300_vgg16", 1), ("ssd300_vgg16", 3)],
+        ("yolox_nano", 1),
+        ("yolox_nano", 2),
+        ("yolox_nano", 3),
+        ("ssdlite_mobilenetv2", 1),
+        ("ssdlite_mobilenetv2", 2),
+        ("ssdlite_mobilenetv2", 3),
+        ("mobilenetv2_100", 1),
+        ("mobilenetv2_100", 2),
+        ("mobilenetv2_100", 3),
+        ("resnet50", 2),
+        ("ssd300_vgg16", 1),
+        ("ssd300_vgg16", 3),
+    ],
 )
 def test_so_many_stages_are_frozen_and_the_next_one_learns(
     base_model: str, frozen: int, dataset: Dataset
@@ -145,27 +151,30 @@ def test_so_many_stages_are_frozen_and_the_next_one_learns(
     before, after = train_two_steps(template, dataset, values)
 
     stages = STAGES[base_model]
-    named = {name for name in before if name.startswith("backbone.")}
-    assert in_stages(named, stages) == named, "STAGES names every module with a state"
+    of_backbone = select_backbone(before)
+    assert select_stages(of_backbone, stages) == of_backbone, "STAGES must name every module"
+
     changed = find_changed(before, after)
-    assert not in_stages(changed, stages[:frozen])
-    assert in_stages(changed, stages[frozen : frozen + 1])
+    assert not select_stages(changed, stages[:frozen])
+    assert select_stages(changed, stages[frozen : frozen + 1])
 
 
 @pytest.mark.parametrize("name", ["yolof", "faster_rcnn", "msc10"])
-@pytest.mark.parametrize("filled", [True, False])
+@pytest.mark.parametrize("is_filled", [True, False])
 def test_a_resnet_learns_statistics_only_from_random_weights(
-    name: str, filled: bool, dataset: Dataset
+    name: str, is_filled: bool, dataset: Dataset
 ) -> None:
-    """Published recipes keep the statistics that come with the weights (norm_eval), with no stage frozen too."""
-    values = choose_values(TEMPLATES[name], "resnet50", frozen_stages=0)
-    if not filled:
-        values |= {"pretrained_weights": "none"}
-    before, after = train_two_steps(TEMPLATES[name], dataset, values)
-    changed = find_changed(before, after)
-    statistics = {name for name in before if name.startswith("backbone.") and "running" in name}
+    """Published recipes keep the statistics of the weights (norm_eval), also with none frozen."""
+    template = TEMPLATES[name]
+    values = choose_values(template, "resnet50", frozen_stages=0)
+    if not is_filled:
+        values["pretrained_weights"] = "none"
+    before, after = train_two_steps(template, dataset, values)
+
+    statistics = {name for name in select_backbone(before) if "running" in name}
     assert statistics
-    assert changed & statistics == (set() if filled else statistics)
+    changed = find_changed(before, after)
+    assert changed & statistics == (set() if is_filled else statistics)
     assert "backbone.conv1.weight" in changed  # 0 freezes no parameters
 
 
@@ -174,21 +183,17 @@ def test_a_rate_of_zero_changes_nothing_at_all(name: str, dataset: Dataset) -> N
     template = TEMPLATES[name]
     base_model = SMALL[name].get("base_model", template.params().base_model)
     values = choose_values(template, base_model, per_item_lrate=0, pretrained_weights="none")
-    before, after = train_two_steps(template, dataset, values)
-    assert find_changed(before, after) == set()
+    assert find_changed(*train_two_steps(template, dataset, values)) == set()
 
 
 class SilentRun(Run):
     """A run that keeps checkpoints on the disk and logs nothing."""
 
-    def log_metrics(self, values: Any, step: int = 0) -> None:
-        pass
+    def log_metrics(self, *args: object, **kwargs: object) -> None: ...
 
-    def set_tags(self, tags: Any) -> None:
-        pass
+    def set_tags(self, *args: object, **kwargs: object) -> None: ...
 
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        pass
+    def log_file(self, *args: object, **kwargs: object) -> None: ...
 
 
 @pytest.mark.parametrize("change", [{"frozen_stages": 4}, {"per_item_lrate": 0}], ids=str)
@@ -196,20 +201,22 @@ def test_a_whole_training_with_an_average_keeps_what_is_frozen(
     change: dict[str, Any], dataset: Dataset, tmp_path: Path
 ) -> None:
     """YOLOX scores and exports a moving average of its weights."""
-    template = TEMPLATES["yolox"]
+    template, options = TEMPLATES["yolox"], RunOptions(num_workers=0)
     params = build(template.params, choose_values(template, "yolox_nano", **change))
-    config = compose(template, params, dataset, RunOptions(num_workers=0))
+    config = compose(template, params, dataset, options)
     torch.manual_seed(0)
     before = copy_state(build_network(config.model, None))
+
     start = InitialWeights("from these weights", Checkpoint(before, dataset.classes))
-    job = Job(template, params, RunOptions(num_workers=0), dataset, start, config)
+    job = Job(template, params, options, dataset, start, config)
     fit(job, tmp_path, SilentRun("none", tmp_path))
 
-    last = checkpoints.load_checkpoint(tmp_path / "last.pth")
+    last = load_checkpoint(tmp_path / "last.pth")
     assert last.training is not None
     for state in (last.state_dict, last.training["state_dict"]):
         changed = find_changed(before, state)
         if "frozen_stages" in change:
-            assert changed and not {name for name in changed if name.startswith("backbone.")}
+            assert changed
+            assert not select_backbone(changed)
         else:
             assert changed == set()
