@@ -1,6 +1,7 @@
 """detreg trains, tunes, registers and serves object detectors from templates.
 
-Nothing heavy is imported until it is used: `from detreg import Detector` needs neither torch nor mmdet, `detreg.train` does.
+Nothing heavy is imported until it is used: `from detreg import Detector` needs neither torch nor
+mmdet, `detreg.train` does.
 """
 
 from importlib import import_module
