@@ -110,6 +110,12 @@ def test_a_yaml_file_is_a_space(tmp_path: Path) -> None:
     assert str(space) == f"yolox: {searched}"
 
 
+def test_a_yaml_file_holds_text_and_not_numbers_in_base_60(tmp_path: Path) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("batch_size: 8:24:8\n")
+    assert str(make_space("yolox", str(path))) == "yolox: batch_size=8:24:8"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [(b"- a list", "must have a line"), (b"a: [", "is not YAML"), (b"\xff\xfe\xfa", "is not YAML")],

@@ -115,7 +115,8 @@ def _read_yaml(path: Path) -> Items:
     if not path.is_file():
         raise NotFoundError(f"space={path} does not exist")
     try:
-        content = yaml.safe_load(path.read_text())
+        # All values stay text: YAML would read 8:24:8 as a number in base 60, which is 30248.
+        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         # The parser's message has several lines, but a problem is one.
         reason = " ".join(str(error).split())
@@ -130,7 +131,8 @@ def _read_yaml(path: Path) -> Items:
         if isinstance(value, list):
             items[str(name)] = "|".join(map(str, value))
         else:
-            items[str(name)] = None if value is None else str(value)
+            # A name alone has an empty text.
+            items[str(name)] = str(value) or None
     return items
 
 
