@@ -63,6 +63,8 @@ def finish_sweep(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResu
     Raises:
         StoppedError: no trial of the search is complete.
     """
+    # A lineage is a trial with its retries. Workers that looked at the study at the same moment may
+    # have started more than are wanted: only the first ones count.
     lineages = studies.get_lineages(study)[: plan.sweep.trials]
     best = _find_best(lineages)
     template, params = plan.suggest_params(best)
@@ -132,7 +134,8 @@ def _create_final_study(
     """Create the study of the final jobs, or load that of an earlier command.
 
     Its name holds what its jobs depend on, so that the same command resumes it, and another best
-    trial or another `confirm` gets a study of its own. A job that has failed is queued once more.
+    trial or another `confirm` gets a study of its own. Each command queues what failed before it
+    once more.
     """
     name = f"{plan.name}, best {best.number}, confirm {plan.sweep.confirm}"
     jobs = _list_final_jobs(plan, best, defaults)
@@ -144,7 +147,7 @@ def _create_final_study(
         )
     )
 
-    # A new trial, not a retry, so that it has as many tries as the first.
+    # As a new trial and not as a retry, whose number of tries would be used up.
     for lineage in studies.get_lineages(final_study):
         if lineage.has_failed:
             job = lineage.last.user_attrs[JOB_ATTR]

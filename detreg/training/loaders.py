@@ -31,7 +31,11 @@ def compose_train_loader(
     options: RunOptions,
     published: Config,
 ) -> ConfigPart:
-    """Return the loader of the training split; `published` is the packaged configuration."""
+    """Return the loader of the training split.
+
+    `published` is the configuration of the base model that MMDetection packages. A split with
+    fewer images than `min_samples_per_epoch` is repeated by the sampler, with mixing or without.
+    """
     augmentation = adapt_augmentation(template, params, published)
     mixing_steps = compose_mixing_steps(template, params, augmentation)
 
@@ -57,13 +61,16 @@ def compose_train_loader(
         train_dataset = _compose_coco_dataset(annotations, dataset.classes, steps)
 
     return {
+        # Of this process; torchrun.check_batch_size has refused a remainder.
         "batch_size": params.batch_size // torchrun.get_world_size(),
         "num_workers": options.num_workers,
-        # Workers that persist would keep mixing images in the plain epochs (PlainEpochsHook).
+        # Workers hold a copy of the dataset. If they outlived an epoch, they would go on mixing
+        # images in the last epochs, where PlainEpochsHook has turned that off.
         "persistent_workers": False,
         "sampler": {
             "type": "EpochSampler",
             "minimum": params.min_samples_per_epoch,
+            # Of all processes together.
             "batch_size": params.batch_size,
             "seed": options.seed,
         },

@@ -1,4 +1,10 @@
-"""How the weights of a checkpoint get into a network that may have other classes."""
+"""How the weights of a checkpoint get into a network that may have other classes.
+
+A template declares its output layers as `ClassLayer`s: the pattern of the tensors' names, `rows`
+(how many rows of a tensor belong to one class, such as 4 for a box) and `background` (1 where one
+more class, the background, comes after the others, else 0). A tensor may hold several such blocks
+of classes in a row, for example one for each anchor.
+"""
 
 import re
 from collections.abc import Sequence
@@ -28,7 +34,7 @@ def transfer_weights(
     Raises DataError where nothing of the backbone fits.
     """
     own = network.state_dict()
-    names = _ClassNames(classes, checkpoint.classes)
+    class_names = _ClassNames(classes, checkpoint.classes)
     fitting: dict[str, Tensor] = {}
     misfits: list[str] = []
     is_by_class = False
@@ -41,8 +47,8 @@ def transfer_weights(
 
         if layer is not None and not checkpoint.classes:
             misfits.append(f"{name} has rows of classes that the checkpoint does not name")
-        elif layer is not None and _has_matching_rows(target, value, layer, names):
-            fitting[name] = _copy_rows(target, value, layer, names)
+        elif layer is not None and _has_matching_rows(target, value, layer, class_names):
+            fitting[name] = _copy_rows(target, value, layer, class_names)
             is_by_class = True
         elif target.shape == value.shape:
             # Also an output layer whose rows all classes share, such as one box regressor for all.
@@ -57,7 +63,7 @@ def transfer_weights(
 
     copied = f"{len(fitting)} of {len(own)} tensors copied"
     if is_by_class:
-        copied += f"; classes kept by name: {', '.join(names.shared) or 'none'}"
+        copied += f"; classes kept by name: {', '.join(class_names.shared) or 'none'}"
     absent = [name for name in own if name not in checkpoint.state_dict and not _is_counter(name)]
     return [copied, *_describe_rest(misfits, absent)]
 
@@ -94,7 +100,8 @@ def _has_matching_rows(own: Tensor, value: Tensor, layer: ClassLayer, names: _Cl
 def _count_blocks(value: Tensor, layer: ClassLayer, classes: Sequence[str]) -> int | None:
     """Return how many blocks with rows for each class a tensor has, such as one for each anchor.
 
-    None where its length is no multiple of such a block, so that its rows are not those of classes.
+    None where its length is not divisible by the rows of such a block: its rows are not those of
+    these classes.
     """
     rows_per_block = layer.rows * (len(classes) + layer.background)
     if len(value) % rows_per_block:

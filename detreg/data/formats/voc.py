@@ -102,6 +102,7 @@ def _read_listed_images(
     else:
         names_by_split = {POOL: sorted(path.stem for path in annotation_folder.glob("*.xml"))}
 
+    # In the order in which an image is looked for.
     roots = (folder / "JPEGImages", folder / "images", annotation_folder, folder)
     locator = ImageLocator(folder, roots)
     splits = {}
@@ -157,7 +158,8 @@ def _add_list_from_trainval(
 def _read_names(path: Path) -> list[str]:
     """Return the image names in a list file, sorted, each once.
 
-    A line holds a name, in lists of a single class followed by 1, 0 or -1.
+    A line holds a name. Lists of a single class have a flag behind it (1, 0 or -1: the class is in
+    the image, is hard to see, is not), which is ignored: the XML file says what is in the image.
     """
     text = path.read_text(encoding="utf-8-sig", errors="replace")
     names = {line.split()[0] for line in text.splitlines() if line.strip()}
