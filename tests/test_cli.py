@@ -459,5 +459,5 @@ def test_a_sweep_is_refused_before_anything_is_made(capsys: Capture, tmp_path: P
     assert "the template comes first" in run_failing(capsys, ["sweep", "--trials", "3"], 2)[0]
     assert "did you mean yolox?" in run_failing(capsys, ["sweep", "yolox,yolocks"], 2)[0]
     assert cli.run(["sweep", "yolox", "--data", "sample", "--storage", "nonsense"]) == 2
-    assert "storage='nonsense' is no database" in capsys.readouterr().err
+    assert "storage must be sqlite:" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.db"))
