@@ -233,7 +233,7 @@ def _log_test_scores(run: Run, job: Job, detector: Detector) -> None:
 
 def _check_parity(parity: ParityResult) -> None:
     """Raise RefusedError where the exported model may not stand for the trained one."""
-    if parity.passed:
+    if parity.has_passed:
         return
     cause = "the exported one disagrees with the trained one"
     if not parity.matches.total:

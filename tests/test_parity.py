@@ -65,10 +65,10 @@ def test_a_mistake_has_no_partner(exported: tuple[Row, ...], unmatched: int) -> 
 def test_parity_of_nothing_fails(rows: list[Row]) -> None:
     found = {1: make_detections(*rows)}
     matches = match_models(NO_BOXES, found, found)
-    assert (matches.total, matches.matched_share, matches.passed) == (0, 0.0, False)
+    assert (matches.total, matches.matched_share, matches.has_passed) == (0, 0.0, False)
 
     parity = ParityResult(matches, NO_SCORES, NO_SCORES)
-    assert not parity.passed
+    assert not parity.has_passed
     assert "nothing over score 0.05 to compare on 1 images" in parity.summary
     assert "failed" in parity.summary
     with pytest.raises(RefusedError, match="nothing proves that the exported model"):
@@ -76,8 +76,8 @@ def test_parity_of_nothing_fails(rows: list[Row]) -> None:
 
 
 def test_the_gate_is_at_99_percent() -> None:
-    assert MatchSummary(99, 100, 1).passed
-    assert not MatchSummary(98, 100, 1).passed
+    assert MatchSummary(99, 100, 1).has_passed
+    assert not MatchSummary(98, 100, 1).has_passed
 
     rows, _ = MISTAKES["a shifted box"]
     exported, trained = {1: make_detections(*rows)}, {1: make_detections(*APART)}
@@ -189,7 +189,7 @@ def test_parity_of_a_network_that_finds_nothing_compares_candidates(
 
     matches = match_models(truth, exported, trained, model)
     assert matches.are_candidates
-    assert matches.passed, matches.summary
+    assert matches.has_passed, matches.summary
     num_images = len(truth.images)
     assert 20 * num_images < matches.total <= 2 * MAX_CANDIDATES * num_images
     reason = "nothing scores over 0.05, so the best 100 of each image were compared"
@@ -211,13 +211,13 @@ def test_parity_of_equal_scores_passes_by_ties_but_not_with_shifted_boxes(
     truth, exported, trained = predict_both(model, dataset)
     assert {len(found) for found in trained.values()} == {model.selection.max_detections}
     matches = match_models(truth, exported, trained, model)
-    assert matches.passed, matches.summary
+    assert matches.has_passed, matches.summary
     assert not matches.are_candidates
 
     shift_selected_boxes(monkeypatch, 1.0)
     shifted = model.export_and_predict(truth)
     wrong = match_models(truth, shifted, trained, model)
-    assert not wrong.passed
+    assert not wrong.has_passed
     assert wrong.matched < 0.1 * wrong.total
 
 

@@ -57,7 +57,7 @@ class MatchSummary:
         return self.matched / self.total if self.total else 0.0
 
     @property
-    def passed(self) -> bool:
+    def has_passed(self) -> bool:
         """Whether there was something to compare, and enough of it has a partner."""
         return self.total > 0 and self.matched >= MIN_MATCHED_SHARE * self.total
 
@@ -90,9 +90,9 @@ class ParityResult:
     trained: Scores
 
     @property
-    def passed(self) -> bool:
+    def has_passed(self) -> bool:
         """Whether the exported model may replace the trained one; not if nothing was compared."""
-        return self.matches.passed and abs(self.map_difference) <= MAX_MAP_DIFFERENCE
+        return self.matches.has_passed and abs(self.map_difference) <= MAX_MAP_DIFFERENCE
 
     @property
     def map_difference(self) -> float:
@@ -104,7 +104,7 @@ class ParityResult:
         """The comparison in words."""
         share = f"{self.matches.matched_share:.2%} matched: " if self.matches.total else ""
         exported, trained = self.exported.mAP or 0.0, self.trained.mAP or 0.0
-        verdict = "passed" if self.passed else "failed"
+        verdict = "passed" if self.has_passed else "failed"
         return (
             f"{share}{self.matches.summary}; mAP {exported:.4f} exported and {trained:.4f} trained "
             f"({verdict}: at least {MIN_MATCHED_SHARE:.0%} must match and mAP may differ by at "
@@ -146,7 +146,7 @@ def require_match(
     Raises RefusedError where too few detections match, or there is nothing to compare.
     """
     matches = match_models(truth, exported, trained, model)
-    if matches.passed:
+    if matches.has_passed:
         return matches.summary
 
     cause = "the exported model disagrees with the trained one"
@@ -168,7 +168,7 @@ def match_models(
     less than MIN_MATCHED_SHARE has a partner.
     """
     first = count_matches(exported, trained)
-    if first.passed or model is None:
+    if first.has_passed or model is None:
         return first
     if first.total:
         return _count_ties_as_matched(first, exported, trained, model)
@@ -181,7 +181,7 @@ def match_models(
             trained[image] = detections.filter(0.0, MAX_DETECTIONS)
 
         second = count_matches(exported, trained, are_candidates=True)
-        if second.passed:
+        if second.has_passed:
             return second
         return _count_ties_as_matched(second, exported, trained, model)
 
