@@ -30,10 +30,10 @@ from detreg.sweeps.storage import MAX_TRIES, open_storage
 from detreg.sweeps.study import RUNS_ATTR, Lineage, get_lineages
 from detreg.tracking import runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(5000)]
 
 FAULTY_SWEEP = Path(__file__).with_name("faulty_sweep.py")
-GENEROUS = 600
+GENEROUS = 1500
 """Seconds for what takes one minute on a machine that is not busy."""
 
 
