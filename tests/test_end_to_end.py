@@ -45,14 +45,14 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 def stop_group(process: subprocess.Popen[bytes]) -> None:
     """Stop a server and the workers it started."""
     os.killpg(process.pid, signal.SIGTERM)
-    process.wait(30)
+    process.wait(300)
 
 
 def post_json(url: str, body: JSON) -> JSON:
     request = urllib.request.Request(
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with urllib.request.urlopen(request, timeout=300) as response:
         answer: JSON = json.load(response)
     return answer
 

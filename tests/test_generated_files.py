@@ -77,7 +77,7 @@ def test_a_generated_file_is_what_would_be_generated(path: str) -> None:
 
 def test_there_is_one_mlproject_in_any_case() -> None:
     listing = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
     )
     paths = listing.stdout.splitlines()
     tops = {path.split("/")[0] for path in paths}
@@ -89,7 +89,7 @@ def test_there_is_one_mlproject_in_any_case() -> None:
 def test_no_two_paths_differ_by_case_only() -> None:
     """Some file systems could not check both out."""
     listing = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True, timeout=600
     )
     paths = [path.lower() for path in listing.stdout.splitlines()]
     assert len(set(paths)) == len(paths)

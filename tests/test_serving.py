@@ -73,14 +73,14 @@ def port(logged: LoggedModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
             yield number
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(300)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
     for _ in range(400):
         assert server.poll() is None, log.read_text()
         try:
-            connection = HTTPConnection("127.0.0.1", port, timeout=5)
+            connection = HTTPConnection("127.0.0.1", port, timeout=30)
             connection.request("GET", "/ping")
             if connection.getresponse().status == 200:
                 return
@@ -91,7 +91,7 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> 
 
 def post(port: int, body: object, content_type: str = JSON) -> tuple[int, str]:
     """Send a request and return its status and text; a body that is not bytes is sent as JSON."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = HTTPConnection("127.0.0.1", port, timeout=300)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request("POST", "/invocations", data, {"Content-Type": content_type})
     response = connection.getresponse()
