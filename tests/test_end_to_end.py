@@ -22,7 +22,7 @@ from conftest import TINY, free_port
 
 ROOT = Path(__file__).parents[1]
 LOCAL = ("--env-manager", "local")
-START_SECONDS = 300
+START_SECONDS = 600
 pytestmark = pytest.mark.slow
 
 JSON = dict[str, Any]
