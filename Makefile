@@ -17,9 +17,9 @@ demo: env
 	PATH="$(CURDIR)/$(BIN):$$PATH" MLFLOW_DISABLE_TELEMETRY=true mlflow run . --env-manager local
 
 # One process for each core, but no more than four, each with one thread. A file is the unit, since
-# the tests of a file share what they trained.
+# the tests of a file share what they trained; slow files come first (tests/conftest.py).
 test: env
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Kills workers at random for minutes, to find what nobody has thought of. CI does not run it.
 soak: env

@@ -44,6 +44,16 @@ SMALL: dict[str, dict[str, Any]] = {
 TINY = SMALL["yolox"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files with slow tests first.
+
+    pytest-xdist hands out files in this order (`make test`), and none of its processes should get
+    a long one when the others have nothing left to do.
+    """
+    slow_files = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow_files)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a COCO dataset of thirty small images."""
