@@ -158,7 +158,6 @@ Try next:
 def sweep(arguments: argparse.Namespace) -> int:
     """Search hyperparameters, register the best model, and print what to try next."""
     from detreg.sweeps import request
-    from detreg.sweeps import sweep as sweeps
 
     chosen = request.parse_templates(arguments.template)
     names = [*get_params(RunOptions), *get_params(SweepOptions)]
@@ -166,7 +165,11 @@ def sweep(arguments: argparse.Namespace) -> int:
         names += get_params(template.params)
 
     wanted = request.make_request(chosen, _get_values(arguments, names))
-    result = sweeps.run_sweep(wanted)
+
+    # Optuna and MLflow take seconds to import: only after the arguments have been accepted.
+    from detreg.sweeps.sweep import run_sweep
+
+    result = run_sweep(wanted)
     print(_describe_sweep(result))
     if arguments.json:
         print(json.dumps(asdict(result)))

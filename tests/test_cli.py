@@ -412,6 +412,7 @@ def test_sigterm_ends_with_143(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         ["templates"],
         ["train", "yolox", "--help"],
         ["train", "yolox", "--batch_size", "99"],
+        ["sweep", "yolox", "--batch_size", "99"],
     ],
 )
 def test_help_and_refusals_import_nothing_heavy(argv: list[str]) -> None:
@@ -436,6 +437,7 @@ def test_help_and_refusals_import_nothing_heavy(argv: list[str]) -> None:
         "cv2",
         "onnx",
         "onnxruntime",
+        "optuna",
         "pandas",
     }
     if argv[-1] != "99":
