@@ -199,7 +199,7 @@ its run (eid) {result.best_run_id}
 Try next:
   look at it         mlflow ui; report/index.html of run {result.run_id}
   serve it           {serve}
-  search on          run the same command with more --trials to resume this study
+  search longer      run the same command with more --trials to resume this study
 """
 
 
