@@ -1,7 +1,8 @@
-"""MLflow's exceptions, translated to detreg's."""
+"""MLflow's exceptions, translated to detreg's, and writes that collide with another process's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UnreachableError
@@ -17,6 +18,20 @@ _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
 # MLflow reports an alias, a version or a run id that cannot exist as an invalid value, not as a
 # missing resource.
 _MISSING_TEXTS = ("not found", "does not exist", "unable to find")
+
+MAX_WRITE_ATTEMPTS = 5
+# A tracking server passes on its database's error as a text: those of SQLite, PostgreSQL and MySQL.
+_CONFLICT_TEXTS = (
+    "IntegrityError",
+    "UniqueViolation",
+    "UNIQUE constraint failed",
+    "Duplicate entry",
+    "DeadlockDetected",
+    "Deadlock found",
+    "SerializationFailure",
+)
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -34,6 +49,27 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
         if isinstance(error, MlflowException) and _is_missing(error.error_code, error.message):
             raise NotFoundError(missing) from error
         raise
+
+
+def retry_on_conflict(write: Callable[[], T]) -> T:
+    """Call `write` and return its result; call it again where another process wrote the same row.
+
+    MLflow looks whether a row exists and inserts it in two steps. Two processes that log the same
+    dataset at once both find nothing, and the database refuses the second one's row. `write` must
+    be harmless when it is repeated. Raises what `write` raises otherwise.
+    """
+    for _ in range(MAX_WRITE_ATTEMPTS - 1):
+        try:
+            return write()
+        except MlflowException as error:
+            if not _is_conflict(error):
+                raise
+    return write()
+
+
+def _is_conflict(error: MlflowException) -> bool:
+    message = str(error)
+    return any(text in message for text in _CONFLICT_TEXTS)
 
 
 def _is_missing(code: str, message: str) -> bool:

@@ -2,15 +2,21 @@
 
 import json
 import math
+import sqlite3
+import uuid
 from pathlib import Path
 
 import mlflow
 import pytest
+import sqlalchemy.event
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.dbmodels.models import SqlDataset
+from sqlalchemy.orm import Session
 
 from detreg.data.dataset import load_dataset
 from detreg.errors import DataError, NotFoundError
+from detreg.mlflow_errors import MAX_WRITE_ATTEMPTS, retry_on_conflict
 from detreg.tracking import runs
 from detreg.tracking.runs import Run, StoredCheckpoints
 
@@ -172,6 +178,75 @@ def test_a_dataset_is_an_input_with_classes_and_counts(tiny: Path) -> None:
     assert json.loads(str(logged.dataset.schema)) == {"classes": list(dataset.classes)}
     counts = json.loads(str(logged.dataset.profile))["splits"]
     assert counts["train"]["images"] == dataset.splits["train"].images
+
+
+def insert_dataset_of_another_process(store: str, inserted: SqlDataset) -> None:
+    """Insert the row that MLflow is about to insert, with an id of its own."""
+    columns = ("experiment_id", "name", "digest", "dataset_source_type", "dataset_source")
+    values = [getattr(inserted, column) for column in columns]
+    with sqlite3.connect(store.removeprefix("sqlite:///")) as database:
+        database.execute(
+            f"INSERT INTO datasets (dataset_uuid, {', '.join(columns)}) VALUES (?, ?, ?, ?, ?, ?)",
+            [uuid.uuid4().hex, *values],
+        )
+
+
+def test_two_processes_log_the_same_dataset_at_once(store: str, other: Path) -> None:
+    """The other process inserts it between MLflow's look for it and its own insertion."""
+    dataset = load_dataset(str(other))
+    inserted_by_others = 0
+
+    def insert_before_mlflow(session: Session, *_: object) -> None:
+        nonlocal inserted_by_others
+        for row in session.new:
+            if isinstance(row, SqlDataset) and not inserted_by_others:
+                inserted_by_others += 1
+                insert_dataset_of_another_process(store, row)
+
+    sqlalchemy.event.listen(Session, "before_flush", insert_before_mlflow)
+    try:
+        with runs.start_run(None, {}) as run:
+            run.log_dataset(dataset)
+    finally:
+        sqlalchemy.event.remove(Session, "before_flush", insert_before_mlflow)
+
+    assert inserted_by_others == 1
+    inputs = runs.get_run(run.id).inputs
+    assert inputs is not None
+    assert [item.dataset.digest for item in inputs.dataset_inputs] == [dataset.digest]
+
+
+def test_a_write_that_collides_is_tried_again_and_other_errors_are_not() -> None:
+    # What a tracking server answers for its database's error.
+    conflict = MlflowException("BAD_REQUEST: (psycopg.errors.UniqueViolation) duplicate key value")
+    attempts: list[MlflowException] = []
+
+    def write() -> str:
+        if len(attempts) < MAX_WRITE_ATTEMPTS - 1:
+            attempts.append(conflict)
+            raise conflict
+        return "written"
+
+    assert retry_on_conflict(write) == "written"
+    assert len(attempts) == MAX_WRITE_ATTEMPTS - 1
+
+    def collide() -> None:
+        attempts.append(conflict)
+        raise conflict
+
+    attempts.clear()
+    with pytest.raises(MlflowException, match="UniqueViolation"):
+        retry_on_conflict(collide)
+    assert len(attempts) == MAX_WRITE_ATTEMPTS
+
+    def fail() -> None:
+        attempts.append(MlflowException("no such run"))
+        raise attempts[-1]
+
+    attempts.clear()
+    with pytest.raises(MlflowException, match="no such run"):
+        retry_on_conflict(fail)
+    assert len(attempts) == 1
 
 
 def test_stored_checkpoints_are_found() -> None:

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from detreg.data.dataset import Dataset
 from detreg.errors import NotFoundError, describe_failure, summarize_error
-from detreg.mlflow_errors import translate_mlflow_errors
+from detreg.mlflow_errors import retry_on_conflict, translate_mlflow_errors
 from detreg.version import __version__
 
 FAILURE = "detreg.failure"
@@ -105,7 +105,8 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; a value that is longer than MLflow takes is cut."""
         run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
-        _get_client().log_batch(self.id, tags=run_tags)
+        # A sweep may tag the run of a lost worker while that worker tags it too.
+        retry_on_conflict(lambda: _get_client().log_batch(self.id, tags=run_tags))
 
     def tag_checkpoints(self, stored: StoredCheckpoints) -> None:
         """Record which checkpoints are complete, once both are uploaded."""
@@ -138,7 +139,9 @@ class Run:
             profile=json.dumps(profile),
         )
         context = InputTag("mlflow.data.context", "training")
-        _get_client().log_inputs(self.id, [DatasetInput(logged, [context])])
+        dataset_input = DatasetInput(logged, [context])
+        # The workers of a sweep log the same dataset at the same time.
+        retry_on_conflict(lambda: _get_client().log_inputs(self.id, [dataset_input]))
 
 
 @contextmanager
