@@ -1,10 +1,14 @@
-"""Files: written whole or not at all, and which of them are images."""
+"""Files: read only where they are regular, written whole or not at all; which are images."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from detreg.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes, in lower case, of the files that are read as images."""
@@ -13,6 +17,94 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 def is_image(path: Path) -> bool:
     """Whether the name is that of an image file, and not a hidden one."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+class UnusableFileError(DataError):
+    """A file that is refused whatever it holds.
+
+    reason: what is wrong and how to mend it, without the path, for messages that name it already.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{os.fspath(path)}: {reason}")
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; a link to one is followed.
+
+    Every file that a user or a dataset names is opened here. A FIFO that nobody writes to would
+    hang the reader for ever, /dev/zero would fill the memory, and to open a device may by itself
+    do something.
+
+    Raises FileNotFoundError, IsADirectoryError, another OSError as `open` does, and
+    UnusableFileError for anything else that is not a regular file.
+    """
+    try:
+        # Before it is opened, so that no device ever is.
+        _check_regular(path, Path(path).stat().st_mode)
+        # The path may lead elsewhere by now: O_NONBLOCK returns at once from a FIFO, too.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    # A null character, or a character that the file system's encoding lacks.
+    except ValueError as error:
+        raise UnusableFileError(path, "no file can have this name; correct it") from error
+
+    try:
+        _check_regular(path, os.fstat(descriptor).st_mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
+    """Return the content of a regular file of at most `max_bytes`.
+
+    Raises what `open_regular` raises, and UnusableFileError where there is more. The stated size is
+    not enough to know that: files in /proc state none and may never end.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = b""
+        if size <= max_bytes:
+            # One byte more than stated shows whether there is more.
+            content = file.read(size + 1)
+        if len(content) > size:
+            content += file.read(max_bytes + 1 - len(content))
+            size = len(content)
+
+    if size > max_bytes:
+        raise UnusableFileError(
+            path,
+            f"the file has more than {format_bytes(max_bytes)}, the most that is read of such "
+            "files; make it smaller or divide it",
+        )
+    return content
+
+
+def format_bytes(count: int) -> str:
+    """Return a number of bytes in a unit that suits it, such as "64 MiB"."""
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= size:
+            return f"{count / size:.4g} {unit}"
+    return f"{count} bytes"
+
+
+def _check_regular(path: str | os.PathLike[str], mode: int) -> None:
+    """Raise an error unless `mode`, as `os.stat` returns it, is that of a regular file."""
+    if stat.S_ISREG(mode):
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+
+    kind = "a special file"
+    if stat.S_ISFIFO(mode):
+        kind = "a FIFO"
+    elif stat.S_ISSOCK(mode):
+        kind = "a socket"
+    elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+        kind = "a device"
+    raise UnusableFileError(path, f"this is {kind}, not a regular file; put the file itself there")
 
 
 @contextmanager
