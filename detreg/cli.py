@@ -12,7 +12,8 @@ from types import FrameType
 
 from detreg.arguments import parse_arguments
 from detreg.environment import set_mlflow_defaults
-from detreg.errors import DetregError, DiskError, MemoryExhaustedError, NotFoundError
+from detreg.errors import DetregError, DiskError, NotFoundError
+from detreg.memory import find_memory_error
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -83,6 +84,10 @@ def _find_known_error(error: Exception) -> DetregError | None:
     if isinstance(error, DetregError):
         return error
 
+    without_memory = find_memory_error(error)
+    if without_memory is not None:
+        return without_memory
+
     if isinstance(error, FileNotFoundError) and error.filename:
         return NotFoundError(f"{error.filename} does not exist")
 
@@ -90,10 +95,6 @@ def _find_known_error(error: Exception) -> DetregError | None:
         place = error.filename or "the disk"
         return DiskError(f"{place}: {error.strerror}")
 
-    if isinstance(error, MemoryError):
-        return MemoryExhaustedError(
-            "the machine has no memory left: lower batch_size, image_size or num_workers"
-        )
     return None
 
 

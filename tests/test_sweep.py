@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from conftest import TINY
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
@@ -16,6 +17,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 import detreg
+from detreg import memory
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.errors import MemoryExhaustedError, StoppedError, UnreachableError, UsageError
 from detreg.sweeps import pool as pools
@@ -244,6 +246,13 @@ def test_trial_fails_with_its_reason_and_the_sweep_continues(
     assert studies.decide_next_step(study, 2) is NextStep.END
     assert studies.decide_next_step(study, 3) is NextStep.START
 
+    def allocate_too_much(*arguments: object) -> None:
+        torch.empty(2**50, dtype=torch.uint8)
+
+    monkeypatch.setattr(engine, "fit", allocate_too_much)
+    run_trials(study, plan, dataset)
+    assert "lower batch_size" in str(get_lineages(study)[2].failure_reason)
+
 
 def test_unreachable_server_gives_the_trial_back(
     plan: Plan, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
@@ -290,6 +299,31 @@ def test_pool_gives_up_where_workers_die_again_and_again(
     pool = WorkerPool(plan, study, 1, Stage.SEARCH, tmp_path, context)
     message = f"{MAX_WORKER_FAILURES + 1} workers died .* ImportError: libGL.so.1"
     with pytest.raises(StoppedError, match=message):
+        pool.run(lambda: None)
+
+
+def test_pool_tells_which_workers_the_kernel_has_killed(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = open_test_study(plan)
+    context: Any = pools.make_context()
+    counter = tmp_path / "memory.events"
+    counter.write_text("oom 3\noom_kill 0\n")
+    monkeypatch.setattr(memory, "OOM_COUNTERS", (tmp_path / "absent", counter))
+    monkeypatch.setattr(context, "Process", DyingProcess, raising=False)
+    monkeypatch.setattr(DyingProcess, "exitcode", -9)
+    monkeypatch.setattr(pools, "POLL_SECONDS", 0.0)
+    pool = WorkerPool(plan, study, 1, Stage.SEARCH, tmp_path, context)
+
+    # One of them was killed by somebody else.
+    counter.write_text(f"oom 3\noom_kill {MAX_WORKER_FAILURES}\n")
+    with pytest.raises(StoppedError, match="workers died"):
+        pool.run(lambda: None)
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "no memory left: lower workers" in line]) == 10
+
+    counter.write_text("oom 3\noom_kill 99\n")
+    with pytest.raises(MemoryExhaustedError, match="no memory left: lower workers"):
         pool.run(lambda: None)
 
 

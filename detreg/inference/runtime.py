@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from detreg.errors import DataError, RefusedError
 from detreg.inference.outputs import OutputArray
 from detreg.inference.session import InputShape
+from detreg.memory import find_memory_error
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -91,6 +92,8 @@ def open_session(
     try:
         opened = ort.InferenceSession(model, _make_options(threads), providers=providers)
     except Exception as error:  # onnxruntime's exceptions have no common base class
+        if without_memory := find_memory_error(error):
+            raise without_memory from error
         reason = str(error).splitlines()[0]
         raise DataError(f"onnxruntime cannot open it ({reason})") from error
 

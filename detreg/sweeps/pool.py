@@ -8,6 +8,8 @@ them share the memory of what was imported.
 import contextlib
 import multiprocessing
 import os
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +21,8 @@ from pathlib import Path
 import pynvml
 from optuna.study import Study
 
-from detreg.errors import StoppedError
+from detreg.errors import DetregError, MemoryExhaustedError, StoppedError
+from detreg.memory import count_oom_kills
 from detreg.sweeps import study as studies
 from detreg.sweeps.jobs import Stage, WorkerTask
 from detreg.sweeps.plan import Plan
@@ -31,6 +34,10 @@ POLL_SECONDS = 1.0
 """Seconds between two looks at the workers."""
 STOP_SECONDS = 60.0
 """Seconds in which a stopped worker has to upload its checkpoint before it is killed."""
+_WITHOUT_MEMORY = (
+    "was killed by the kernel, because the machine has no memory left: lower workers, batch_size, "
+    "image_size or num_workers"
+)
 
 
 def make_context() -> ForkServerContext:
@@ -75,6 +82,8 @@ class WorkerPool:
     """Workers that died since the last progress."""
     _progress: int = 0
     """Settled lineages and finished epochs."""
+    _oom_kills: int = field(default_factory=count_oom_kills)
+    """Processes killed for want of memory that were there before, or were workers."""
 
     def run(self, show_progress: Callable[[], None]) -> None:
         """Keep workers on the study until every wanted lineage is settled, or the budget is over.
@@ -144,11 +153,31 @@ class WorkerPool:
             del self._workers[index]
             if process.exitcode != 0:
                 self._failures += 1
+            without_memory = self._is_killed_for_memory(process)
+            if without_memory:
+                message = f"worker {index} {_WITHOUT_MEMORY}; its trial goes on in a new worker"
+                print(message, file=sys.stderr, flush=True)
             if self._failures > limit:
-                raise StoppedError(
-                    f"{self._failures} workers died without finishing an epoch; the last line of "
-                    f"the latest one's log: {self._read_last_log_line(index)}"
-                )
+                raise self._make_error(index, without_memory)
+
+    def _is_killed_for_memory(self, process: BaseProcess) -> bool:
+        """Whether the kernel has ended a worker for want of memory, as far as can be known.
+
+        Each process that the kernel counts stands for one worker.
+        """
+        if process.exitcode != -signal.SIGKILL or count_oom_kills() <= self._oom_kills:
+            return False
+        self._oom_kills += 1
+        return True
+
+    def _make_error(self, index: int, without_memory: bool) -> DetregError:
+        """Return the error of a pool whose workers die; worker `index` was the last."""
+        died = f"{self._failures} workers died without finishing an epoch; the "
+        if without_memory:
+            return MemoryExhaustedError(f"{died}latest one {_WITHOUT_MEMORY}")
+        return StoppedError(
+            f"{died}last line of the latest one's log: {self._read_last_log_line(index)}"
+        )
 
     def _log_of(self, index: int) -> Path:
         return self.folder / f"worker-{index}.txt"

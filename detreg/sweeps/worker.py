@@ -22,6 +22,7 @@ from optuna.trial import Trial
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DiskError, UnreachableError, describe_failure, summarize_error
+from detreg.memory import translate_memory_errors
 from detreg.sweeps import study as studies
 from detreg.sweeps.jobs import WorkerTask
 from detreg.sweeps.plan import Plan
@@ -124,7 +125,8 @@ def run_and_record_failure(
 ) -> float:
     """Do a trial, and record the reason of a failure that another try would meet again."""
     try:
-        return run_trial(plan, dataset, trial)
+        with translate_memory_errors():
+            return run_trial(plan, dataset, trial)
     except optuna.TrialPruned:
         raise
     except Exception as error:

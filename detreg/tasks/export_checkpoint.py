@@ -19,6 +19,7 @@ from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
 from detreg.inference.images import read_image
+from detreg.memory import find_memory_error
 from detreg.params import build
 from detreg.tasks.images import find_images
 from detreg.templates.common_params import CommonParams
@@ -83,6 +84,8 @@ def _build_network(template: Template, params: CommonParams, checkpoint: Checkpo
     try:
         return build_network(config, checkpoint.state_dict)
     except RuntimeError as error:
+        if without_memory := find_memory_error(error):
+            raise without_memory from error
         raise DataError(
             f"{name}={value} does not fit base_model={params.base_model}: name the one it was "
             "trained with"

@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from detreg.data.dataset import Dataset
 from detreg.errors import NotFoundError, describe_failure, summarize_error
+from detreg.memory import translate_memory_errors
 from detreg.mlflow_errors import retry_on_conflict, translate_mlflow_errors
 from detreg.version import __version__
 
@@ -162,6 +163,7 @@ def start_run(
     try:
         with (
             translate_mlflow_errors("MLflow does not find the run, its parent or its experiment"),
+            translate_memory_errors(),
             tempfile.TemporaryDirectory(prefix="detreg-") as folder,
         ):
             nested = mlflow.active_run() is not None

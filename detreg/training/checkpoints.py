@@ -22,6 +22,7 @@ from torch import Tensor
 
 from detreg.errors import DataError, DiskError
 from detreg.files import write_atomically
+from detreg.memory import find_memory_error
 from detreg.training.epoch_metrics import EpochMetrics
 
 FORMAT = 1
@@ -70,6 +71,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         with write_atomically(path) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:  # torch's zip writer raises RuntimeError
+        if without_memory := find_memory_error(error):
+            raise without_memory from error
         raise DiskError(
             f"{path} could not be written: {error}. Free some space, then resume with "
             "continue_from_eid=<this run's id>"
@@ -160,6 +163,8 @@ def _read(path: Path) -> dict[str, Any]:
             f"({reason})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        if without_memory := find_memory_error(error):
+            raise without_memory from error
         lines = str(error).splitlines() or ["it is empty"]
         raise DataError(
             f"{path} cannot be read as a checkpoint, it is broken or cut off: {lines[0]}"

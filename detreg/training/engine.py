@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import sys
+import uuid
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from mmengine.runner import Runner
 from torch import nn
 
 from detreg import torchrun
-from detreg.errors import MemoryExhaustedError, NotFoundError
+from detreg.errors import NotFoundError
+from detreg.memory import find_memory_error
+from detreg.params import to_texts
 from detreg.templates.common_params import CommonParams
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
@@ -101,7 +104,7 @@ def fit(
             runner.register_hook(hook)
 
     try:
-        _train(runner, job.params, losses.describe_resume)
+        _train(runner, job, losses.describe_resume)
         if saver:
             saver.upload_pending()
     finally:
@@ -140,23 +143,24 @@ def _make_step_hooks(job: Job) -> list[Hook]:
     ]
 
 
-def _train(runner: Runner, params: CommonParams, describe_resume: Callable[[], str]) -> None:
-    """Run the training, and turn what torch raises into errors that a user can act on."""
+def _train(runner: Runner, job: Job, describe_resume: Callable[[], str]) -> None:
+    """Run the training, and turn what the libraries raise into errors that a user can act on."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             runner.train()
-    except torch.cuda.OutOfMemoryError as error:
-        raise MemoryExhaustedError(
-            f"the GPU has no memory left at batch_size={params.batch_size} and "
-            f"image_size={params.image_size}: lower one of them, or set amp=true"
-        ) from error
-    except RuntimeError as error:
+    except Exception as error:
+        without_memory = find_memory_error(error, to_texts(job.params) | to_texts(job.options))
+        if without_memory is not None:
+            raise without_memory from error
         # Some losses refuse NaN before LossMeter can look at the loss.
-        parameters = runner.model.parameters()
-        if all(bool(parameter.isfinite().all()) for parameter in parameters):
-            raise
-        raise make_divergence_error(runner.epoch + 1, describe_resume()) from error
+        if isinstance(error, RuntimeError) and not _has_finite_weights(runner.model):
+            raise make_divergence_error(runner.epoch + 1, describe_resume()) from error
+        raise
+
+
+def _has_finite_weights(network: nn.Module) -> bool:
+    return all(bool(parameter.isfinite().all()) for parameter in network.parameters())
 
 
 def check_initial_weights(job: Job) -> None:
@@ -200,6 +204,8 @@ class _Runner(Runner):
 def _build_runner(job: Job, folder: Path) -> Runner:
     config = job.config.copy()
     config.work_dir = str(folder / "work")
+    # MMEngine names a training by the second, and takes two that start in one second for the same.
+    config.experiment_name = uuid.uuid4().hex
     with silence_libraries():
         runner = _Runner.from_cfg(config)
         # The loops are built when they are first asked for. They read the annotations, of which
