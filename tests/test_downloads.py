@@ -49,8 +49,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub() -> Iterator[str]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Run a server of weights, and return its address."""
+    monkeypatch.setenv("DETREG_ALLOW_PRIVATE_URLS", "1")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Handler.requests.clear()
@@ -114,7 +115,10 @@ def test_a_bad_download_is_an_error_and_leaves_nothing(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_server_that_does_not_answer_is_exit_code_69(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_exit_code_69(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETREG_ALLOW_PRIVATE_URLS", "1")
     with pytest.raises(
         UnreachableError, match=r"cannot be downloaded .* set DETREG_WEIGHTS"
     ) as caught:

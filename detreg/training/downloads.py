@@ -9,10 +9,8 @@ import os
 import re
 import tempfile
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,8 +26,8 @@ from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import backbones
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
+from detreg.web import Response, open_url
 
-_BLOCK = 1 << 20  # bytes
 _ADVICE = (
     "try again, or fetch it where there is a network (detreg weights fetch) and set DETREG_WEIGHTS "
     "to its folder"
@@ -146,15 +144,16 @@ def download_file(url: str, path: Path, sha256: str = "") -> Path:
     `sha256` may be a prefix, or empty where none is known. The file appears under its name only
     when it is whole and verified.
 
-    Raises UnreachableError and DataError.
+    Raises UnreachableError, DataError for a wrong sha256 or too many bytes, and RefusedError for an
+    address that is not public.
     """
     if path.is_file():
         return path
 
     with _translate_errors(url), write_atomically(path) as file:
         # What is raised in here, before the end of the block, leaves no file.
-        with urllib.request.urlopen(url, timeout=60) as response:
-            digest = _copy_response(url, response, file)
+        with open_url(url) as response:
+            digest = _copy_response(response, file)
         if not digest.startswith(sha256):
             raise DataError(
                 f"{url} has sha256 {digest[:16]}..., not {sha256}: it is not the published file, "
@@ -163,21 +162,12 @@ def download_file(url: str, path: Path, sha256: str = "") -> Path:
     return path
 
 
-def _copy_response(url: str, response: HTTPResponse, file: BinaryIO) -> str:
-    """Write a response to a file and return its sha256.
-
-    Raises UnreachableError where the response is cut off.
-    """
-    expected = response.headers.get("Content-Length")
+def _copy_response(response: Response, file: BinaryIO) -> str:
+    """Write a response to a file and return its sha256."""
     hasher = hashlib.sha256()
-    received = 0
-    while block := response.read(_BLOCK):
+    for block in response.read_blocks():
         file.write(block)
         hasher.update(block)
-        received += len(block)
-
-    if expected and received != int(expected):
-        raise UnreachableError(f"{url} was cut off after {received} of {expected} bytes: {_ADVICE}")
     return hasher.hexdigest()
 
 
@@ -186,6 +176,8 @@ def _translate_errors(url: str) -> Iterator[None]:
     """Turn what urllib or the disk raise inside the block into UnreachableError."""
     try:
         yield
+    except UnreachableError as error:
+        raise UnreachableError(f"{error}: {_ADVICE}") from error
     except urllib.error.HTTPError as error:
         raise UnreachableError(f"{url} answers {error.code} {error.reason}: {_ADVICE}") from error
     except OSError as error:  # URLError is one, and so is a full disk
