@@ -5,6 +5,7 @@ twice. Nothing heavy is imported here: help and refusals are instant.
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeAlias
 
@@ -13,6 +14,7 @@ from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import Param, get_params, suggest_spelling
+from detreg.redaction import refuse_credential
 from detreg.templates.template import Template
 from detreg.version import __version__
 
@@ -37,7 +39,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
     The namespace has `command`, the function to call, and `unknown`, the flags that no parser
     declares. Commands with hyperparameters check `unknown` together with everything else that
-    is wrong; for the others it is refused here. Raises UsageError.
+    is wrong; for the others it is refused here. Raises UsageError, also where an argument holds a
+    password.
     """
     parser = _Parser(
         prog="detreg",
@@ -62,11 +65,40 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     arguments, unknown = parser.parse_known_args(argv)
     arguments.unknown = _pair_flags_with_values(unknown)
 
+    _refuse_credentials(arguments)
     takes_values = hasattr(arguments, "values_of")
     if unknown and not takes_values:
         name = next(word for word in argv if word in subparsers.choices)
         raise UsageError(_describe_unknown(arguments.unknown, subparsers.choices[name]))
     return arguments
+
+
+def _refuse_credentials(arguments: argparse.Namespace) -> None:
+    """Raise UsageError where an argument of any command holds a password or a token."""
+    texts: list[tuple[str, str]] = list(arguments.unknown.items())
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            texts.append((name, value))
+        elif isinstance(value, list):
+            texts += [(name, item) for item in value]
+
+    problems = []
+    for name, text in texts:
+        try:
+            refuse_credential(text)
+        except ValueError as error:
+            problems.append(f"{name} must be {error}")
+    if not problems:
+        return
+
+    # `mlflow run` logs the parameters before it starts detreg.
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        problems.append(
+            f"MLflow has logged it in run {run_id} already: remove that run with "
+            f"mlflow runs delete --run-id {run_id}, then mlflow gc --run-ids {run_id}"
+        )
+    raise UsageError(problems)
 
 
 def _pair_flags_with_values(words: Sequence[str]) -> dict[str, str]:

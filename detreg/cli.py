@@ -14,6 +14,7 @@ from detreg.arguments import parse_arguments
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DetregError, DiskError, NotFoundError
 from detreg.memory import find_memory_error
+from detreg.redaction import redact
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
@@ -65,7 +66,7 @@ def _report_error(error: Exception) -> int:
     known = _find_known_error(error)
 
     if known is None:
-        summary = " ".join(str(error).split())[:500]
+        summary = " ".join(redact(str(error)).split())[:500]
         problem = (
             f"this is a bug in detreg, {type(error).__name__}: {summary}"
             " (add --debug for the traceback)"

@@ -11,10 +11,13 @@
     └── RefusedError         77   refused for safety
 
 A message says what is wrong, where, and how to mend it. An error may carry many problems at once,
-so that a user can mend all of them before the next try.
+so that a user can mend all of them before the next try. Passwords and tokens in a message are
+hidden (redaction.py).
 """
 
 from collections.abc import Sequence
+
+from detreg.redaction import redact
 
 
 class DetregError(Exception):
@@ -25,7 +28,8 @@ class DetregError(Exception):
     def __init__(self, problems: str | Sequence[str]) -> None:
         if isinstance(problems, str):
             problems = (problems,)
-        self.problems: tuple[str, ...] = tuple(problems)
+        # Messages quote URLs, and the errors of libraries that quote them.
+        self.problems: tuple[str, ...] = tuple(redact(problem) for problem in problems)
         super().__init__("\n".join(self.problems))
 
 
@@ -85,8 +89,8 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, DetregError):
         return "; ".join(error.problems)
     if isinstance(error, Exception):
-        return f"{type(error).__name__}: {error}"
-    return str(error) or "interrupted"
+        return redact(f"{type(error).__name__}: {error}")
+    return redact(str(error)) or "interrupted"
 
 
 def summarize_error(error: BaseException) -> str:
@@ -94,6 +98,6 @@ def summarize_error(error: BaseException) -> str:
 
     An error without text is summarized by its class.
     """
-    lines = str(error).strip().splitlines()
+    lines = redact(str(error)).strip().splitlines()
     first = lines[0] if lines else type(error).__name__
     return first[:300]

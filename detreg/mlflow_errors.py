@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from detreg.environment import set_mlflow_defaults
-from detreg.errors import NotFoundError, UnreachableError
+from detreg.errors import NotFoundError, UnreachableError, summarize_error
 
 set_mlflow_defaults()  # MLflow reads some of them when it is imported
 
@@ -92,8 +92,7 @@ def _is_unreachable(error: BaseException) -> bool:
 
 
 def _describe_unreachable(error: Exception) -> str:
-    reason = str(error).splitlines()[0][:300]
     return (
-        f"MLflow at {mlflow.get_tracking_uri()} does not answer ({reason}): "
+        f"MLflow at {mlflow.get_tracking_uri()} does not answer ({summarize_error(error)}): "
         "start it, or set MLFLOW_TRACKING_URI to one that does"
     )

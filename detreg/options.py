@@ -83,7 +83,7 @@ class SweepOptions:
     storage: str | None = text(
         None,
         help="URL of Optuna's database, such as postgresql://... for many machines; "
-        "none is detreg-sweeps.db beside MLflow's database, or in this folder",
+        "none is that in DETREG_STORAGE, or detreg-sweeps.db beside MLflow's database, else here",
     )
     study: str | None = text(
         None, help="Name of the study; another name starts a new sweep with the same arguments"

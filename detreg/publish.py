@@ -21,6 +21,7 @@ from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
 from detreg.options import RunOptions
 from detreg.params import to_texts
+from detreg.redaction import redact
 from detreg.serving.packaging import log_model
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
@@ -86,7 +87,7 @@ def train_and_publish(
     check_initial_weights(job)
     torchrun.signal_ready()
     with runs.start_run(options.run_name, job.tags) as run:
-        print(f"MLflow run (eid) {run.id} in {runs.get_tracking_uri()}", flush=True)
+        print(f"MLflow run (eid) {run.id} in {redact(runs.get_tracking_uri())}", flush=True)
         log_job(run, job)
         fitted = fit(job, run.folder, run)
         return publish(run, job, fitted)

@@ -321,6 +321,43 @@ def test_weights_of_a_folder_of_ones_own_are_found(
     )
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "yolox", "--data", "https://me:canary@host/data.zip"],
+        ["train", "yolox", "--load_from", "https://host/x.pth?X-Amz-Signature=canary"],
+        ["train", "yolox", "--undeclared=https://canary@host"],
+        ["sweep", "yolox", "--storage=postgresql://me:canary@host/db"],
+        ["sweep", "yolox", "--yolox.load_from", "https://canary@host/x.pth"],
+        ["check", "https://me:canary@host/data.zip"],
+        ["predict", "models:/yolox@champion", "a.jpg", "https://me:canary@host/b.jpg"],
+    ],
+)
+def test_password_in_an_argument_is_refused_and_not_repeated(
+    capsys: Capture, words: list[str]
+) -> None:
+    (problem,) = run_failing(capsys, words, 2)
+    assert "must be free of passwords and tokens, got '" in problem
+    assert "***" in problem
+    assert "canary" not in problem
+
+
+def test_password_that_mlflow_has_logged_is_removed_with_its_run(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    run_id = mlflow.MlflowClient().create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    words = ["train", "yolox", "--load_from", "https://me:canary@host/x.pth"]
+    problem, removal = run_failing(capsys, words, 2)
+    assert problem.startswith("load_from must be free of passwords")
+    assert f"mlflow runs delete --run-id {run_id}, then mlflow gc --run-ids {run_id}" in removal
+    reason = mlflow.get_run(run_id).data.tags["detreg.failure"]
+    assert "https://me:***@host/x.pth" in reason
+    assert "canary" not in reason
+
+
 class RaisingCommand:
     """Replace `detreg weights` by a command that raises a given error."""
 

@@ -24,7 +24,6 @@ from detreg.sweeps.storage import (
     MAX_TRIES,
     StudyStorage,
     open_storage,
-    redact_password,
     requeue_trial,
     retry_while_unreachable,
 )
@@ -324,6 +323,13 @@ def test_storage_must_be_a_database_url(url: str) -> None:
         open_storage(url, 1)
 
 
+def test_refused_storage_is_named_without_its_password() -> None:
+    with pytest.raises(UsageError) as caught:
+        open_storage("oracle+nothing://me:secret@host/sweeps", 1)
+    assert "got 'oracle+nothing://me:***@host/sweeps'" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_unreachable_storage_is_reported_without_its_password(tmp_path: Path) -> None:
     with pytest.raises(UnreachableError) as caught:
         open_storage("postgresql://me:secret@127.0.0.1:9/sweeps", 1)
@@ -332,11 +338,6 @@ def test_unreachable_storage_is_reported_without_its_password(tmp_path: Path) ->
 
     with pytest.raises(UnreachableError):
         open_storage(f"sqlite:///{tmp_path}/no/such/folder/x.db", 1)
-
-
-def test_password_is_redacted() -> None:
-    url = redact_password("postgresql://me:secret@host/sweeps")
-    assert url == "postgresql://me:***@host/sweeps"
 
 
 def test_heartbeat_that_cannot_be_written_raises_nothing(

@@ -8,6 +8,7 @@ from numbers import Real
 from typing import Literal, TypedDict
 
 from detreg.params.spelling import suggest_spelling
+from detreg.redaction import refuse_credential
 
 ParamType = Literal["int", "float", "bool", "choice", "size", "numbers", "text"]
 Value = bool | int | float | str | tuple[float, ...] | None
@@ -255,6 +256,7 @@ def _split(value: object) -> Sequence[object]:
 def _parse_text(param: Param, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{param.domain}, got {value!r}")
+    refuse_credential(value)
     return value
 
 

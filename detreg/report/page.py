@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from detreg.redaction import redact
 from detreg.report.theme import GRID, INK, MUTED_TEXT
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -88,7 +89,8 @@ class Page:
 
 def write_page(page: Page, path: Path) -> Path:
     """Write a page as an HTML file that embeds its images, and return its path."""
-    path.write_text(render_page(page), encoding="utf-8")
+    # Reasons of failed trials come from studies that older versions have written.
+    path.write_text(redact(render_page(page)), encoding="utf-8")
     return path
 
 

@@ -8,13 +8,13 @@ from optuna.importance import get_param_importances
 from optuna.study import Study, create_study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from detreg.redaction import redact
 from detreg.report.page import Page, write_page
 from detreg.sweeps import study as studies
 from detreg.sweeps.parallel_coordinates import draw_parallel_coordinates
 from detreg.sweeps.plan import Plan
 from detreg.sweeps.plots import draw_history, draw_importances
 from detreg.sweeps.result import SweepResult
-from detreg.sweeps.storage import redact_password
 from detreg.sweeps.study import Lineage
 from detreg.sweeps.trial_text import format_time, format_values, get_best_score
 
@@ -68,7 +68,7 @@ def _list_facts(plan: Plan, result: SweepResult, trials: Sequence[FrozenTrial]) 
         "its hyperparameters": " ".join(values) or "the defaults",
         "registered": registered,
         "searched": str(plan.space),
-        "study": f"{plan.name} in {redact_password(plan.storage)}",
+        "study": f"{plan.name} in {redact(plan.storage)}",
         "trials": counts,
         "epochs": _describe_epochs(plan, trials),
     }

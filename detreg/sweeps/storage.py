@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateF
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from detreg.errors import UnreachableError, UsageError
+from detreg.errors import UnreachableError, UsageError, summarize_error
 
 MAX_TRIES = 6
 """Workers that a trial may cost before it counts as failed."""
@@ -85,10 +85,8 @@ def open_storage(url: str, heartbeat: int) -> StudyStorage:
             f"got {url!r} ({error})"
         ) from error
     except (SQLAlchemyError, StorageInternalError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UnreachableError(
-            f"storage {redact_password(url)} does not answer: {reason}"
-        ) from error
+        reason = summarize_error(error.__cause__ or error)
+        raise UnreachableError(f"storage {url} does not answer: {reason}") from error
 
 
 def _choose_engine_options(url: str) -> dict[str, object]:
@@ -97,11 +95,6 @@ def _choose_engine_options(url: str) -> dict[str, object]:
         return {"connect_args": {"timeout": SQLITE_LOCK_TIMEOUT}}
     # A pooled connection that the server has closed is noticed before its use, and replaced.
     return {"pool_pre_ping": True}
-
-
-def redact_password(url: str) -> str:
-    """Return the URL with *** in place of its password."""
-    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
 
 
 def retry_while_unreachable(call: Callable[[], T], pause: float = 1.0) -> T:

@@ -16,6 +16,7 @@ from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.params import to_texts
+from detreg.redaction import redact
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
 from detreg.sweeps.finish import finish_sweep
@@ -26,7 +27,7 @@ from detreg.sweeps.progress import Progress
 from detreg.sweeps.request import SweepRequest, make_request, parse_templates
 from detreg.sweeps.result import SweepResult
 from detreg.sweeps.samplers import make_search_pruner, make_search_sampler
-from detreg.sweeps.storage import StudyStorage, open_storage, redact_password
+from detreg.sweeps.storage import StudyStorage, open_storage
 from detreg.sweeps.study import FirstTrial
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
@@ -100,11 +101,17 @@ def _search_and_finish(active: Run, plan: Plan, study: Study) -> SweepResult:
 
 
 def choose_default_storage() -> str:
-    """Return the URL of a SQLite file beside MLflow's database, where that is a file too.
+    """Return the URL in DETREG_STORAGE, else that of a SQLite file.
 
-    Else the file is in the working directory. Beside MLflow's first, because `mlflow run` may work
+    The file is beside MLflow's database where that is a file too, else in the working directory.
+    Beside MLflow's first, because `mlflow run` may work
     in a folder that is deleted afterwards.
     """
+    # The place for a URL with a password, which no parameter may hold.
+    url = os.environ.get("DETREG_STORAGE")
+    if url:
+        return url
+
     folder = Path()
     tracking_uri = runs.get_tracking_uri()
     if "sqlite:" in tracking_uri:
@@ -118,7 +125,7 @@ def refuse_mlflow_database(url: str) -> None:
     """Raise UsageError where `url` is MLflow's own database: both would migrate its tables."""
     if url == runs.get_tracking_uri():
         raise UsageError(
-            f"storage must not be MLflow's own database, got {redact_password(url)}: "
+            f"storage must not be MLflow's own database, got {url}: "
             "give the sweep a database of its own"
         )
 
@@ -180,8 +187,9 @@ def _find_existing_run(eid: str | None) -> str | None:
 
 
 def _print_start(active: Run, study: Study, plan: Plan) -> None:
-    database = redact_password(plan.storage)
-    print(f"MLflow run {active.id} in {runs.get_tracking_uri()}; study {plan.name} in {database}")
+    tracking_uri = redact(runs.get_tracking_uri())
+    database = redact(plan.storage)
+    print(f"MLflow run {active.id} in {tracking_uri}; study {plan.name} in {database}")
     if plan.parent != active.id:
         print(f"The sweep was started by run {plan.parent}, under which its trials are")
 
@@ -193,9 +201,9 @@ def _print_start(active: Run, study: Study, plan: Plan) -> None:
 
 
 def log_settings(active: Run, plan: Plan) -> None:
-    """Log the options, the fixed values and the space; the database without its password."""
+    """Log the options, the fixed values and the space."""
     params = to_texts(plan.options) | to_texts(plan.sweep)
-    params["storage"] = redact_password(plan.storage)
+    params["storage"] = plan.storage  # without its password, as all that is logged
     for template, part in plan.space.templates.items():
         for name, value in part.fixed.items():
             params[f"{template}.{name}"] = str(value)

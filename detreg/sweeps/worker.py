@@ -23,6 +23,7 @@ from detreg.data.dataset import Dataset, load_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DiskError, UnreachableError, describe_failure, summarize_error
 from detreg.memory import translate_memory_errors
+from detreg.redaction import redact_output
 from detreg.sweeps import study as studies
 from detreg.sweeps.jobs import WorkerTask
 from detreg.sweeps.plan import Plan
@@ -148,6 +149,7 @@ def _configure_process(task: WorkerTask) -> None:
     with task.log.open("ab") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
+    redact_output()
 
     set_mlflow_defaults()
     # It names the run of the sweep, which `mlflow run` has made; a trial has a run of its own.

@@ -2,7 +2,7 @@
 
 A run works inside `mlflow run`, from the command line and from Python, with any tracking store. Its
 id is the eid. Tags that start with `detreg.` are detreg's; `detreg.failure` holds the reason of a
-run that did not finish.
+run that did not finish. Passwords and tokens in what is logged are hidden.
 """
 
 import json
@@ -29,6 +29,7 @@ from detreg.data.dataset import Dataset
 from detreg.errors import NotFoundError, describe_failure, summarize_error
 from detreg.memory import translate_memory_errors
 from detreg.mlflow_errors import retry_on_conflict, translate_mlflow_errors
+from detreg.redaction import redact
 from detreg.version import __version__
 
 FAILURE = "detreg.failure"
@@ -79,7 +80,7 @@ class Run:
         `mlflow run` has logged its own ones before, and MLflow refuses a second value.
         """
         logged = _get_client().get_run(self.id).data.params
-        params = [Param(name, value) for name, value in texts.items() if name not in logged]
+        params = [Param(name, redact(value)) for name, value in texts.items() if name not in logged]
         _get_client().log_batch(self.id, params=params)
 
     def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
@@ -105,7 +106,7 @@ class Run:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; a value that is longer than MLflow takes is cut."""
-        run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
+        run_tags = [RunTag(name, redact(value)[:MAX_TAG_LENGTH]) for name, value in tags.items()]
         # A sweep may tag the run of a lost worker while that worker tags it too.
         retry_on_conflict(lambda: _get_client().log_batch(self.id, tags=run_tags))
 
@@ -122,7 +123,7 @@ class Run:
 
     def log_text(self, text: str, name: str) -> None:
         """Upload a text as the artifact `name`."""
-        _get_client().log_text(self.id, text, name)
+        _get_client().log_text(self.id, redact(text), name)
 
     def log_dataset(self, dataset: Dataset) -> None:
         """Log a dataset as an input: its name and digest, and in its profile classes and counts."""
@@ -269,7 +270,7 @@ def download_artifact(eid: str, artifact: str, folder: Path) -> Path:
 
 
 def get_tracking_uri() -> str:
-    """Return the URI of the tracking store in use."""
+    """Return the URI of the tracking store in use, which may hold a password: hide it in texts."""
     return str(mlflow.get_tracking_uri())
 
 
