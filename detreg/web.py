@@ -4,6 +4,7 @@
 connections that `connect_checked` makes and through responses that measure what they receive.
 """
 
+import base64
 import http.client
 import io
 import time
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+
+from requests.utils import get_netrc_auth
 
 from detreg.addresses import check_stated_address, connect_checked
 from detreg.errors import DataError, RefusedError, UnreachableError, summarize_error
@@ -90,7 +93,8 @@ def open_url(
     """Open a URL of http or https; at most ten redirects are followed.
 
     The environment variables http_proxy, https_proxy and no_proxy are obeyed. A proxy looks names
-    up by itself, so that only addresses that the URL states are checked then.
+    up by itself, so that only addresses that the URL states are checked then. Logins come from
+    ~/.netrc, or the file that the variable NETRC names.
 
     Raises RefusedError for another scheme and for an address that is not public, UnreachableError
     for an answer that is too slow or not HTTP, and URLError and HTTPError of urllib, which are
@@ -128,12 +132,28 @@ def _make_opener(pace: Pace, clock: Clock) -> urllib.request.OpenerDirector:
     for handler in (
         urllib.request.ProxyHandler(),
         _CheckingHandler(pace, clock),
+        _LoginHandler(),
         _RedirectHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
     ):
         opener.add_handler(handler)
     return opener
+
+
+class _LoginHandler(urllib.request.BaseHandler):
+    """Adds to each request the user name and password that ~/.netrc has for its host."""
+
+    def http_request(self, request: urllib.request.Request) -> urllib.request.Request:
+        """Return the request with its login."""
+        login = get_netrc_auth(request.full_url)
+        if login is not None:
+            encoded = base64.b64encode(":".join(login).encode()).decode()
+            # Not redirected: another host must not get it.
+            request.add_unredirected_header("Authorization", f"Basic {encoded}")
+        return request
+
+    https_request = http_request
 
 
 class _RedirectHandler(urllib.request.HTTPRedirectHandler):

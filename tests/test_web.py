@@ -1,9 +1,11 @@
 """Opening URLs: addresses at every redirect, schemes, sizes and rates."""
 
+import base64
 import http.server
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -21,9 +23,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     requests: ClassVar[list[str]] = []
+    logins: ClassVar[list[str | None]] = []
 
     def do_GET(self) -> None:
         self.requests.append(self.path)
+        self.logins.append(self.headers["Authorization"])
         verb, _, argument = self.path.removeprefix("/").partition("/")
         if verb == "redirect":
             self.send_response(302)
@@ -60,6 +64,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     Handler.requests.clear()
+    Handler.logins.clear()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
 
@@ -104,6 +109,23 @@ def test_redirect_to_a_private_address_is_refused(
     with pytest.raises(RefusedError, match=r"127\.0\.0\.1, which is not a public one"):
         read(f"{public}/redirect/{server}/file")
     assert len(Handler.requests) == 1
+
+
+def test_login_of_netrc_reaches_its_host_alone(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password canary\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    port = server.rpartition(":")[2]
+    monkeypatch.setattr(
+        "detreg.web.connect_checked",
+        lambda host, port, timeout: socket.create_connection(("127.0.0.1", int(port)), timeout),  # noqa: ARG005
+    )
+
+    assert read(f"{server}/redirect/{server}/file") == CONTENT
+    assert read(f"{server}/redirect/http://other.example:{port}/file") == CONTENT
+    login = "Basic " + base64.b64encode(b"me:canary").decode()
+    assert Handler.logins == [login, login, login, None]
 
 
 @pytest.mark.parametrize("target", ["ftp://example.org/x", "file:///etc/passwd", "data:,x"])
