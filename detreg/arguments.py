@@ -60,6 +60,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     _add_predict(subparsers)
     _add_export(subparsers, argv)
     _add_promote(subparsers)
+    _add_sync(subparsers)
     _add_weights(subparsers)
 
     arguments, unknown = parser.parse_known_args(argv)
@@ -295,6 +296,14 @@ def _add_promote(subparsers: Subparsers) -> None:
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("version", metavar="VERSION", nargs="?")
     parser.add_argument("--rollback", action="store_true", help="go back to the champion before")
+
+
+def _add_sync(subparsers: Subparsers) -> None:
+    help = "deliver what a tracking server has not got yet, and close runs whose process is gone"
+    parser = _add_command(subparsers, "sync", commands.sync, help)
+    parser.add_argument(
+        "run_id", metavar="RUN_ID", nargs="?", help="one run (default: all of this cache)"
+    )
 
 
 def _add_weights(subparsers: Subparsers) -> None:

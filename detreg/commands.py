@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from detreg.sweeps.result import SweepResult
 
 EXIT_BAD_DATA = 65
+EXIT_UNDELIVERED = 75
 MAX_EPOCHS = 200
 
 
@@ -271,6 +272,16 @@ def promote(arguments: argparse.Namespace) -> int:
         moved = registry.promote(arguments.name, version)
     print(f"{moved.name} version {moved.version} is {moved.alias}: {moved.reason}")
     return 0
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    """Deliver what MLflow has not got yet, and print what became of each run."""
+    from detreg.tasks.sync import sync_runs
+
+    report = sync_runs(arguments.run_id)
+    for line in report.lines:
+        print(line)
+    return EXIT_UNDELIVERED if report.has_problems else 0
 
 
 def weights(arguments: argparse.Namespace) -> int:

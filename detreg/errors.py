@@ -8,6 +8,7 @@
     ├── MemoryExhaustedError 71   no memory left on the GPU or the machine
     ├── DiskError            74   a disk that is full or refuses a write
     ├── StoppedError         75   training stopped early and can be resumed
+    ├── UndeliveredError     75   complete on the disk, and not yet in MLflow: `detreg sync`
     └── RefusedError         77   refused for safety
 
 A message says what is wrong, where, and how to mend it. An error may carry many problems at once,
@@ -71,6 +72,12 @@ class DiskError(DetregError):
 
 class StoppedError(DetregError):
     """Training stopped before its end; what was trained is saved and can be resumed."""
+
+    exit_code = 75
+
+
+class UndeliveredError(DetregError):
+    """What was done is complete on the disk, but MLflow does not have all of it yet."""
 
     exit_code = 75
 

@@ -31,6 +31,15 @@ _CONFLICT_TEXTS = (
     "SerializationFailure",
 )
 
+# What the same request would meet again. A server's other answers may change: a database that is
+# full or locked, a proxy that answers for a server which is away, a token that has expired.
+_REFUSALS = {
+    "INVALID_PARAMETER_VALUE",
+    "RESOURCE_DOES_NOT_EXIST",
+    "RESOURCE_ALREADY_EXISTS",
+    "BAD_REQUEST",
+}
+
 T = TypeVar("T")
 
 
@@ -44,7 +53,7 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_unreachable(error):
+        if is_unreachable(error):
             raise UnreachableError(_describe_unreachable(error)) from error
         if isinstance(error, MlflowException) and _is_missing(error.error_code, error.message):
             raise NotFoundError(missing) from error
@@ -67,6 +76,15 @@ def retry_on_conflict(write: Callable[[], T]) -> T:
     return write()
 
 
+def is_refusal(error: Exception) -> bool:
+    """Whether a write that has failed with `error` would fail again, however often it is tried."""
+    if is_unreachable(error):
+        return False
+    if isinstance(error, MlflowException):
+        return error.error_code in _REFUSALS and not _is_conflict(error)
+    return isinstance(error, TypeError | ValueError | LookupError | AttributeError)
+
+
 def _is_conflict(error: MlflowException) -> bool:
     message = str(error)
     return any(text in message for text in _CONFLICT_TEXTS)
@@ -79,7 +97,8 @@ def _is_missing(code: str, message: str) -> bool:
     return code == "INVALID_PARAMETER_VALUE" and is_named_missing
 
 
-def _is_unreachable(error: BaseException) -> bool:
+def is_unreachable(error: BaseException) -> bool:
+    """Whether `error` comes of a server or database that does not answer, or cannot write."""
     # MLflow raises an exception of its own, so the one that says it stands further down the chain.
     link: BaseException | None = error
     while link is not None:

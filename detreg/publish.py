@@ -9,7 +9,7 @@ from pathlib import Path
 from detreg import torchrun
 from detreg.data.dataset import Dataset
 from detreg.data.summary import describe_dataset
-from detreg.errors import RefusedError
+from detreg.errors import RefusedError, UndeliveredError, UnreachableError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
@@ -19,6 +19,7 @@ from detreg.export.trained_model import TrainedModel
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
+from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.options import RunOptions
 from detreg.params import to_texts
 from detreg.redaction import redact
@@ -26,7 +27,8 @@ from detreg.serving.packaging import log_model
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
-from detreg.tracking.registry import register
+from detreg.tracking.records import Registration
+from detreg.tracking.registry import RegisteredVersion, register
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import load_checkpoint
 from detreg.training.compose import compose
@@ -141,20 +143,14 @@ def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> Train
         _log_test_scores(run, job, detector)
 
     log_report(run, job, fitted, parity, truth, predictions)
-    # A model that disagrees is logged too, to find out why, but gets no version.
-    model_uri = log_model(exported.path).model_uri
-    _check_parity(parity)
-
-    name = job.options.registered_model_name or job.template.name
-    registered = register(
-        name,
-        model_uri,
-        run.id,
-        score=math.nan if scores.mAP is None else scores.mAP,
+    registration = Registration(
+        path=str(exported.path.relative_to(run.folder)),
+        name=job.options.registered_model_name or job.template.name,
+        score=scores.mAP,
         dataset_digest=job.dataset.digest,
         tags={"template": job.template.name},
-        again=again,
     )
+    registered = log_and_register(run, registration, parity, again)
     return TrainingResult(
         run_id=run.id,
         status="FINISHED",
@@ -164,7 +160,7 @@ def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> Train
         mAP_75=scores.mAP_75 or 0.0,
         best_epoch=fitted.best_epoch,
         parity_matched=parity.matches.matched_share,
-        model_name=name,
+        model_name=registration.name,
         model_version=registered.version,
         alias=registered.alias,
         reason=registered.reason,
@@ -224,6 +220,40 @@ def log_report(
         facts=facts,
     )
     run.log_file(folder, "report")
+
+
+def log_and_register(
+    run: Run, registration: Registration, parity: ParityResult, again: bool
+) -> RegisteredVersion:
+    """Log the exported model to the run, and register it unless it has failed parity.
+
+    Raises RefusedError where it has, and UndeliveredError where MLflow does not answer: then
+    `detreg sync` logs and registers it.
+    """
+    path = run.folder / registration.path
+    try:
+        if not run.wait_until_delivered():
+            raise UnreachableError(f"MLflow at {redact(runs.get_tracking_uri())} does not answer")
+        with translate_mlflow_errors(f"run {run.id} is gone"):
+            # A model that disagrees is logged too, to find out why, but gets no version.
+            model_uri = log_model(path).model_uri
+        _check_parity(parity)
+        return register(
+            registration.name,
+            model_uri,
+            run.id,
+            score=math.nan if registration.score is None else registration.score,
+            dataset_digest=registration.dataset_digest,
+            tags=registration.tags,
+            again=again,
+        )
+    except UnreachableError as error:
+        _check_parity(parity)
+        run.write(registration)
+        raise UndeliveredError(
+            f"the model is trained and exported, and not registered yet: {error}; everything is "
+            f"kept in {run.folder}, and `detreg sync {run.id}` delivers and registers it"
+        ) from error
 
 
 def _log_test_scores(run: Run, job: Job, detector: Detector) -> None:

@@ -136,7 +136,9 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
 
     after_epoch = EpochReporter(plan, trial, params.num_epochs, training.is_prunable)
     tags = job.tags | {runs.TRIAL: str(trial.number), runs.STUDY: trial.study.study_name}
-    with runs.start_run(training.run_name, tags, parent=plan.parent) as active:
+    with runs.start_run(
+        training.run_name, tags, parent=plan.parent, must_be_delivered=False
+    ) as active:
         # A kill before this write leaves a run that no trial knows of: the command ends it after
         # the search (sweep.py).
         all_runs = [*earlier_runs, active.id]
@@ -187,6 +189,7 @@ class EpochReporter:
 def _find_checkpoint(eids: Sequence[str]) -> LeftCheckpoint | None:
     """Return the checkpoint of the latest run that has one."""
     for eid in reversed(eids):
+        runs.settle_run(eid)
         stored = runs.find_checkpoints(eid)
         if stored is not None:
             return LeftCheckpoint(eid, stored.epoch)

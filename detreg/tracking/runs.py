@@ -6,33 +6,31 @@ run that did not finish. Passwords and tokens in what is logged are hidden.
 """
 
 import json
-import math
 import os
 import re
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset as LoggedDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from detreg.data.dataset import Dataset
-from detreg.errors import NotFoundError, describe_failure, summarize_error
+from detreg.errors import NotFoundError, UndeliveredError, describe_failure, summarize_error
 from detreg.memory import translate_memory_errors
-from detreg.mlflow_errors import retry_on_conflict, translate_mlflow_errors
-from detreg.redaction import redact
+from detreg.mlflow_errors import translate_mlflow_errors
+from detreg.tracking.active_run import begin_run
+from detreg.tracking.leftovers import close_if_dead, settle_left_runs
+from detreg.tracking.records import CHECKPOINT as CHECKPOINT
+from detreg.tracking.records import FAILURE as FAILURE
+from detreg.tracking.run import Run as Run
+from detreg.tracking.run import StoredCheckpoints as StoredCheckpoints
+from detreg.tracking.sender import PATIENCE, Patience
 from detreg.version import __version__
 
-FAILURE = "detreg.failure"
 TEMPLATE = "detreg.template"
 DIGEST = "detreg.dataset_digest"
 PARENT = "detreg.parent_eid"
@@ -42,108 +40,9 @@ VERSION = "detreg.version"
 STUDY = "detreg.study"
 TRIAL = "detreg.trial"
 PRUNED = "detreg.pruned"
-CHECKPOINT = "detreg.checkpoint"
-"""Holds a StoredCheckpoints as JSON."""
 
-# MLflow's limits.
-MAX_TAG_LENGTH = 5000
-MAX_METRICS_PER_REQUEST = 1000
 MAX_RUNS_PER_REQUEST = 1000
-
-
-@dataclass(frozen=True)
-class StoredCheckpoints:
-    """The two checkpoints of a run that are uploaded completely.
-
-    `last` and `best` are the names of the artifacts; `epoch` is the last epoch that both know of.
-    """
-
-    epoch: int
-    last: str
-    best: str
-
-
-@dataclass
-class Run:
-    """A handle on one MLflow run.
-
-    `folder` is a local folder for its files, which is removed when the run ends.
-    """
-
-    id: str
-    folder: Path
-    _unsent: list[Metric] = field(default_factory=list)
-
-    def log_params(self, texts: Mapping[str, str]) -> None:
-        """Log the parameters that are not logged yet.
-
-        `mlflow run` has logged its own ones before, and MLflow refuses a second value.
-        """
-        logged = _get_client().get_run(self.id).data.params
-        params = [Param(name, redact(value)) for name, value in texts.items() if name not in logged]
-        _get_client().log_batch(self.id, params=params)
-
-    def log_metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log metrics in one request. NaN and infinity are left out: MLflow reads NaN as 1.8e308.
-
-        A tracking server that does not answer costs nothing but a line on stderr; the values are
-        sent with the next call.
-        """
-        now = int(time.time() * 1000)
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._unsent.append(Metric(name, float(value), now, step))
-
-        try:
-            for first in range(0, len(self._unsent), MAX_METRICS_PER_REQUEST):
-                batch = self._unsent[first : first + MAX_METRICS_PER_REQUEST]
-                _get_client().log_batch(self.id, metrics=batch)
-            # Only now: MLflow stores a metric once that is sent twice with the same timestamp.
-            self._unsent.clear()
-        except MlflowException as error:
-            message = f"metrics wait for the tracking server: {summarize_error(error)}"
-            print(message, file=sys.stderr, flush=True)
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; a value that is longer than MLflow takes is cut."""
-        run_tags = [RunTag(name, redact(value)[:MAX_TAG_LENGTH]) for name, value in tags.items()]
-        # A sweep may tag the run of a lost worker while that worker tags it too.
-        retry_on_conflict(lambda: _get_client().log_batch(self.id, tags=run_tags))
-
-    def tag_checkpoints(self, stored: StoredCheckpoints) -> None:
-        """Record which checkpoints are complete, once both are uploaded."""
-        self.set_tags({CHECKPOINT: json.dumps(asdict(stored))})
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Upload a file, or a folder's content, to the run's artifacts under `folder`."""
-        if path.is_dir():
-            _get_client().log_artifacts(self.id, str(path), folder)
-        else:
-            _get_client().log_artifact(self.id, str(path), folder)
-
-    def log_text(self, text: str, name: str) -> None:
-        """Upload a text as the artifact `name`."""
-        _get_client().log_text(self.id, redact(text), name)
-
-    def log_dataset(self, dataset: Dataset) -> None:
-        """Log a dataset as an input: its name and digest, and in its profile classes and counts."""
-        counts = {}
-        for name, split in dataset.splits.items():
-            counts[name] = {"images": split.images, "boxes": split.boxes}
-        profile = {"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}
-
-        logged = LoggedDataset(
-            name=dataset.name,
-            digest=dataset.digest,
-            source_type="local",
-            source=json.dumps({"uri": str(dataset.folder)}),
-            schema=json.dumps({"classes": dataset.classes}),
-            profile=json.dumps(profile),
-        )
-        context = InputTag("mlflow.data.context", "training")
-        dataset_input = DatasetInput(logged, [context])
-        # The workers of a sweep log the same dataset at the same time.
-        retry_on_conflict(lambda: _get_client().log_inputs(self.id, [dataset_input]))
+"""MLflow's limit."""
 
 
 @contextmanager
@@ -153,45 +52,57 @@ def start_run(
     *,
     run_id: str | None = None,
     parent: str | None = None,
+    must_be_delivered: bool = True,
 ) -> Iterator[Run]:
     """Start an MLflow run, or the one that `mlflow run` has made for this process.
 
     A new run is nested in the active one if there is one. `run_id` resumes an existing run;
     `parent` nests the new run in one of another process. The run ends as FINISHED, FAILED or
-    KILLED, with the reason in a tag. Raises UnreachableError where the tracking store does not
-    answer.
+    KILLED, with the reason in a tag.
+
+    Raises UnreachableError where the tracking store does not answer at the start, and
+    UndeliveredError where it does not at the end, unless `must_be_delivered` is False.
     """
+    all_tags = {VERSION: __version__, **tags}
+    active = begin_run(name, all_tags, run_id, parent)
     try:
         with (
             translate_mlflow_errors("MLflow does not find the run, its parent or its experiment"),
             translate_memory_errors(),
-            tempfile.TemporaryDirectory(prefix="detreg-") as folder,
         ):
-            nested = mlflow.active_run() is not None
-            experiment = _get_client().get_run(parent).info.experiment_id if parent else None
-            started = mlflow.start_run(
-                run_id,
-                experiment_id=experiment,
-                run_name=name,
-                nested=nested,
-                parent_run_id=parent,
-                log_system_metrics=run_id is None,  # several machines may work on one run
-            )
-            run = Run(started.info.run_id, Path(folder))
-            run.set_tags({VERSION: __version__, **tags})
-
-            yield run
-
-            run.log_metrics({})
-        mlflow.end_run("FINISHED")
+            yield active.run
+    except UndeliveredError:
+        # All is done, and what could not be registered is in the journal.
+        active.end("FINISHED", Patience(0, 0))
+        raise
     except BaseException as error:
         # The run is ended here, not by whoever started the process: `mlflow run` would end it as
         # FINISHED or FAILED, and nobody would say why.
-        active = mlflow.active_run()
-        if active is not None:
-            _tag_failure(active.info.run_id, error)
-        mlflow.end_run("FAILED" if isinstance(error, Exception) else "KILLED")
+        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        undelivered = active.end(status, PATIENCE, describe_failure(error))
+        if undelivered:
+            print(f"detreg: {undelivered}", file=sys.stderr, flush=True)
         raise
+
+    undelivered = active.end("FINISHED", PATIENCE)
+    if undelivered and must_be_delivered:
+        raise UndeliveredError(undelivered)
+    if undelivered:
+        print(undelivered, file=sys.stderr, flush=True)
+
+
+def settle_run(eid: str) -> None:
+    """Complete a run whose process is gone: deliver what it has left here, and end it.
+
+    Its last checkpoint, if it is newer than the uploaded one, is uploaded. A run whose process
+    lives stays as it is. Raises as get_run.
+    """
+    for settlement in settle_left_runs(eid):
+        if settlement.problem:
+            message = f"run {eid} cannot be completed from {settlement.folder}"
+            print(f"{message}: {settlement.problem}", file=sys.stderr, flush=True)
+    with translate_mlflow_errors(f"run {eid} is gone"):
+        close_if_dead(get_run(eid))
 
 
 def tag_failure_before_start(error: BaseException) -> None:

@@ -4,7 +4,6 @@ MMEngine's own hook is left out, because a checkpoint must be whole, and what is
 exported must be the same weights.
 """
 
-import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from detreg.errors import summarize_error
 from detreg.tracking.runs import Run, StoredCheckpoints
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.distributed import unwrap
@@ -38,17 +36,24 @@ class CheckpointUploader:
     folder: Path
     uploaded_epoch: int = 0
     _uploads: int = 0
-    _ended_at: float = field(default_factory=time.monotonic)
-    _seconds: float = 0.0
+    _started_at: float = field(default_factory=time.monotonic)
 
     @property
     def is_due(self) -> bool:
-        """Whether an upload that takes as long as the last one stays within UPLOAD_SHARE."""
-        return (time.monotonic() - self._ended_at) * UPLOAD_SHARE >= self._seconds
+        """Whether an upload that takes as long as the last one stays within UPLOAD_SHARE.
+
+        While one is under way, or waits for a server that is away, there is no other one: so the
+        disk holds at most three versions of the checkpoints.
+        """
+        if self.run.is_uploading:
+            return False
+        elapsed = time.monotonic() - self._started_at
+        # Two files of about the same size.
+        return elapsed * UPLOAD_SHARE >= 2 * self.run.upload_seconds
 
     def upload(self, epoch: int) -> None:
-        """Upload both checkpoints, which are those of `epoch`. Raises the errors of MLflow."""
-        started_at = time.monotonic()
+        """Upload both checkpoints, which are those of `epoch`, in the background."""
+        self._started_at = time.monotonic()
         slot = f"checkpoints/{self._uploads % 2}"
         for name in (LAST, BEST):
             self.run.log_file(self.folder / name, slot)
@@ -58,8 +63,6 @@ class CheckpointUploader:
 
         self._uploads += 1
         self.uploaded_epoch = epoch
-        self._ended_at = time.monotonic()
-        self._seconds = self._ended_at - started_at
 
 
 class CheckpointingHook(Hook):
@@ -94,16 +97,8 @@ class CheckpointingHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:  # noqa: ARG002
         """Save the epoch that was just scored, and upload it if that is due."""
         self._save(runner)
-        if not self.uploader.is_due:
-            return
-        try:
+        if self.uploader.is_due:
             self.uploader.upload(self.saved_epoch)
-        except Exception as error:  # the next epoch, or the end, tries again
-            print(
-                f"the checkpoints wait for the artifact store: {summarize_error(error)}",
-                file=sys.stderr,
-                flush=True,
-            )
 
     def upload_pending(self) -> None:
         """Upload the checkpoints of the last saved epoch, unless they are there already."""
@@ -144,3 +139,4 @@ class CheckpointingHook(Hook):
         if self.history.is_last_best:
             save_checkpoint(self.folder / BEST, replace(last, training=None))
         self.saved_epoch = runner.epoch
+        self.run.note_saved_checkpoints(self.saved_epoch, LAST, BEST)

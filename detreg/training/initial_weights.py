@@ -117,6 +117,8 @@ def _continue_run(
     run_id: str, template: Template, params: CommonParams, dataset: Dataset
 ) -> InitialWeights:
     """Resume a run, or start a new training from its best weights where something differs."""
+    # A checkpoint that its process could not upload is newer than the stored one.
+    runs.settle_run(run_id)
     stored = runs.find_checkpoints(run_id)
     if stored is None:
         raise NotFoundError(
