@@ -4,12 +4,17 @@ import base64
 import io
 import json
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from http.client import HTTPConnection
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
+from random import Random
 
 import mlflow
 import numpy as np
@@ -51,9 +56,62 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedModel]:
     mlflow.set_tracking_uri(before)
 
 
+GATE = """
+
+# Added by the tests: while the file `closed` exists, a request leaves a file and waits.
+import pathlib, time, uuid
+_answer = ServedDetector.answer
+
+def _answer_through_gate(self, body, content_type):
+    folder = pathlib.Path(os.environ["GATE"])
+    if (folder / "closed").exists():
+        (folder / f"waits-{uuid.uuid4()}").touch()
+        while (folder / "closed").exists():
+            time.sleep(0.01)
+    return _answer(self, body, content_type)
+
+ServedDetector.answer = _answer_through_gate
+"""
+
+MAX_REQUESTS = 3
+
+
+class Gate:
+    """Holds the requests that have been admitted to a server, as long as it is closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def close(self) -> None:
+        (self.folder / "closed").touch()
+
+    def open(self) -> None:
+        (self.folder / "closed").unlink(missing_ok=True)
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many requests stand before the gate."""
+        deadline = time.monotonic() + 600
+        while len(list(self.folder.glob("waits-*"))) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 @pytest.fixture(scope="module")
-def port(logged: LoggedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate"))
+
+
+@pytest.fixture(scope="module")
+def port(
+    logged: LoggedModel, gate: Gate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """Serve the logged model with a gate in front of it and small limits; returns the port."""
     number = free_port()
+    model = tmp_path_factory.mktemp("gated") / "model"
+    shutil.copytree(logged.folder, model)
+    with (model / "model.py").open("a") as code:
+        code.write(GATE)
+
     # MLflow looks uvicorn up in PATH, as after activating the environment.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {
@@ -61,13 +119,16 @@ def port(logged: LoggedModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "PATH": path,
         "MLFLOW_TRACKING_URI": logged.store,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GATE": str(gate.folder),
+        "DETREG_SERVE_MAX_REQUESTS": str(MAX_REQUESTS),
+        "DETREG_SERVE_MAX_BODY_MB": "1",
+        "DETREG_SERVE_MAX_IMAGES": "9",
+        "DETREG_SERVE_MAX_MEGAPIXELS": "1",
     }
-    serve = ["-m", "mlflow", "models", "serve", "-m", logged.uri, "--env-manager", "local"]
+    serve = ["-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
     command = [sys.executable, *serve, "-h", "127.0.0.1", "-p", str(number)]
     with (tmp_path_factory.mktemp("server") / "log").open("w+") as log:
-        server = subprocess.Popen(
-            command, env=environment, cwd=logged.folder, stdout=log, stderr=log
-        )
+        server = subprocess.Popen(command, env=environment, cwd=model, stdout=log, stderr=log)
         try:
             _wait_until_ready(server, number, Path(log.name))
             yield number
@@ -151,49 +212,260 @@ def test_params_limit_the_detections(port: int, params: dict[str, float], count:
     assert len(row["boxes"]) == count
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        (b"", "valid JSON"),
-        (b"hello", "valid JSON"),
-        (JPEG, "valid JSON"),
-        ([], "Received a list"),
-        ({}, "exactly one of the input fields"),
-        ({"dataframe_records": []}, "must be a table with a column `image`"),
-        ({"dataframe_records": [{"picture": TEXT}]}, "must be a table with a column `image`"),
-        ({"dataframe_records": [{"image": None}]}, "Failed to convert column image"),
-        ({"dataframe_records": [{"image": "abcde"}]}, "Failed to convert column image"),
-        ({"dataframe_records": [{"image": ""}]}, "row 0: the bytes (0 of them) are not an image"),
-        (
-            {"dataframe_records": [{"image": TEXT}, {"image": "aGVsbG8="}]},
-            "row 1: the bytes (5 of them) are not an image",
-        ),
-        ({"dataframe_records": [{"image": TEXT[:-200]}]}, "row 0: the image is damaged"),
-        ({"dataframe_split": {"columns": ["image"], "data": []}}, "no rows"),
-        ({"inputs": ["!", "abcde"]}, "row 0: the bytes (1 of them) are not an image"),
-        ({"inputs": 5}, "must be a table with a column `image`"),
-        (
-            {"inputs": [TEXT], "params": {"score_threshold": 7}},
-            "score_threshold must be between 0 and 1",
-        ),
-        ({"inputs": [TEXT], "params": {"max_detections": "many"}}, "max_detections"),
-    ],
-)
+RECORD = {"dataframe_records": [{"image": TEXT}]}
+
+# Each is sent as JSON; text stands for itself.
+BAD_BODIES: list[tuple[object, str]] = [
+    (b"", "valid JSON"),
+    (b"hello", "valid JSON"),
+    (JPEG, "valid JSON"),
+    (b'{"inputs": ["\xff"]}', "valid JSON"),
+    ([], "must be a JSON object, got a list"),
+    (None, "must be a JSON object, got null"),
+    ({}, "exactly one of the input fields"),
+    ({"inputs": [TEXT], "instances": [TEXT]}, "exactly one of the input fields"),
+    # Nested deeper than Python parses, and too many values to build.
+    (b"[" * 9000, "nested too deeply"),
+    (b"[" * 200_000, "more than 10000 JSON values"),
+    (b'{"inputs": [' + b"{}," * 200_000 + b"0]}", "more than 10000 JSON values"),
+    (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "row 0: an image must be the bytes"),
+    # More digits than Python makes an integer of.
+    (b'{"inputs": [' + b"9" * 10_000 + b"]}", "row 0: an image must be the bytes"),
+    (b'{"inputs": [NaN, -Infinity]}', "got NaN; row 1: an image must be the bytes"),
+    (b'{"inputs": ["\\ud800"]}', "row 0: the text '\\ud800' is not base64"),
+    # Took half a minute, while the server answered nobody.
+    ({"inputs": [" " * 100_000 + "!"]}, "is not base64"),
+    ({"inputs": 5}, "must be a list of rows, got 5"),
+    ({"inputs": []}, "no rows"),
+    ({"inputs": ["!", "abcde"]}, "row 1: the text 'abcde' is not base64"),
+    ({"inputs": [TEXT] * 10}, "the input has 10 rows: send at most 9"),
+    ({"dataframe_records": {"image": [TEXT]}}, "must be a list of rows, got an object"),
+    ({"dataframe_records": []}, "no rows"),
+    ({"dataframe_records": [TEXT]}, "row 0: it must be an object with a column `image`"),
+    ({"dataframe_records": [{"picture": TEXT}]}, "row 0: it must have a column `image`"),
+    ({"dataframe_records": [{"image": None}]}, "row 0: an image must be the bytes"),
+    ({"dataframe_records": [{"image": {"a": [1]}}]}, "got an object"),
+    ({"dataframe_records": [{"image": ""}]}, "row 0: the bytes (0 of them) are not an image"),
+    (
+        {"dataframe_records": [{"image": TEXT}, {"image": "aGVsbG8="}]},
+        "row 1: the bytes (5 of them) are not an image",
+    ),
+    ({"dataframe_records": [{"image": TEXT[:-200]}]}, "row 0: the image is damaged"),
+    ({"dataframe_split": "image"}, "dataframe_split must be"),
+    ({"dataframe_split": {"columns": 5, "data": [[TEXT]]}}, "dataframe_split must be"),
+    ({"dataframe_split": {"columns": ["image"], "data": []}}, "no rows"),
+    ({"dataframe_split": {"columns": ["a"], "data": [[TEXT]]}}, "must have one column `image`"),
+    ({"dataframe_split": {"columns": ["image"], "data": [[TEXT], []]}}, "row 1: it must be a list"),
+    ({**RECORD, "params": [1]}, "params must be an object, got a list"),
+    ({**RECORD, "params": {"max_detections": None}}, "must be an integer, got null"),
+    ({**RECORD, "params": {"max_detections": "many"}}, "must be an integer, got the text 'many'"),
+    ({**RECORD, "params": {"max_detections": True}}, "must be an integer, got true"),
+    ({**RECORD, "params": {"max_detections": 2.5}}, "must be an integer, got 2.5"),
+    ({**RECORD, "params": {"max_detections": 0}}, "max_detections must be at least 1, got 0"),
+    ({**RECORD, "params": {"score_threshold": 7}}, "must be between 0 and 1, got 7"),
+    ({**RECORD, "params": {"score_threshold": float("nan")}}, "must be between 0 and 1, got nan"),
+    ({**RECORD, "params": {"score_threshold": [0.5]}}, "must be a number between 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), BAD_BODIES)
 def test_a_bad_request_gets_the_reason_in_one_line(port: int, body: object, reason: str) -> None:
     status, text = post(port, body)
+    assert (status, reason in json.loads(text)["message"]) == (400, True), text
+    check_one_line(text)
+
+
+def check_one_line(text: str) -> None:
     message = json.loads(text)["message"]
-    assert status == 400
-    assert reason in message
     assert "\n" not in message
     assert len(message) < 500
     assert "stack_trace" not in text
     assert "Traceback" not in text
 
 
-def test_a_bad_parquet_body_and_another_content_type(port: int) -> None:
-    status, text = post(port, b"x", PARQUET)
-    assert (status, "Traceback" in text) == (400, False)
-    assert post(port, b"x", "text/plain")[0] == 415
+def test_bad_parquet_and_csv_bodies_and_another_content_type(port: int) -> None:
+    shared = to_parquet([JPEG])
+    packed = io.BytesIO()
+    pd.DataFrame({"image": [JPEG]}).to_parquet(packed, compression="zstd")
+    other = io.BytesIO()
+    pd.DataFrame({"picture": [JPEG]}).to_parquet(other)
+    bodies = [
+        (b"x", PARQUET, 400),
+        (shared[: len(shared) // 2], PARQUET, 400),
+        (packed.getvalue(), PARQUET, 400),
+        (other.getvalue(), PARQUET, 400),
+        (to_parquet([JPEG] * 10), PARQUET, 400),
+        # A kilobyte that holds ten megabytes.
+        (to_parquet([bytes(10_000_000)]), PARQUET, 413),
+        (b"picture\nabc\n", "text/csv", 400),
+        (b"\xff", "text/csv", 400),
+        (b"", "text/csv", 400),
+        (f"image\n{TEXT}\n".encode(), "text/csv; charset=utf-8", 200),
+        (b"x", "text/plain", 415),
+        (json.dumps(RECORD).encode(), "application/json; charset=latin-1", 415),
+    ]
+    for body, content_type, expected in bodies:
+        status, text = post(port, body, content_type)
+        assert status == expected, text
+        if status != 200:
+            check_one_line(text)
+
+
+def test_bodies_images_and_pixels_are_limited(port: int) -> None:
+    # Half a megapixel each, in a few kilobytes.
+    large = base64.b64encode(encode_image(draw_image(800, 625, (0, 0, 9, 9)))).decode()
+    assert post(port, {"inputs": [large] * 2})[0] == 200
+    status, text = post(port, {"inputs": [large] * 3})
+    assert (status, "2 megapixels together: send at most 1" in text) == (400, True)
+
+    status, text = post(port, b" " * (2**20 + 1))
+    assert (status, json.loads(text)["error_code"]) == (413, "BAD_REQUEST")
+
+    # Without a declared length; the server answers before the end.
+    connection = HTTPConnection("127.0.0.1", port, timeout=300)
+    parts = iter([b" " * 2**19] * 3)
+    connection.request("POST", "/invocations", parts, {"Content-Type": JSON}, encode_chunked=True)
+    assert connection.getresponse().status == 413
+
+
+def test_overload_is_refused_at_once_and_what_was_admitted_is_answered(
+    port: int, gate: Gate
+) -> None:
+    with ThreadPoolExecutor(MAX_REQUESTS) as threads:
+        gate.close()
+        try:
+            admitted = [threads.submit(post, port, RECORD) for _ in range(MAX_REQUESTS)]
+            gate.wait_for(MAX_REQUESTS)
+
+            connection = HTTPConnection("127.0.0.1", port, timeout=300)
+            for _ in range(20):
+                connection.request(
+                    "POST", "/invocations", json.dumps(RECORD), {"Content-Type": JSON}
+                )
+                response = connection.getresponse()
+                assert json.loads(response.read())["error_code"] == "TEMPORARILY_UNAVAILABLE"
+                assert (response.status, response.headers["Retry-After"]) == (503, "1")
+
+            # The server itself is well.
+            connection.request("GET", "/ping")
+            assert connection.getresponse().status == 200
+        finally:
+            gate.open()
+        answers = [future.result(600) for future in admitted]
+
+    assert [status for status, _ in answers] == [200] * MAX_REQUESTS
+    assert len({text for _, text in answers}) == 1
+    assert post(port, RECORD) == answers[0]
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_the_proxy_of_the_docs_asks_for_a_password(port: int, tmp_path: Path) -> None:
+    certificate, key = tmp_path / "detreg.crt", tmp_path / "detreg.key"
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
+    make += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out"]
+    subprocess.run([*make, str(certificate)], check=True, capture_output=True)
+    hashed = subprocess.check_output(["openssl", "passwd", "-apr1", "secret"], text=True)
+    (tmp_path / "detreg.htpasswd").write_text(f"me:{hashed}")
+
+    proxy = free_port()
+    example = (Path(__file__).parents[1] / "deploy" / "nginx.conf").read_text()
+    example = example.replace("/etc/nginx", str(tmp_path))
+    example = example.replace("443", f"127.0.0.1:{proxy}").replace("5001", str(port))
+    # The tests may run as root, whose workers would run as nobody.
+    user = "user root;" if os.getuid() == 0 else ""
+    paths = "".join(
+        f"{name}_temp_path {tmp_path};"
+        for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = tmp_path / "nginx.conf"
+    config.write_text(
+        f"{user} daemon off; pid {tmp_path}/pid; error_log {tmp_path}/log;"
+        f"events {{}} http {{ access_log off; {paths} {example} }}"
+    )
+    server = subprocess.Popen(["nginx", "-c", str(config), "-e", str(tmp_path / "log")])
+    try:
+        context = ssl.create_default_context(cafile=str(certificate))
+
+        def ask(method: str, path: str, body: bytes = b"", password: str = "") -> int:
+            login = base64.b64encode(f"me:{password}".encode()).decode()
+            headers = {"Content-Type": JSON}
+            if password:
+                headers["Authorization"] = f"Basic {login}"
+            connection = HTTPSConnection("127.0.0.1", proxy, timeout=300, context=context)
+            connection.request(method, path, body, headers)
+            return connection.getresponse().status
+
+        deadline = time.monotonic() + 600
+        while not (tmp_path / "pid").exists():
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+        body = json.dumps(RECORD).encode()
+        assert ask("POST", "/invocations", body, "secret") == 200
+        assert ask("POST", "/invocations", body) == 401
+        assert ask("POST", "/invocations", body, "guess") == 401
+        assert ask("POST", "/invocations", b" " * (33 * 2**20), "secret") == 413
+        assert ask("POST", "/ping", body, "secret") == 404
+        assert ask("GET", "/ping", password="secret") == 200
+        assert ask("GET", "/docs", password="secret") == 404
+        assert ask("GET", "/invocations", password="secret") == 403
+    finally:
+        server.terminate()
+        server.wait(300)
+
+
+@pytest.mark.soak
+def test_no_body_of_500_makes_the_server_fail(port: int) -> None:
+    random = Random(14)
+    statuses = Counter(post(port, make_wild_body(random))[0] for _ in range(500))
+    print(dict(statuses))
+    assert set(statuses) <= {200, 400, 413}
+    assert post(port, RECORD)[0] == 200
+
+
+def make_wild_body(random: Random) -> bytes:
+    """Return a request with some of its values replaced, or its bytes damaged."""
+    body = json.dumps(make_wild_value(random, depth=0)).encode()
+    if random.random() < 0.2:
+        damaged = bytearray(body)
+        for _ in range(random.randint(1, 20)):
+            damaged[random.randrange(len(damaged))] = random.randrange(256)
+        body = bytes(damaged)
+    if random.random() < 0.1:
+        return body[: random.randrange(len(body))]
+    if random.random() < 0.1:
+        # json.dumps writes neither such integers nor so many brackets.
+        wild = random.choice([b"9" * 10_000, b"[" * 5000 + b"]" * 5000, b"1e999", b"-0", b"{}" * 9])
+        return body.replace(b"null", wild)
+    return body
+
+
+def make_wild_value(random: Random, depth: int) -> object:
+    """Return a request, or a part of one, with parts of any type in any place."""
+    wild: list[object] = [None, True, -1, 2.5, float("nan"), 10**30, "", "image", "\ud800", TEXT]
+    wild += [TEXT[:99], [], {}, [None], {"image": None}, [[TEXT]], "é" * 1000, {"": 0}, " " * 9999]
+    if random.random() < 0.15 or depth > 4:
+        return random.choice(wild)
+
+    def make() -> object:
+        return TEXT if random.random() < 0.5 else make_wild_value(random, depth + 1)
+
+    rows = [make() for _ in range(random.randrange(4))]
+    forms: list[dict[str, object]] = [
+        {"inputs": rows},
+        {"instances": {"image": rows}},
+        {"dataframe_records": [{"image": row, "other": make()} for row in rows]},
+        {"dataframe_split": {"columns": ["image"], "data": [[row] for row in rows]}},
+        {"dataframe_split": {"columns": make(), "data": make(), "index": make()}},
+        {random.choice(["inputs", "dataframe_records", "dataframe_split", "x"]): make()},
+    ]
+    value = random.choice(forms)
+    if random.random() < 0.5:
+        names = ["score_threshold", "max_detections", "\ud800", "params"]
+        value["params"] = {name: random.choice([1, 0.5, *wild]) for name in names}
+    return value
 
 
 def test_the_logged_model_needs_neither_training_code_nor_an_installed_detreg(

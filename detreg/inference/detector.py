@@ -110,20 +110,37 @@ class Detector:
         whatever stands beside it.
         """
         threshold = self.card.score_threshold if score_threshold is None else score_threshold
-        _check_limits(threshold, max_detections)
+        check_limits(threshold, max_detections)
         for image in images:
             _check_image(image)
 
         # Groups come out of order, so results are collected by the position of their image.
         found: dict[int, Detections] = {}
         for positions in self._group_by_input_size(images, batch_size):
-            prepared = [self.card.preprocessing.prepare(images[position]) for position in positions]
-            outputs = self._run(prepared)
-            for row, position in enumerate(positions):
-                rows = {name: array[row] for name, array in outputs.items()}
-                detections = _read_detections(rows, prepared[row], self.classes)
+            prepared = [self.prepare(images[position]) for position in positions]
+            for position, detections in zip(positions, self.run(prepared), strict=True):
                 found[position] = detections.filter(threshold, max_detections)
         return [found[position] for position in range(len(images))]
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Return an image, uint8 (height, width, 3) in RGB, as the network takes it.
+
+        Raises TypeError for anything but such an array.
+        """
+        _check_image(image)
+        return self.card.preprocessing.prepare(image)
+
+    def run(self, images: Sequence[PreparedImage]) -> list[Detections]:
+        """Return all that the network finds in images whose inputs have the same size.
+
+        They run together, so there may be no more of them than `session.input_shape.batch`.
+        """
+        outputs = self._run_session(images)
+        found = []
+        for position, image in enumerate(images):
+            rows = {name: array[position] for name, array in outputs.items()}
+            found.append(_read_detections(rows, image, self.classes))
+        return found
 
     def _group_by_input_size(self, images: Sequence[Image], batch_size: int) -> list[list[int]]:
         """Return groups of positions whose images run together."""
@@ -141,7 +158,7 @@ class Detector:
                 groups.append(positions[start : start + group_size])
         return groups
 
-    def _run(self, images: Sequence[PreparedImage]) -> Mapping[str, OutputArray]:
+    def _run_session(self, images: Sequence[PreparedImage]) -> Mapping[str, OutputArray]:
         """Return the outputs of the graph. Black images fill up a batch of a fixed size."""
         pixels = np.stack([image.pixels for image in images])
         num_missing = (self.session.input_shape.batch or 0) - len(images)
@@ -182,7 +199,8 @@ def _check_image(image: Image) -> None:
         )
 
 
-def _check_limits(threshold: float, max_detections: int) -> None:
+def check_limits(threshold: float, max_detections: int) -> None:
+    """Raise UsageError for a threshold or a number of detections out of range."""
     problems = []
     if not 0 <= threshold <= 1:
         problems.append(f"score_threshold must be between 0 and 1, got {threshold}")

@@ -24,7 +24,7 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     The EXIF orientation is applied. Raises DataError for bytes that are not an image and for images
     of more than 100 megapixels.
     """
-    width, height = _read_claimed_size(data)
+    width, height = read_claimed_size(data)
     if width * height > MAX_PIXELS:
         raise DataError(_TOO_LARGE)
 
@@ -51,7 +51,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise DataError([f"{path}: {problem}" for problem in error.problems]) from error
 
 
-def _read_claimed_size(data: bytes) -> tuple[int, int]:
+def read_claimed_size(data: bytes) -> tuple[int, int]:
     """Return the (width, height) that the file's header gives."""
     # A detector that is given arrays works where Pillow is not installed.
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
