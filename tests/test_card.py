@@ -88,7 +88,10 @@ def test_it_describes_each_output_of_the_graph() -> None:
         ({"outputs": ["boxes"]}, "outputs must contain scores, labels"),
         ({"classes": ...}, "lacks classes"),
         ({"template": ..., "preprocessing": ...}, "lacks template, preprocessing"),
-        ({"preprocessing": {"image_size": [64]}}, "preprocessing, classes or outputs cannot be"),
+        (
+            {"preprocessing": {"image_size": [64]}},
+            "preprocessing, classes or other values cannot be",
+        ),
         ({"preprocessing": SQUARE_OR_EXACT | RATIO}, "exact size"),
         ({"preprocessing": GRAY_LEVEL | RATIO}, "cannot be read"),
     ],

@@ -144,7 +144,7 @@ def test_limits_out_of_range_are_refused_together(detector: Detector) -> None:
 
 def test_a_file_that_is_not_a_model_is_refused_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not a network")
-    with pytest.raises(DataError, match=r"broken.onnx: onnxruntime cannot open it"):
+    with pytest.raises(DataError, match=r"broken.onnx: it is not an ONNX file"):
         Detector.load(tmp_path / "broken.onnx")
     with pytest.raises(DataError, match=r"bare.onnx: .*without detreg's card"):
         Detector.load(write_toy_model(tmp_path / "bare.onnx", card=None))

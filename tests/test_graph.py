@@ -13,10 +13,11 @@ from dense_networks import fill_with_dense_weights
 from detreg.data.dataset import load_dataset
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
-from detreg.export.graph import OPSET, export_onnx
+from detreg.export.graph import export_onnx
 from detreg.export.parity import measure_parity
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
+from detreg.inference.onnx_graph.operators import OPSET
 from detreg.inference.outputs import OUTPUTS
 from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES

@@ -20,6 +20,8 @@ from detreg.export.decode.selection import DecodedBoxes
 from detreg.export.decode.table import DECODERS
 from detreg.files import write_atomically
 from detreg.inference.card import METADATA_KEY, Card
+from detreg.inference.onnx_graph.check import INPUT
+from detreg.inference.onnx_graph.operators import OPSET
 from detreg.inference.outputs import BATCH, LABELS
 from detreg.templates.input_spec import InputSpec
 from detreg.templates.template import DecoderName
@@ -27,8 +29,6 @@ from detreg.templates.template import DecoderName
 if TYPE_CHECKING:
     from mmdet.models.detectors import BaseDetector
 
-OPSET = 17
-_INPUT = "images"
 _EXAMPLE_IMAGE = (640, 480)
 """Width and height of the image that gives the traced input its size where sizes vary."""
 
@@ -115,7 +115,7 @@ def _trace(graph: DetectionGraph, example: Tensor, output_names: Sequence[str]) 
     input_axes = {0: BATCH}
     if not graph.has_fixed_size:
         input_axes |= {1: "height", 2: "width"}
-    dynamic_axes = {_INPUT: input_axes} | {name: {0: BATCH} for name in output_names}
+    dynamic_axes = {INPUT: input_axes} | {name: {0: BATCH} for name in output_names}
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
         # Tracing warns about every Python number that becomes a constant, as is intended here.
@@ -126,7 +126,7 @@ def _trace(graph: DetectionGraph, example: Tensor, output_names: Sequence[str]) 
             graph,
             (example,),
             str(path),
-            input_names=[_INPUT],
+            input_names=[INPUT],
             output_names=list(output_names),
             dynamic_axes=dynamic_axes,
             opset_version=OPSET,

@@ -7,7 +7,7 @@ from typing import Any
 
 from detreg.errors import DataError, UsageError
 from detreg.inference.outputs import OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
-from detreg.inference.preprocessing import Preprocessing
+from detreg.inference.preprocessing import MAX_SHOWN, Preprocessing, is_number
 
 METADATA_KEY = "detreg"
 """The metadata property of the ONNX file that holds the card as JSON."""
@@ -23,6 +23,11 @@ Format 1, which is read too, had one gray level as `pad_value` and spelled `norm
 _OPTIONAL_KEYS = ("format", "outputs", "outputs_format")
 _EXPORT_AGAIN = "export the model again"
 
+# What a card may claim. The largest datasets have 10,000 classes, and their cards 1 MB.
+MAX_CARD_CHARACTERS = 8_000_000
+MAX_CLASSES = 20_000
+MAX_TEXT_CHARACTERS = 1000
+
 JsonObject = dict[str, Any]
 """An object as json.loads returns it."""
 
@@ -34,7 +39,8 @@ class Card:
     `normalization` (mean, std, channels) is for the reader: the graph applies it. `eid` is the
     MLflow run that made the file, where there is one. `hyperparameters` holds JSON values only, so
     that a card reads back equal to what was written. `outputs` are those of the graph, with the
-    meaning that outputs.py gives them in its format `outputs_format`.
+    meaning that outputs.py gives them in its format `outputs_format`. A file may claim anything, so
+    types and bounds are checked when a card is made: UsageError for values that do not fit.
     """
 
     template: str
@@ -51,9 +57,42 @@ class Card:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
+        problems = self._find_text_problems()
+        for name in ("normalization", "hyperparameters"):
+            if not isinstance(getattr(self, name), Mapping):
+                problems.append(f"{name} must be an object, got {_shorten(getattr(self, name))}")
+        if not is_number(self.score_threshold, 0, 1):
+            problems.append(
+                "score_threshold must be a number from 0 to 1, got "
+                f"{_shorten(self.score_threshold)}"
+            )
+        if problems:
+            raise UsageError(problems)
+
+    def _find_text_problems(self) -> list[str]:
+        """Return what is wrong with the texts and the lists of texts."""
+        problems = []
+        for name in ("template", "detreg_version"):
+            if not _is_text(getattr(self, name)):
+                problems.append(f"{name} must be text, got {_shorten(getattr(self, name))}")
+        for name in ("eid", "dataset_digest"):
+            value = getattr(self, name)
+            if value is not None and not _is_text(value):
+                problems.append(f"{name} must be text or nothing, got {_shorten(value)}")
+
+        if not _are_texts(self.classes) or not 1 <= len(self.classes) <= MAX_CLASSES:
+            problems.append(
+                f"classes must be 1 to {MAX_CLASSES} texts, got {_shorten(self.classes)}"
+            )
+        if not _are_texts(self.outputs):
+            problems.append(f"outputs must be texts, got {_shorten(self.outputs)}")
+            return problems
         missing = [output.name for output in REQUIRED_OUTPUTS if output.name not in self.outputs]
         if missing:
-            raise UsageError(f"outputs must contain {', '.join(missing)}, got {self.outputs}")
+            problems.append(
+                f"outputs must contain {', '.join(missing)}, got {_shorten(self.outputs)}"
+            )
+        return problems
 
     def to_json(self) -> str:
         """Return the card as JSON; its section `usage` says in words how to use the file."""
@@ -64,7 +103,8 @@ class Card:
     def from_json(cls, text: str) -> "Card":
         """Read what `to_json` wrote; unknown keys are ignored.
 
-        Raises DataError for text that is not a card, that lacks keys, or that a newer detreg wrote.
+        Raises DataError for text that is not a card, that lacks keys, whose values do not fit, or
+        that a newer detreg wrote.
         """
         values = _upgrade_format(_parse_object(text))
         _check_keys(values)
@@ -72,31 +112,66 @@ class Card:
             # JSON has lists where the dataclasses have tuples.
             preprocessing = {**values["preprocessing"]}
             for name in ("image_size", "pad_value"):
-                preprocessing[name] = tuple(preprocessing[name])
+                preprocessing[name] = _to_tuple(preprocessing[name])
             values["preprocessing"] = Preprocessing(**preprocessing)
 
             for name in ("classes", "outputs"):
                 if name in values:
-                    values[name] = tuple(values[name])
+                    values[name] = _to_tuple(values[name])
             known = {field.name for field in fields(cls)}
             return cls(**{name: value for name, value in values.items() if name in known})
         except (KeyError, TypeError, UsageError) as error:
+            reason = "; ".join(str(error).splitlines())[:1000]
             raise DataError(
-                f"The card's preprocessing, classes or outputs cannot be read ({error}): "
+                f"The card's preprocessing, classes or other values cannot be read ({reason}): "
                 f"{_EXPORT_AGAIN}"
             ) from error
 
 
 def _parse_object(text: str) -> JsonObject:
+    """Return the object that a text holds.
+
+    Raises DataError for anything else, and for what JSON or UTF-8 has no form for: NaN and infinite
+    numbers, lone halves of surrogate pairs.
+    """
+    if len(text) > MAX_CARD_CHARACTERS:
+        raise DataError(
+            f"The card has {len(text)} characters, and must have at most {MAX_CARD_CHARACTERS}: "
+            f"{_EXPORT_AGAIN}"
+        )
     try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"The card is not JSON ({error}): {_EXPORT_AGAIN}") from error
+        values = json.loads(text, parse_constant=_refuse_constant)
+        json.dumps(values, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        # The decoder's message may hold the whole text.
+        reason = str(error)[:MAX_SHOWN]
+        raise DataError(f"The card is not JSON ({reason}): {_EXPORT_AGAIN}") from error
     if not isinstance(values, dict):
         raise DataError(
             f"The card is a JSON {type(values).__name__}, not an object: {_EXPORT_AGAIN}"
         )
     return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+def _to_tuple(value: object) -> object:
+    """Return a JSON list as a tuple; anything else is left for the dataclass to refuse."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT_CHARACTERS
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, tuple) and all(_is_text(value) for value in values)
+
+
+def _shorten(value: object) -> str:
+    return str(value)[:MAX_SHOWN]
 
 
 def _upgrade_format(values: JsonObject) -> JsonObject:
@@ -107,16 +182,16 @@ def _upgrade_format(values: JsonObject) -> JsonObject:
     outputs_format = values.get("outputs_format", OUTPUTS_FORMAT)
     if outputs_format != OUTPUTS_FORMAT:
         raise DataError(
-            f"The card has outputs of format {outputs_format}, this detreg reads format "
-            f"{OUTPUTS_FORMAT}: update detreg, or {_EXPORT_AGAIN}"
+            f"The card has outputs of format {_shorten(outputs_format)}, this detreg reads "
+            f"format {OUTPUTS_FORMAT}: update detreg, or {_EXPORT_AGAIN}"
         )
     card_format = values.get("format", 1)
     if card_format == FORMAT:
         return values
     if card_format != 1:
         raise DataError(
-            f"The card has format {card_format}, this detreg reads formats 1 to {FORMAT}: "
-            f"update detreg, or {_EXPORT_AGAIN}"
+            f"The card has format {_shorten(card_format)}, this detreg reads formats 1 to "
+            f"{FORMAT}: update detreg, or {_EXPORT_AGAIN}"
         )
 
     # Format 1 to 2: the American spelling, and a pixel in place of one gray level.

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.defaults import MAX_DETECTIONS
-from detreg.errors import DataError, UsageError
+from detreg.errors import DataError, RefusedError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.model_files import read_model
-from detreg.inference.outputs import BOXES, LABELS, SCORES, OutputArray
+from detreg.inference.onnx_graph.check import read_checked_graph
+from detreg.inference.onnx_graph.reading import Graph
+from detreg.inference.outputs import BOXES, LABELS, OUTPUTS, SCORES, OutputArray
 from detreg.inference.preprocessing import PreparedImage, Size
 from detreg.inference.runtime import open_session
 from detreg.inference.session import Session
@@ -58,12 +60,14 @@ class Detector:
 
         A registered model is `models:/name@alias` or `models:/name/3`. It runs on CUDA where that
         works, else on the CPU with `threads` threads (default: all cores). Raises NotFoundError,
-        UsageError, UnreachableError, DataError for a file without detreg's card, and RefusedError
-        where `require_gpu` and there is no usable GPU.
+        UsageError, UnreachableError, DataError for a file that detreg does not export or that takes
+        too much, and RefusedError for one that needs another file or foreign operators, and where
+        `require_gpu` and there is no usable GPU.
         """
         data = read_model(model)
+        graph = _read_graph(data, model)
         try:
-            session = open_session(data, require_gpu=require_gpu, threads=threads)
+            session = open_session(data, graph, require_gpu=require_gpu, threads=threads)
             text = session.metadata.get(METADATA_KEY)
             if text is None:
                 raise DataError(
@@ -159,13 +163,44 @@ class Detector:
         return groups
 
     def _run_session(self, images: Sequence[PreparedImage]) -> Mapping[str, OutputArray]:
-        """Return the outputs of the graph. Black images fill up a batch of a fixed size."""
+        """Return the outputs of the graph. Black images fill up a batch of a fixed size.
+
+        Raises DataError where they are not what the card declares.
+        """
         pixels = np.stack([image.pixels for image in images])
         num_missing = (self.session.input_shape.batch or 0) - len(images)
         if num_missing > 0:
             padding = np.zeros((num_missing, *pixels.shape[1:]), np.uint8)
             pixels = np.concatenate([pixels, padding])
-        return self.session.run(pixels, self.card.outputs)
+        outputs = self.session.run(pixels, self.card.outputs)
+        _check_outputs(outputs, len(pixels))
+        return outputs
+
+
+def _read_graph(data: bytes, model: str | os.PathLike[str]) -> Graph:
+    """Read and check the graph of a file. Raises DataError and RefusedError that name the file."""
+    try:
+        return read_checked_graph(data)
+    except DataError as error:
+        raise DataError([f"{model}: {problem}" for problem in error.problems]) from error
+    except RefusedError as error:
+        raise RefusedError([f"{model}: {problem}" for problem in error.problems]) from error
+
+
+def _check_outputs(outputs: Mapping[str, OutputArray], num_images: int) -> None:
+    """Raise DataError unless every output has its axes, and all have the same number of rows."""
+    num_rows = {array.shape[1] for array in outputs.values() if array.ndim > 1}
+    for output in OUTPUTS:
+        array = outputs.get(output.name)
+        if array is None:
+            continue
+        is_expected = array.ndim == len(output.axes) and array.shape[0] == num_images
+        is_expected = is_expected and array.shape[2:] == output.detection_axes
+        if not is_expected or len(num_rows) != 1:
+            raise DataError(
+                f"the model's output {output.name} has the shape {array.shape} for {num_images} "
+                f"images, it must be ({', '.join(map(str, output.axes))}): export the model again"
+            )
 
 
 def _read_detections(

@@ -6,9 +6,13 @@ from pathlib import Path
 
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
+from detreg.files import read_regular
 
 MODEL_NAME = "model"
 """The name that a run's model is logged with: runs:/<run id>/model."""
+
+MAX_MODEL_BYTES = 512 << 20
+"""Largest ONNX file that is read. That of yolox_x, the largest base model, has 378 MiB."""
 
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -18,8 +22,9 @@ def read_model(model: str | os.PathLike[str]) -> bytes:
 
     `model` is an .onnx file, a run id, `runs:/<run id>/model`, `models:/name@alias` or
     `models:/name/3`; MLflow is imported only for the latter four. Raises NotFoundError, UsageError
-    for text that names no kind of model, UnreachableError, and DataError where an MLflow model
-    holds no ONNX file.
+    for text that names no kind of model, UnreachableError, RefusedError for a registered version
+    whose file is not the one that was registered, and DataError where an MLflow model holds no ONNX
+    file, or the file is too large or not a regular one.
     """
     name = os.fspath(model)
     if _RUN_ID.fullmatch(name):
@@ -32,7 +37,7 @@ def read_model(model: str | os.PathLike[str]) -> bytes:
             "models:/name@alias or models:/name/3"
         )
     try:
-        return Path(name).read_bytes()
+        return read_regular(name, MAX_MODEL_BYTES)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFoundError(f"{name}: there is no such file") from error
 

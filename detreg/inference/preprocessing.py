@@ -14,7 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detreg.defaults import MAX_ASPECT_RATIO, MAX_IMAGE_SIZE
 from detreg.errors import UsageError
+
+MAX_SHOWN = 200
+"""Characters of a wrong value in a message."""
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -40,7 +44,8 @@ class Preprocessing:
     (only without `keep_aspect_ratio`; one number without it means a square). The longer side is at
     most `max_aspect_ratio` times the smaller. `pad_value` (red, green, blue) fills the canvas right
     of and below the image, until both sides have at least `smallest_input` pixels and divide by
-    `pad_divisor`. Raises UsageError for values that do not fit.
+    `pad_divisor`. A card may come from anywhere, so types and bounds are checked here: UsageError
+    for values that do not fit.
     """
 
     image_size: tuple[int, ...]
@@ -52,23 +57,34 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         problems = []
-        if len(self.image_size) not in (1, 2) or min(self.image_size, default=0) < 1:
+        has_sizes = _are_integers(self.image_size, 1, MAX_IMAGE_SIZE)
+        if not has_sizes or len(self.image_size) not in (1, 2):
             problems.append(
-                f"image_size must be one or two positive integers, got {self.image_size}"
+                f"image_size must be one or two integers from 1 to {MAX_IMAGE_SIZE}, "
+                f"got {_shorten(self.image_size)}"
             )
-        if self.keep_aspect_ratio and len(self.image_size) == 2:
+        if not isinstance(self.keep_aspect_ratio, bool):
+            problems.append(
+                f"keep_aspect_ratio must be true or false, got {_shorten(self.keep_aspect_ratio)}"
+            )
+        elif self.keep_aspect_ratio and has_sizes and len(self.image_size) == 2:
             problems.append(
                 f"image_size={self.image_size} is an exact size: "
                 "set keep_aspect_ratio=false, or give one number"
             )
-        if self.max_aspect_ratio < 1:
-            problems.append(f"max_aspect_ratio must be at least 1, got {self.max_aspect_ratio}")
-        if len(self.pad_value) != 3 or not all(0 <= level <= 255 for level in self.pad_value):
-            problems.append(f"pad_value must be three levels from 0 to 255, got {self.pad_value}")
-        if self.pad_divisor < 1 or self.smallest_input < 1:
+        if not is_number(self.max_aspect_ratio, 1, MAX_ASPECT_RATIO):
             problems.append(
-                "pad_divisor and smallest_input must be at least 1, "
-                f"got {self.pad_divisor} and {self.smallest_input}"
+                f"max_aspect_ratio must be at least 1 and at most {MAX_ASPECT_RATIO}, "
+                f"got {_shorten(self.max_aspect_ratio)}"
+            )
+        if not _are_integers(self.pad_value, 0, 255) or len(self.pad_value) != 3:
+            problems.append(
+                f"pad_value must be three levels from 0 to 255, got {_shorten(self.pad_value)}"
+            )
+        if not _are_integers((self.pad_divisor, self.smallest_input), 1, MAX_IMAGE_SIZE):
+            problems.append(
+                f"pad_divisor and smallest_input must be at least 1 and at most {MAX_IMAGE_SIZE}, "
+                f"got {_shorten(self.pad_divisor)} and {_shorten(self.smallest_input)}"
             )
         if problems:
             raise UsageError(problems)
@@ -141,6 +157,23 @@ class Preprocessing:
         pixels = pad_image(resized, canvas, self.pad_value)
         scale = (new_width / width, new_height / height)
         return PreparedImage(pixels, scale, (width, height))
+
+
+def is_number(value: object, low: float, high: float) -> bool:
+    """Whether a value is a number between two bounds; NaN is between none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return low <= value <= high
+
+
+def _are_integers(values: object, low: int, high: int) -> bool:
+    if not isinstance(values, tuple):
+        return False
+    return all(isinstance(value, int) and is_number(value, low, high) for value in values)
+
+
+def _shorten(value: object) -> str:
+    return str(value)[:MAX_SHOWN]
 
 
 def pad_image(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -> NDArray[np.uint8]:

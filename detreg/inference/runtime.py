@@ -5,13 +5,15 @@ import ctypes
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from detreg.errors import DataError, RefusedError
+from detreg.errors import DataError, RefusedError, summarize_error
+from detreg.inference.onnx_graph.check import INPUT, check_size
+from detreg.inference.onnx_graph.reading import Graph
 from detreg.inference.outputs import OutputArray
 from detreg.inference.session import InputShape
 from detreg.memory import find_memory_error
@@ -19,7 +21,6 @@ from detreg.memory import find_memory_error
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
-_INPUT = "images"
 _ERRORS_ONLY = 3
 # cuDNN's default search times every algorithm for every new input size, which takes seconds where
 # sizes vary from image to image.
@@ -28,19 +29,12 @@ _CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
 
 @dataclass(frozen=True, eq=False)
 class OnnxSession:
-    """A `Session` on onnxruntime.
-
-    Raises DataError for a graph whose only input is not `images`.
-    """
+    """A `Session` on onnxruntime, of a graph that was checked before it was opened."""
 
     inference_session: ort.InferenceSession
-
-    def __post_init__(self) -> None:
-        inputs = [node.name for node in self.inference_session.get_inputs()]
-        if inputs != [_INPUT]:
-            raise DataError(
-                f"The graph has the inputs {inputs} instead of ['{_INPUT}']: export the model again"
-            )
+    graph: Graph
+    checked_shapes: set[tuple[int, ...]] = field(default_factory=set)
+    """Shapes of the input for which running the graph takes no more than it may."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -67,19 +61,34 @@ class OnnxSession:
         return tuple(node.name for node in self.inference_session.get_outputs())
 
     def run(self, images: NDArray[np.uint8], output_names: Sequence[str]) -> dict[str, OutputArray]:
-        """Return these outputs for images (n, height, width, 3) RGB."""
-        arrays = self.inference_session.run(list(output_names), {_INPUT: images})
+        """Return these outputs for images (n, height, width, 3) RGB.
+
+        Raises DataError where the graph would take too much for images of this size or cannot run,
+        and MemoryExhaustedError.
+        """
+        if images.shape not in self.checked_shapes:
+            check_size(self.graph, images.shape)
+            self.checked_shapes.add(images.shape)
+        try:
+            arrays = self.inference_session.run(list(output_names), {INPUT: images})
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            if without_memory := find_memory_error(error):
+                raise without_memory from error
+            raise DataError(
+                f"onnxruntime cannot run the model ({summarize_error(error)})"
+            ) from error
         return dict(zip(output_names, arrays, strict=True))
 
 
 def open_session(
-    model: bytes, *, require_gpu: bool = False, threads: int | None = None
+    model: bytes, graph: Graph, *, require_gpu: bool = False, threads: int | None = None
 ) -> OnnxSession:
     """Open an ONNX file's bytes on CUDA, else on the CPU.
 
-    `threads` is the number of threads on the CPU, by default one for each core. Raises RefusedError
-    where `require_gpu` and the session does not run on CUDA, and DataError for bytes that are not
-    an ONNX model of detreg. Warns where there is a GPU that onnxruntime cannot use.
+    `graph` is what onnx_graph.check made of these bytes: onnxruntime trusts a file, so none gets
+    here without it. `threads` is the number of threads on the CPU, by default one for each core.
+    Raises RefusedError where `require_gpu` and the session does not run on CUDA, and DataError for
+    a graph that onnxruntime does not take. Warns where there is a GPU that onnxruntime cannot use.
     """
     num_gpus = count_cuda_devices()
     use_cuda = num_gpus > 0 and CUDA in ort.get_available_providers()
@@ -94,10 +103,9 @@ def open_session(
     except Exception as error:  # onnxruntime's exceptions have no common base class
         if without_memory := find_memory_error(error):
             raise without_memory from error
-        reason = str(error).splitlines()[0]
-        raise DataError(f"onnxruntime cannot open it ({reason})") from error
+        raise DataError(f"onnxruntime cannot open it ({summarize_error(error)})") from error
 
-    session = OnnxSession(opened)
+    session = OnnxSession(opened, graph)
     if session.device == "cpu":
         _report_missing_gpu(num_gpus, require_gpu)
     return session

@@ -7,6 +7,7 @@ of the field's value, so that mypy checks `batch_size: int = integer(...)`.
 import dataclasses
 from typing import Any, overload
 
+from detreg.defaults import MAX_IMAGE_SIZE
 from detreg.params.param import AUTO, ImageSize, Param
 
 
@@ -69,7 +70,9 @@ def size(default: int | None, *, also: tuple[int, ...] = (), help: str) -> Image
     """
     is_optional = default is None
     value = None if default is None else (default,)
-    return _declare(Param("size", value, help, 64, 2048, 32, optional=is_optional, also=also))
+    return _declare(
+        Param("size", value, help, 64, MAX_IMAGE_SIZE, 32, optional=is_optional, also=also)
+    )
 
 
 def numbers(

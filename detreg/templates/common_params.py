@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from detreg.defaults import MAX_ASPECT_RATIO
 from detreg.params import (
     NONE,
     ImageSize,
@@ -36,7 +37,7 @@ def max_aspect_ratio_field(default: float) -> float:
     return number(
         default,
         1.0,
-        5.0,
+        MAX_ASPECT_RATIO,
         0.1,
         help="With keep_aspect_ratio: the longer side is at most this multiple of image_size "
         "after resizing",
