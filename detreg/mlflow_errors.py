@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from detreg.environment import set_mlflow_defaults
-from detreg.errors import NotFoundError, UnreachableError, summarize_error
+from detreg.errors import DetregError, NotFoundError, UnreachableError, summarize_error
 
 set_mlflow_defaults()  # MLflow reads some of them when it is imported
 
@@ -52,6 +52,9 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
     """
     try:
         yield
+    except DetregError:
+        # It says already what is to be done, whatever has caused it.
+        raise
     except Exception as error:
         if is_unreachable(error):
             raise UnreachableError(_describe_unreachable(error)) from error

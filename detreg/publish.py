@@ -1,7 +1,7 @@
 """From a prepared job to a registered version: train, export, compare, report, register."""
 
 import math
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.records import Registration
 from detreg.tracking.registry import RegisteredVersion, register
+from detreg.tracking.run_folders import claim_run_folder
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import load_checkpoint
 from detreg.training.compose import compose
@@ -97,8 +98,12 @@ def train_and_publish(
 
 def train_with_first_process(job: Job) -> None:
     """Train together with the first process, which alone writes. Raises the errors of training."""
-    with tempfile.TemporaryDirectory(prefix="detreg-") as folder:
-        fit(job, Path(folder), None)
+    # In the cache, where the next command removes what a killed process has left.
+    claimed = claim_run_folder(f"process-{uuid.uuid4().hex}")
+    try:
+        fit(job, claimed.path, None)
+    finally:
+        claimed.remove()
 
 
 def publish_trained_run(

@@ -14,13 +14,24 @@ import torch
 from conftest import TINY
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
 from mmengine.runner import Runner
 from torch import Tensor
 
 import detreg
-from detreg.errors import DataError, NotFoundError, RefusedError, StoppedError, UsageError
+from detreg.errors import (
+    DataError,
+    NotFoundError,
+    RefusedError,
+    StoppedError,
+    UndeliveredError,
+    UsageError,
+)
 from detreg.export.decode import selection
+from detreg.tasks.sync import sync_runs
+from detreg.tracking import run as run_module
 from detreg.tracking import runs
+from detreg.tracking.sender import Patience
 from detreg.training import checkpointing
 from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from detreg.training.epoch_hooks import LossMeter
@@ -236,6 +247,40 @@ def test_an_interruption_keeps_the_last_finished_epoch(
     assert run.info.status == "KILLED"
     assert run.data.tags["detreg.failure"] == "interrupted"
     assert load_last(run.info.run_id, tmp_path).epoch == 2
+
+
+def test_a_tracking_server_that_goes_away_costs_nothing(
+    store: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is gone from the first epoch on: no write arrives until `detreg sync`."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MlflowException("connection refused")
+
+    def lose_server(self: LossMeter, runner: Runner) -> None:
+        for name in ("log_batch", "log_artifact", "log_artifacts", "set_terminated"):
+            patch.setattr(MlflowClient, name, fail)
+        before_train_epoch(self, runner)
+
+    before_train_epoch = LossMeter.before_train_epoch
+    monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
+    with monkeypatch.context() as patch:
+        patch.setattr(LossMeter, "before_train_epoch", lose_server)
+        patch.setattr(run_module, "PATIENCE", Patience(failing=0, hanging=1200))
+        with pytest.raises(UndeliveredError, match="detreg sync") as caught:
+            train(tiny, registered_model_name="away")
+        assert caught.value.exit_code == 75
+    run_id = get_last_run().info.run_id
+    assert get_steps(run_id, "val/mAP") == []
+
+    assert not sync_runs(run_id).has_problems
+    run = runs.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert get_steps(run_id, "val/mAP") == [1, 2]
+    assert set(run.data.metrics) >= METRICS
+    assert load_last(run_id, tmp_path).epoch == 2
+    (version,) = MlflowClient().search_model_versions("name = 'away'")
+    assert version.run_id == run_id
 
 
 def test_patience_ends_a_training(store: str, tiny: Path, dense_checkpoint: Path) -> None:

@@ -5,6 +5,7 @@ workers share the jobs, and a killed one is retried, by the same rules as in the
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from detreg.sweeps.samplers import make_pruner
 from detreg.sweeps.storage import open_storage, retry_while_unreachable
 from detreg.sweeps.study import FirstTrial, Lineage
 from detreg.tracking import runs
+from detreg.tracking.leftovers import settle_left_runs
 from detreg.tracking.runs import Run
 
 PUBLISHED_METRICS = ("mAP", "mAP_50", "mAP_75")
@@ -98,6 +100,7 @@ def finish_sweep(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResu
         reason=publication.reason,
     )
     _log_result(active, plan, study, result, publication)
+    _report_undelivered_runs()
     return result
 
 
@@ -200,6 +203,14 @@ def _read_publication(final_lineages: Sequence[Lineage]) -> Publication:
         alias=stored["alias"],
         metrics={name: float(stored[name]) for name in PUBLISHED_METRICS if name in stored},
     )
+
+
+def _report_undelivered_runs() -> None:
+    """Deliver what workers of this machine could not, and name the runs that still wait."""
+    for settlement in settle_left_runs():
+        if settlement.problem:
+            message = f"run {settlement.run_id} is not delivered yet ({settlement.problem})"
+            print(f"{message}: detreg sync delivers it", file=sys.stderr, flush=True)
 
 
 def _log_result(

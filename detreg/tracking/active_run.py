@@ -29,6 +29,9 @@ from detreg.tracking.run_folders import ClaimedFolder, claim_run_folder
 from detreg.tracking.sender import Patience, Sender
 from detreg.tracking.system_metrics import JournaledSystemMetrics
 
+CLEANING_SECONDS = 60.0
+"""How long a run's end waits at most for the delivery of what others have left."""
+
 
 @dataclass
 class ActiveRun:
@@ -60,7 +63,7 @@ class ActiveRun:
 
         is_delivered = self.sender.wait(patience)
         self.sender.stop()
-        self.cleaner.join(patience.failing if is_delivered else 0)
+        self.cleaner.join(CLEANING_SECONDS if is_delivered else 0)
         if is_delivered and not self.sender.refusal:
             self.claimed.remove()
             return ""

@@ -56,6 +56,11 @@ class Record:
 
     def deliver(self, target: Target) -> None:
         """Send it. Raises what MLflow raises."""
+        # A sweep may tag the run of a lost worker while that worker tags it too, and its workers
+        # log the same dataset at the same time.
+        retry_on_conflict(lambda: self._send(target))
+
+    def _send(self, target: Target) -> None:
         raise NotImplementedError
 
     def discard(self, folder: Path) -> None:
@@ -81,7 +86,7 @@ class Metrics(Record):
     step: int
     time: int
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Send them with the time at which they were logged."""
         metrics = [Metric(name, value, self.time, self.step) for name, value in self.values.items()]
         for first in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
@@ -95,7 +100,7 @@ class Params(Record):
 
     texts: Mapping[str, str]
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Send those that are not there: `mlflow run` has its own, and no value can be changed."""
         logged = target.client.get_run(target.run_id).data.params
         params = [Param(name, text) for name, text in self.texts.items() if name not in logged]
@@ -108,11 +113,10 @@ class Tags(Record):
 
     tags: Mapping[str, str]
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Set them."""
         tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in self.tags.items()]
-        # A sweep may tag the run of a lost worker while that worker tags it too.
-        retry_on_conflict(lambda: target.client.log_batch(target.run_id, tags=tags))
+        target.client.log_batch(target.run_id, tags=tags)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Artifact(Record):
     path: str
     artifact_folder: str | None
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Upload it; a copy that is gone, after a failure of the power, is left out."""
         path = target.folder / self.path
         if not path.exists():
@@ -153,7 +157,7 @@ class DatasetOfRun(Record):
     schema: str
     profile: str
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Log the input."""
         dataset = LoggedDataset(
             name=self.name,
@@ -164,8 +168,7 @@ class DatasetOfRun(Record):
             profile=self.profile,
         )
         dataset_input = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-        # The workers of a sweep log the same dataset at the same time.
-        retry_on_conflict(lambda: target.client.log_inputs(target.run_id, [dataset_input]))
+        target.client.log_inputs(target.run_id, [dataset_input])
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,7 @@ class SavedCheckpoints(Record):
     last: str
     best: str
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Do nothing."""
 
     def is_newer_than(self, stored: Mapping[str, object]) -> bool:
@@ -214,7 +217,7 @@ class Registration(Record):
     dataset_digest: str
     tags: Mapping[str, str]
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """Register the model. Raises UndeliveredError where nobody can do that here."""
         if target.register is None:
             raise UndeliveredError(f"detreg sync {target.run_id} registers the model")
@@ -232,7 +235,7 @@ class End(Record):
     status: str
     time: int
 
-    def deliver(self, target: Target) -> None:
+    def _send(self, target: Target) -> None:
         """End the run, also where another machine has taken it for dead meanwhile."""
         if self.status == "FINISHED":
             tags = target.client.get_run(target.run_id).data.tags

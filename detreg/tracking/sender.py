@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from detreg.errors import summarize_error
+from detreg.errors import UndeliveredError, summarize_error
 from detreg.mlflow_errors import is_refusal
 from detreg.tracking.journal import Journal
-from detreg.tracking.records import Artifact, Target
+from detreg.tracking.records import Artifact, Record, Target
 
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 30.0
@@ -131,27 +131,37 @@ class Sender:
         if record is None:
             return
         started_at = self._clock()
+        refusal: Exception | None = None
         try:
             record.deliver(self.target)
         except Exception as error:
             if not is_refusal(error):
                 self._note_failure(error)
                 return
-            self.refusal = summarize_error(error)
-            message = f"MLflow refuses what run {self.target.run_id} writes: {self.refusal}"
-            print(message, file=sys.stderr, flush=True)
-            self.journal.put_aside(record)
-            self._note_progress()
-            return
+            refusal = error
 
+        if self._is_stopped:
+            # The folder may belong to another process by now, which delivers the record again.
+            return
+        # Before it is counted: whoever sees no file waiting knows how long the last one took.
         if isinstance(record, Artifact):
             self.upload_seconds = self._clock() - started_at
-        self.journal.count_delivered(record)
+        if refusal is None:
+            self.journal.count_delivered(record)
+        else:
+            self._put_aside(record, refusal)
         self._note_progress()
+
+    def _put_aside(self, record: Record, refusal: Exception) -> None:
+        self.refusal = summarize_error(refusal)
+        message = f"MLflow refuses what run {self.target.run_id} writes: {self.refusal}"
+        print(message, file=sys.stderr, flush=True)
+        self.journal.put_aside(record)
 
     def _note_failure(self, error: Exception) -> None:
         with self._changed:
-            if not self._pause:
+            # A registration waits for `detreg sync`, which the end of the run says.
+            if not self._pause and not isinstance(error, UndeliveredError):
                 message = f"what the run writes waits for MLflow: {summarize_error(error)}"
                 print(message, file=sys.stderr, flush=True)
             self._pause = min(2 * self._pause or FIRST_PAUSE, MAX_PAUSE)

@@ -4,6 +4,7 @@ MLflow's thread asks the server for the run before each sample, and ends for goo
 answer; at its end it waits for the server.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping
 
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -23,7 +24,9 @@ class JournaledSystemMetrics(SystemMetricsMonitor):
                 self.collect_metrics()
                 if self._shutdown_event.wait(self.sampling_interval):
                     return
-            self.publish_metrics(self.aggregate_metrics())
+            # A full disk stops the training, which says so.
+            with contextlib.suppress(OSError):
+                self.publish_metrics(self.aggregate_metrics())
 
     def publish_metrics(self, metrics: Mapping[str, float]) -> None:
         """Log the means of the samples, under the names that the base class gives them."""
