@@ -16,9 +16,12 @@ so that a user can mend all of them before the next try. Passwords and tokens in
 hidden (redaction.py).
 """
 
+import reprlib
 from collections.abc import Sequence
 
 from detreg.redaction import redact
+
+_MAX_SHOWN = 200
 
 
 class DetregError(Exception):
@@ -108,3 +111,18 @@ def summarize_error(error: BaseException) -> str:
     lines = redact(str(error)).strip().splitlines()
     first = lines[0] if lines else type(error).__name__
     return first[:300]
+
+
+def shorten_value(value: object) -> str:
+    """Return a value from a file as a message shows it: on one line, at most 200 characters.
+
+    The value may be anything: a list within a list a thousand times, a number of ten thousand
+    digits, a text with half of a surrogate pair.
+    """
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = _MAX_SHOWN
+    try:
+        text = shown.repr(value)
+    except (ValueError, RecursionError):
+        text = f"a {type(value).__name__} that is too long to show"
+    return text.encode(errors="backslashreplace").decode()[:_MAX_SHOWN]

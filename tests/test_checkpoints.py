@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from detreg.errors import DataError, DiskError
+from detreg.errors import DataError, DiskError, RefusedError
 from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from detreg.training.epoch_metrics import EpochMetrics
 
@@ -64,7 +64,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     marker = tmp_path / "code-was-run"
     content = {"state_dict": {"w": torch.zeros(1)}, "meta": Malicious(marker)}
     torch.save(content, tmp_path / "bad.pth")
-    with pytest.raises(DataError, match="more than tensors and plain values"):
+    with pytest.raises(RefusedError, match="more than tensors and plain values"):
         load_checkpoint(tmp_path / "bad.pth")
     assert not marker.exists()
 

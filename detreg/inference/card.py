@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from detreg.errors import DataError, UsageError
+from detreg.errors import DataError, UsageError, shorten_value, summarize_error
 from detreg.inference.outputs import OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
-from detreg.inference.preprocessing import MAX_SHOWN, Preprocessing, is_number
+from detreg.inference.preprocessing import Preprocessing, is_number
 
 METADATA_KEY = "detreg"
 """The metadata property of the ONNX file that holds the card as JSON."""
@@ -60,11 +60,13 @@ class Card:
         problems = self._find_text_problems()
         for name in ("normalization", "hyperparameters"):
             if not isinstance(getattr(self, name), Mapping):
-                problems.append(f"{name} must be an object, got {_shorten(getattr(self, name))}")
+                problems.append(
+                    f"{name} must be an object, got {shorten_value(getattr(self, name))}"
+                )
         if not is_number(self.score_threshold, 0, 1):
             problems.append(
                 "score_threshold must be a number from 0 to 1, got "
-                f"{_shorten(self.score_threshold)}"
+                f"{shorten_value(self.score_threshold)}"
             )
         if problems:
             raise UsageError(problems)
@@ -74,23 +76,23 @@ class Card:
         problems = []
         for name in ("template", "detreg_version"):
             if not _is_text(getattr(self, name)):
-                problems.append(f"{name} must be text, got {_shorten(getattr(self, name))}")
+                problems.append(f"{name} must be text, got {shorten_value(getattr(self, name))}")
         for name in ("eid", "dataset_digest"):
             value = getattr(self, name)
             if value is not None and not _is_text(value):
-                problems.append(f"{name} must be text or nothing, got {_shorten(value)}")
+                problems.append(f"{name} must be text or nothing, got {shorten_value(value)}")
 
         if not _are_texts(self.classes) or not 1 <= len(self.classes) <= MAX_CLASSES:
             problems.append(
-                f"classes must be 1 to {MAX_CLASSES} texts, got {_shorten(self.classes)}"
+                f"classes must be 1 to {MAX_CLASSES} texts, got {shorten_value(self.classes)}"
             )
         if not _are_texts(self.outputs):
-            problems.append(f"outputs must be texts, got {_shorten(self.outputs)}")
+            problems.append(f"outputs must be texts, got {shorten_value(self.outputs)}")
             return problems
         missing = [output.name for output in REQUIRED_OUTPUTS if output.name not in self.outputs]
         if missing:
             problems.append(
-                f"outputs must contain {', '.join(missing)}, got {_shorten(self.outputs)}"
+                f"outputs must contain {', '.join(missing)}, got {shorten_value(self.outputs)}"
             )
         return problems
 
@@ -144,7 +146,7 @@ def _parse_object(text: str) -> JsonObject:
         json.dumps(values, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         # The decoder's message may hold the whole text.
-        reason = str(error)[:MAX_SHOWN]
+        reason = summarize_error(error)
         raise DataError(f"The card is not JSON ({reason}): {_EXPORT_AGAIN}") from error
     if not isinstance(values, dict):
         raise DataError(
@@ -170,10 +172,6 @@ def _are_texts(values: object) -> bool:
     return isinstance(values, tuple) and all(_is_text(value) for value in values)
 
 
-def _shorten(value: object) -> str:
-    return str(value)[:MAX_SHOWN]
-
-
 def _upgrade_format(values: JsonObject) -> JsonObject:
     """Return the values of a card as this version writes them.
 
@@ -182,7 +180,7 @@ def _upgrade_format(values: JsonObject) -> JsonObject:
     outputs_format = values.get("outputs_format", OUTPUTS_FORMAT)
     if outputs_format != OUTPUTS_FORMAT:
         raise DataError(
-            f"The card has outputs of format {_shorten(outputs_format)}, this detreg reads "
+            f"The card has outputs of format {shorten_value(outputs_format)}, this detreg reads "
             f"format {OUTPUTS_FORMAT}: update detreg, or {_EXPORT_AGAIN}"
         )
     card_format = values.get("format", 1)
@@ -190,7 +188,7 @@ def _upgrade_format(values: JsonObject) -> JsonObject:
         return values
     if card_format != 1:
         raise DataError(
-            f"The card has format {_shorten(card_format)}, this detreg reads formats 1 to "
+            f"The card has format {shorten_value(card_format)}, this detreg reads formats 1 to "
             f"{FORMAT}: update detreg, or {_EXPORT_AGAIN}"
         )
 

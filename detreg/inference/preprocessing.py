@@ -15,10 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.defaults import MAX_ASPECT_RATIO, MAX_IMAGE_SIZE
-from detreg.errors import UsageError
-
-MAX_SHOWN = 200
-"""Characters of a wrong value in a message."""
+from detreg.errors import UsageError, shorten_value
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -61,11 +58,12 @@ class Preprocessing:
         if not has_sizes or len(self.image_size) not in (1, 2):
             problems.append(
                 f"image_size must be one or two integers from 1 to {MAX_IMAGE_SIZE}, "
-                f"got {_shorten(self.image_size)}"
+                f"got {shorten_value(self.image_size)}"
             )
         if not isinstance(self.keep_aspect_ratio, bool):
             problems.append(
-                f"keep_aspect_ratio must be true or false, got {_shorten(self.keep_aspect_ratio)}"
+                "keep_aspect_ratio must be true or false, got "
+                f"{shorten_value(self.keep_aspect_ratio)}"
             )
         elif self.keep_aspect_ratio and has_sizes and len(self.image_size) == 2:
             problems.append(
@@ -75,16 +73,16 @@ class Preprocessing:
         if not is_number(self.max_aspect_ratio, 1, MAX_ASPECT_RATIO):
             problems.append(
                 f"max_aspect_ratio must be at least 1 and at most {MAX_ASPECT_RATIO}, "
-                f"got {_shorten(self.max_aspect_ratio)}"
+                f"got {shorten_value(self.max_aspect_ratio)}"
             )
         if not _are_integers(self.pad_value, 0, 255) or len(self.pad_value) != 3:
             problems.append(
-                f"pad_value must be three levels from 0 to 255, got {_shorten(self.pad_value)}"
+                f"pad_value must be three levels from 0 to 255, got {shorten_value(self.pad_value)}"
             )
         if not _are_integers((self.pad_divisor, self.smallest_input), 1, MAX_IMAGE_SIZE):
             problems.append(
                 f"pad_divisor and smallest_input must be at least 1 and at most {MAX_IMAGE_SIZE}, "
-                f"got {_shorten(self.pad_divisor)} and {_shorten(self.smallest_input)}"
+                f"got {shorten_value(self.pad_divisor)} and {shorten_value(self.smallest_input)}"
             )
         if problems:
             raise UsageError(problems)
@@ -170,10 +168,6 @@ def _are_integers(values: object, low: int, high: int) -> bool:
     if not isinstance(values, tuple):
         return False
     return all(isinstance(value, int) and is_number(value, low, high) for value in values)
-
-
-def _shorten(value: object) -> str:
-    return str(value)[:MAX_SHOWN]
 
 
 def pad_image(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -11,21 +11,41 @@ has no `training`.
 """
 
 import pickle
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
-from detreg.errors import DataError, DiskError
-from detreg.files import write_atomically
+from detreg.errors import DataError, DiskError, NotFoundError
+from detreg.files import open_regular, write_atomically
 from detreg.memory import find_memory_error
+from detreg.training.checkpoint_content import MetaReader, check_tensors, read_training
+from detreg.training.checkpoint_file import check_checkpoint_file
 from detreg.training.epoch_metrics import EpochMetrics
 
 FORMAT = 1
+# What torch raises for a file that is not what it expects.
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    tarfile.TarError,
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +102,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint of detreg or MMDetection, or a bare state dict.
 
-    No code from the file is run. Raises DataError for a file that is broken, holds anything but
-    tensors and plain values, or has no weights.
+    No code from the file is run. Raises RefusedError for a file that holds anything but tensors and
+    plain values, and DataError for one that is broken, claims more than it holds, or has no
+    weights.
     """
     content = _read(path)
     state_dict = _find_weights(content)
@@ -93,18 +114,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "layout"
         )
 
-    meta = content.get("meta") or {}
+    reader = MetaReader.open(path, content.get("meta"))
+    classes = reader.read_classes()
     # What a file from elsewhere holds under the same keys may be anything.
-    is_ours = meta.get("format") == FORMAT
-    rows = meta["history"] if is_ours else ()
+    if not reader.has_format(FORMAT):
+        return Checkpoint(state_dict, classes)
+
     return Checkpoint(
         state_dict=state_dict,
-        classes=_read_classes(meta),
-        epoch=int(meta.get("epoch") or 0),
-        best_epoch=int(meta.get("best_epoch") or 0),
-        best_mAP=float(meta.get("best_mAP") or 0.0),
-        history=tuple(EpochMetrics.from_row(row) for row in rows),
-        training=content.get("training") if is_ours else None,
+        classes=classes,
+        epoch=reader.read_count("epoch"),
+        best_epoch=reader.read_count("best_epoch"),
+        best_mAP=reader.read_score("best_mAP"),
+        history=reader.read_history(),
+        training=read_training(path, content.get("training")),
     )
 
 
@@ -113,14 +136,11 @@ def _find_weights(content: Mapping[str, Any]) -> dict[str, Tensor]:
     state_dict = content.get("state_dict", content.get("model", content))
     if not isinstance(state_dict, dict):
         return {}
-    return {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
-
-
-def _read_classes(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    dataset_meta = meta.get("dataset_meta") or {}
-    # MMDetection 3, some files of its users, and MMDetection 2.
-    names = dataset_meta.get("CLASSES") or dataset_meta.get("classes") or meta.get("CLASSES") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
+    return {
+        name: value
+        for name, value in state_dict.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
 
 
 class _IgnoredLogBuffer:
@@ -152,9 +172,11 @@ _HARMLESS: list[Any] = [
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return what a file holds, after its form and then its tensors have been checked."""
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(path) as file, torch.serialization.safe_globals(_HARMLESS):
+            check_checkpoint_file(file, path)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch puts its reason after a long text on how to switch the check off.
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
@@ -162,8 +184,11 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path} is refused: it holds more than tensors and plain values, or is broken "
             f"({reason})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        if without_memory := find_memory_error(error):
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} is not there") from error
+    except _BROKEN as error:
+        without_memory = find_memory_error(error)
+        if without_memory and not _has_room_for(path):
             raise without_memory from error
         lines = str(error).splitlines() or ["it is empty"]
         raise DataError(
@@ -172,4 +197,10 @@ def _read(path: Path) -> dict[str, Any]:
 
     if not isinstance(content, dict):
         raise DataError(f"{path} must hold a checkpoint, got a {type(content).__name__}")
+    check_tensors(path, content)
     return content
+
+
+def _has_room_for(path: Path) -> bool:
+    """Whether the memory is large enough for what a file can really hold."""
+    return psutil.virtual_memory().available > 3 * path.stat().st_size
