@@ -20,6 +20,7 @@ from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
 from detreg.mlflow_errors import translate_mlflow_errors
+from detreg.mlflow_models import ONNX_SHA256, compute_sha256
 from detreg.options import RunOptions
 from detreg.params import to_texts
 from detreg.redaction import redact
@@ -153,7 +154,7 @@ def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> Train
         name=job.options.registered_model_name or job.template.name,
         score=scores.mAP,
         dataset_digest=job.dataset.digest,
-        tags={"template": job.template.name},
+        tags={"template": job.template.name, ONNX_SHA256: compute_sha256(exported.path)},
     )
     registered = log_and_register(run, registration, parity, again)
     return TrainingResult(

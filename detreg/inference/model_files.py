@@ -46,4 +46,4 @@ def _download(uri: str) -> bytes:
     set_mlflow_defaults()  # MLflow reads some of them when it is imported
     from detreg.mlflow_models import download_onnx  # noqa: PLC0415 (imports MLflow)
 
-    return download_onnx(uri)
+    return download_onnx(uri, MAX_MODEL_BYTES)

@@ -10,6 +10,7 @@ Params: score_threshold, max_detections.
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -17,6 +18,8 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from detreg.inference.detector import Detector
+from detreg.inference.model_files import read_model
+from detreg.mlflow_models import check_logged_sha256
 from detreg.serving.answers import Answer, ImageAnswerer
 from detreg.serving.limits import Limits
 from detreg.serving.middleware import install_layer, is_scoring_server
@@ -30,14 +33,16 @@ class ServedDetector(PythonModel):
         """Load the detector; in a scoring server, take over its requests.
 
         Raises RefusedError without a usable GPU where the model configuration has `require_gpu` or
-        DETREG_REQUIRE_GPU is set, and UsageError for limits that are not positive integers.
+        DETREG_REQUIRE_GPU is set, and for an ONNX file that was changed since it was logged, and
+        UsageError for limits that are not positive integers.
         """
         variable = os.environ.get("DETREG_REQUIRE_GPU", "").lower()
         is_set_by_user = variable not in ("", "0", "false")
         is_set_by_model = bool((context.model_config or {}).get("require_gpu"))
-        detector = Detector.load(
-            context.artifacts["onnx"], require_gpu=is_set_by_user or is_set_by_model
-        )
+        onnx_path = Path(context.artifacts["onnx"])
+        # The registry is out of reach from here: what can be compared lies beside the file.
+        check_logged_sha256(onnx_path.parents[1], read_model(onnx_path))
+        detector = Detector.load(onnx_path, require_gpu=is_set_by_user or is_set_by_model)
 
         # Whoever calls `predict` in a process of their own knows how much they give it.
         self.is_server = is_scoring_server()

@@ -15,6 +15,7 @@ from detreg.inference.card import Card
 from detreg.inference.detector import Detector
 from detreg.inference.model_files import MODEL_NAME
 from detreg.inference.outputs import OUTPUTS, Output
+from detreg.mlflow_models import ONNX_SHA256, compute_sha256
 
 REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "onnxruntime-gpu", "pandas", "pillow")
 """What the served model imports.
@@ -33,6 +34,7 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
     raises for any other file.
     """
     card = Detector.load(onnx_path).card
+    sha256 = compute_sha256(onnx_path)
     requirements = [f"{package}=={version(package)}" for package in REQUIREMENTS]
     with warnings.catch_warnings():
         # MLflow would run an example at every logging, to infer the signature that is given here.
@@ -45,7 +47,7 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
             signature=_build_signature(card),
             pip_requirements=requirements,
             model_config={"require_gpu": require_gpu},
-            metadata=_build_metadata(card),
+            metadata=_build_metadata(card) | {ONNX_SHA256: sha256},
         )
     return info
 
