@@ -1,6 +1,7 @@
 """Files: read only where they are regular, written whole or not at all; which are images."""
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -80,6 +81,12 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
             "files; make it smaller or divide it",
         )
     return content
+
+
+def compute_sha256(path: Path) -> str:
+    """Return the sha256 of a file as hexadecimal digits. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def format_bytes(count: int) -> str:

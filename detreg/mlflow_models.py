@@ -26,12 +26,6 @@ _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 _VERSION = re.compile(r"models:/([^/@]+)/(\d+)")
 
 
-def compute_sha256(path: Path) -> str:
-    """Return the sha256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def download_onnx(uri: str, max_bytes: int) -> bytes:
     """Return the ONNX file of `runs:/<run id>/model`, `models:/name@alias` or `models:/name/3`.
 

@@ -16,11 +16,12 @@ from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.scores import score
 from detreg.export.parity import ParityResult, measure_parity
 from detreg.export.trained_model import TrainedModel
+from detreg.files import compute_sha256
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
 from detreg.mlflow_errors import translate_mlflow_errors
-from detreg.mlflow_models import ONNX_SHA256, compute_sha256
+from detreg.mlflow_models import ONNX_SHA256
 from detreg.options import RunOptions
 from detreg.params import to_texts
 from detreg.redaction import redact

@@ -94,6 +94,29 @@ def test_a_download_is_verified_and_happens_once(hub: str, cache: Path) -> None:
     assert Handler.requests == ["/good.pth"]
 
 
+def test_a_cached_file_that_has_changed_is_downloaded_again(
+    hub: str, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published files have a sha256; those of a URL without one keep their own."""
+    template = publish_at(f"{hub}/good.pth", SHA256[:8])
+    published = fetch_coco_weights(template, "yolox_s")
+    other = fetch_checkpoint(f"{hub}/good.pth")
+    Handler.requests.clear()
+
+    for path in (published, other):
+        path.write_bytes(b"changed")
+    assert fetch_coco_weights(template, "yolox_s").read_bytes() == CONTENT
+    assert fetch_checkpoint(f"{hub}/good.pth").read_bytes() == CONTENT
+    assert Handler.requests == ["/good.pth"] * 2
+    assert capsys.readouterr().err.count("has changed since it was put into the cache") == 2
+
+    # A file from before the sha256 was kept is taken as it is.
+    for kept in cache.glob("*.sha256"):
+        kept.unlink()
+    assert fetch_checkpoint(f"{hub}/good.pth") == other
+    assert len(Handler.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "sha256", "error", "words"),
     [

@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from toy_detector import CARD, write_toy_model
 
 from detreg.errors import RefusedError
+from detreg.files import compute_sha256
 from detreg.inference.detector import Detector
-from detreg.mlflow_models import ONNX_SHA256, compute_sha256
+from detreg.mlflow_models import ONNX_SHA256
 
 MLMODEL = Path(__file__).parent / "compatibility" / "MLmodel"
 OTHER_CARD = replace(CARD, classes=("whale", "shark"))

@@ -11,11 +11,12 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from mlflow.types.schema import Array
 
 from detreg.defaults import MAX_DETECTIONS
+from detreg.files import compute_sha256
 from detreg.inference.card import Card
 from detreg.inference.detector import Detector
 from detreg.inference.model_files import MODEL_NAME
 from detreg.inference.outputs import OUTPUTS, Output
-from detreg.mlflow_models import ONNX_SHA256, compute_sha256
+from detreg.mlflow_models import ONNX_SHA256
 
 REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "onnxruntime-gpu", "pandas", "pillow")
 """What the served model imports.

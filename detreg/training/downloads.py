@@ -17,26 +17,21 @@ from typing import BinaryIO
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from detreg.data.source import resolve_cache_folder
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError, summarize_error
-from detreg.files import write_atomically
+from detreg.files import compute_sha256, write_atomically
 from detreg.params import get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.training import backbones
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
+from detreg.training.weights_cache import get_weights_cache, is_unchanged, keep_sha256
 from detreg.web import Response, open_url
 
 _ADVICE = (
     "try again, or fetch it where there is a network (detreg weights fetch) and set DETREG_WEIGHTS "
     "to its folder"
 )
-
-
-def get_weights_cache() -> Path:
-    """Return the folder in which downloads are kept."""
-    return resolve_cache_folder() / "weights"
 
 
 def fetch_coco_weights(
@@ -98,7 +93,7 @@ def fetch_imagenet_weights(
             f"{base_model}: take coco"
         )
     path = (into or get_weights_cache()) / name
-    if path.is_file():
+    if is_unchanged(path):
         return path
 
     try:
@@ -111,6 +106,7 @@ def fetch_imagenet_weights(
             f"DETREG_WEIGHTS to the folder of {name}"
         ) from error
     save_checkpoint(path, Checkpoint(state_dict))
+    keep_sha256(path, compute_sha256(path))
     return path
 
 
@@ -142,12 +138,13 @@ def download_file(url: str, path: Path, sha256: str = "") -> Path:
     """Download `url` to `path` unless it is there, verify it, and return `path`.
 
     `sha256` may be a prefix, or empty where none is known. The file appears under its name only
-    when it is whole and verified.
+    when it is whole and verified. One that is there is verified again each time, which takes a
+    tenth of a second for 100 MB, and downloaded again where it has changed.
 
     Raises UnreachableError, DataError for a wrong sha256 or too many bytes, and RefusedError for an
     address that is not public.
     """
-    if path.is_file():
+    if is_unchanged(path, sha256):
         return path
 
     with _translate_errors(url), write_atomically(path) as file:
@@ -159,6 +156,7 @@ def download_file(url: str, path: Path, sha256: str = "") -> Path:
                 f"{url} has sha256 {digest[:16]}..., not {sha256}: it is not the published file, "
                 "nothing was kept"
             )
+    keep_sha256(path, digest)
     return path
 
 
@@ -222,8 +220,7 @@ def _check_not_of_another(path: Path, template: Template, base_model: str) -> No
     if not others:
         return
 
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = compute_sha256(path)
     for name, sha256 in others.items():
         if digest.startswith(sha256):
             raise DataError(
