@@ -29,6 +29,7 @@ from optuna.trial import TrialState
 from detreg.sweeps.jobs import PUBLISHED_ATTR
 from detreg.sweeps.storage import StudyStorage
 from detreg.sweeps.study import RUNS_ATTR, get_lineages
+from detreg.tracking.runs import Run
 
 ENVIRONMENT_VARIABLE = "DETREG_TEST_FAULTS"
 
@@ -105,11 +106,13 @@ class FaultInjector:
         self.lineage = -1
         self.attempt = 0
         self.is_silent = False
+        self.run: Run | None = None
         # Held while a heartbeat is written, so that none comes after they were made old.
         self.heartbeat_lock = threading.Lock()
 
     def set_trial(self, trial: optuna.Trial) -> None:
         self.trial = trial
+        self.run = None
         for place, lineage in enumerate(get_lineages(trial.study)):
             numbers = [member.number for member in lineage.trials]
             if trial.number in numbers:
@@ -121,6 +124,9 @@ class FaultInjector:
             if fault.point is not point or fault.epoch != epoch:
                 continue
             if fault.lineage == self.lineage and fault.attempt == self.attempt:
+                # What is written goes to MLflow in the background.
+                if self.run is not None:
+                    assert self.run.wait_until_delivered()
                 print(f"fault: {point}; {fault.action}", flush=True)
                 self.act(fault.action)
 
@@ -214,6 +220,9 @@ def wrap_worker(injector: FaultInjector) -> None:
         elif key == PUBLISHED_ATTR:
             injector.reach(Point.MODEL_REGISTERED)
 
+    def begin_training(job: object, folder: Path, run: Run, *_: object) -> None:
+        injector.run = run
+
     def save_epoch(trial: optuna.Trial, value: float, step: int) -> None:
         injector.reach(Point.EPOCH_SAVED, step)
 
@@ -231,7 +240,12 @@ def wrap_worker(injector: FaultInjector) -> None:
     wrap(optuna.Study, optuna.Study.ask, after=take)
     wrap(optuna.Trial, optuna.Trial.set_user_attr, before=set_attribute)
     wrap(optuna.Trial, optuna.Trial.report, before=save_epoch, after=report_epoch)
-    wrap(engine, engine.fit, after=lambda *_: injector.reach(Point.TRAINING_FINISHED))
+    wrap(
+        engine,
+        engine.fit,
+        before=begin_training,
+        after=lambda *_: injector.reach(Point.TRAINING_FINISHED),
+    )
     wrap(
         worker,
         worker.run_and_record_failure,

@@ -13,7 +13,8 @@ from pathlib import Path
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from detreg.errors import StoppedError
+from detreg.errors import StoppedError, UnreachableError
+from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.params import to_changed_texts, to_plain
 from detreg.sweeps import study as studies
 from detreg.sweeps.comparison import compare_with_defaults
@@ -228,14 +229,22 @@ def _log_result(
     if result.defaults_mAP is not None:
         metrics["val/mAP_defaults"] = result.defaults_mAP
 
-    for run_id in {active.id, plan.parent}:
-        run = Run(run_id, active.folder)
+    def log_to(run: Run) -> None:
         run.log_metrics(metrics)
         run.set_tags(
             {"detreg.best_eid": result.best_run_id, "detreg.comparison": result.comparison}
         )
         run.log_text(json.dumps(asdict(result), indent=2), "sweep.json")
         run.log_file(report, "report")
+
+    log_to(active)
+    if plan.parent == active.id:
+        return
     # The sweep's run belongs to an earlier command, which may have left it running.
-    if plan.parent != active.id:
-        runs.end_run(plan.parent)
+    try:
+        with translate_mlflow_errors(f"run {plan.parent} is gone"):
+            log_to(Run(plan.parent, active.folder))
+            runs.end_run(plan.parent)
+    except UnreachableError as error:
+        # The run of this command has it all, and keeps it until MLflow has it.
+        print(f"the sweep's run {plan.parent} lacks the result: {error}", file=sys.stderr)

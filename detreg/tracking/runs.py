@@ -25,9 +25,11 @@ from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.tracking.active_run import begin_run
 from detreg.tracking.leftovers import close_if_dead, settle_left_runs
 from detreg.tracking.records import CHECKPOINT as CHECKPOINT
+from detreg.tracking.records import DEATH, End
 from detreg.tracking.records import FAILURE as FAILURE
 from detreg.tracking.run import Run as Run
 from detreg.tracking.run import StoredCheckpoints as StoredCheckpoints
+from detreg.tracking.run import get_time
 from detreg.tracking.sender import PATIENCE, Patience
 from detreg.version import __version__
 
@@ -137,13 +139,18 @@ def get_run(eid: str) -> MlflowRun:
 def end_run(eid: str, failure: str = "") -> None:
     """End a run whose process is gone; one that has ended stays as it is.
 
-    It ends as KILLED with `failure` as the reason, or as FINISHED without one.
+    It ends as KILLED with `failure` as the reason, or as FINISHED without one, also where it was
+    closed because its process is gone.
     """
-    if get_run(eid).info.status != "RUNNING":
-        return
-    if failure:
-        Run(eid, Path()).set_tags({FAILURE: failure})
-    _get_client().set_terminated(eid, "KILLED" if failure else "FINISHED")
+    found = get_run(eid)
+    is_running = found.info.status == "RUNNING"
+    was_closed_as_dead = found.data.tags.get(FAILURE, "").startswith(DEATH)
+    run = Run(eid, Path())
+    if failure and is_running:
+        run.set_tags({FAILURE: failure})
+        run.write(End("KILLED", get_time()))
+    elif not failure and (is_running or was_closed_as_dead):
+        run.write(End("FINISHED", get_time()))
 
 
 def list_running_children(parent: str) -> list[MlflowRun]:
