@@ -81,7 +81,7 @@ def _search_and_finish(active: Run, plan: Plan, study: Study) -> SweepResult:
     Ctrl-C ends the search and still registers the best so far; a second one ends that too.
     """
     logs = active.folder / "logs"
-    logs.mkdir()
+    logs.mkdir(exist_ok=True)
     pool = WorkerPool(plan, study, plan.sweep.trials, Stage.SEARCH, logs)
     try:
         progress = Progress(study, plan, plan.sweep.trials)

@@ -88,6 +88,9 @@ def begin_run(
     See runs.start_run. Raises UnreachableError, NotFoundError, and OSError for a cache that cannot
     be written.
     """
+    if run_id is not None:
+        # A killed process may have left its folder, with files that are in the way of new ones.
+        settle_left_runs(run_id)
     started = _start_in_mlflow(name, tags, run_id, parent)
     try:
         claimed = claim_run_folder(started.info.run_id)
