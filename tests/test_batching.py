@@ -57,11 +57,13 @@ def test_what_waits_runs_together_and_never_waits_for_more() -> None:
     runner = BatchRunner(network.run)
     scores = [number / 20 for number in range(1, 13)]
     with ThreadPoolExecutor(12) as threads:
-        first = threads.submit(runner.detect, [make_image(scores[0])])
-        wait_until(lambda: network.batches == [1])
-        others = [threads.submit(runner.detect, [make_image(score)]) for score in scores[1:]]
-        wait_until(lambda: runner.num_waiting == 11)
-        network.is_open.set()
+        try:
+            first = threads.submit(runner.detect, [make_image(scores[0])])
+            wait_until(lambda: network.batches == [1])
+            others = [threads.submit(runner.detect, [make_image(score)]) for score in scores[1:]]
+            wait_until(lambda: runner.num_waiting == 11)
+        finally:
+            network.is_open.set()
         found = [future.result(600) for future in [first, *others]]
 
     assert [each[0].scores.tolist() for each in found] == [

@@ -147,15 +147,18 @@ def test_a_request_counts_until_its_thread_ends() -> None:
         assert (b"retry-after", b"1") in third.sent[0]["headers"]
 
         is_open.set()
-        while (await _post(layer))[0] == 503:
+        while (await post(layer))[0] == 503:
             await asyncio.sleep(0.01)
 
-    async def _post(layer: InvocationLayer) -> tuple[int, str]:
+    async def post(layer: InvocationLayer) -> tuple[int, str]:
         exchange = Exchange(layer)
         exchange.post(b"1")
         return await exchange.read()
 
-    asyncio.run(check())
+    try:
+        asyncio.run(check())
+    finally:
+        is_open.set()
 
 
 def test_errors_are_one_line_and_only_the_servers_own_are_500(
