@@ -46,7 +46,7 @@ class Sender:
         self,
         journal: Journal,
         target: Target,
-        renew: Callable[[], None] | None = None,
+        renew: Callable[[], object] | None = None,
         renewal_interval: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
