@@ -393,6 +393,7 @@ def test_the_exit_codes() -> None:
         "MemoryExhaustedError": 71,
         "DiskError": 74,
         "StoppedError": 75,
+        "UndeliveredError": 75,
         "RefusedError": 77,
     }
 

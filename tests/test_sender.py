@@ -113,6 +113,7 @@ def test_a_failing_server_is_given_up_before_one_that_hangs(tmp_path: Path) -> N
         assert not sender.wait(patience)
         assert next(clock) - began_at >= 100
 
+    Scripted.let_through.clear()
     hanging = Scripted("hanging", is_held=True)
     (tmp_path / "hanging").mkdir()
     with send(tmp_path / "hanging", hanging, clock=lambda: float(next(clock))) as sender:
