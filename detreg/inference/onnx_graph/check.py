@@ -23,12 +23,15 @@ _MAX_ROWS = 10_000
 
 # Memory of arrays and multiply-adds that an image may take beside the constants. detreg's own
 # networks take at most 530 bytes and 380,000 multiply-adds for a pixel (SSD's VGG, yolox_x), and
-# Faster R-CNN 250 MB and 18 billion for its proposals, however small the image.
+# Faster R-CNN 250 MB and 18 billion for its proposals, however small the image. With a thousand
+# classes a RetinaNet takes twelve times as much, and has weights of half a gigabyte.
 _IMAGE_BYTES, _PIXEL_BYTES = 512 << 20, 1024
 _IMAGE_OPERATIONS, _PIXEL_OPERATIONS = 60 * 10**9, 10**6
+_FILE_BYTES_PER_PIXEL_BYTE = 1 << 16
+_FILE_BYTES_PER_PIXEL_OPERATION = 200
 
 # Where the input has any size, constants are judged with one that every network takes.
-_NOMINAL_SIDE = 1024
+_NOMINAL_SIDE = 512
 
 
 def read_checked_graph(model: bytes) -> Graph:
@@ -60,8 +63,10 @@ def check_size(graph: Graph, input_shape: Shape) -> None:
     size = measure_graph(graph, input_shape)
     num_images, height, width, _ = input_shape
     num_pixels = num_images * height * width
-    max_bytes = num_images * _IMAGE_BYTES + num_pixels * _PIXEL_BYTES
-    max_operations = num_images * _IMAGE_OPERATIONS + num_pixels * _PIXEL_OPERATIONS
+    pixel_bytes = _PIXEL_BYTES + graph.file_bytes // _FILE_BYTES_PER_PIXEL_BYTE
+    pixel_operations = _PIXEL_OPERATIONS + graph.file_bytes // _FILE_BYTES_PER_PIXEL_OPERATION
+    max_bytes = num_images * _IMAGE_BYTES + num_pixels * pixel_bytes
+    max_operations = num_images * _IMAGE_OPERATIONS + num_pixels * pixel_operations
     shape = f"{num_images} images of {width} x {height}"
     if size.peak_bytes > max_bytes:
         raise DataError(

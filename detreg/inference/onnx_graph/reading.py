@@ -99,8 +99,12 @@ class ValueInfo:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """The structure of an ONNX file. `opset` is the version of the standard operators."""
+    """The structure of an ONNX file of `file_bytes`.
 
+    `opset` is the version of the standard operators.
+    """
+
+    file_bytes: int
     opset: int
     nodes: tuple[Node, ...]
     initializers: tuple[Tensor, ...]
@@ -144,6 +148,7 @@ class _GraphReader:
         if graph[15]:
             raise DataError("the graph has sparse tensors, which is not exported")
         return Graph(
+            file_bytes=len(message),
             opset=opset,
             nodes=tuple(self.read_node(_as_bytes(value)) for value in graph[1]),
             initializers=tuple(self.read_tensor(_as_bytes(value)) for value in graph[5]),
