@@ -23,6 +23,7 @@ from conftest import TINY, free_port
 ROOT = Path(__file__).parents[1]
 LOCAL = ("--env-manager", "local")
 START_SECONDS = 600
+PASSWORD = "canary"
 pytestmark = pytest.mark.slow
 
 JSON = dict[str, Any]
@@ -84,16 +85,16 @@ class Workplace:
 
     folder: Path
     environment: dict[str, str]
-
-    @property
-    def server(self) -> str:
-        return self.environment["MLFLOW_TRACKING_URI"]
+    server: str
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command and return how it ended."""
-        return subprocess.run(
+        """Run a command and return how it ended; what it prints is kept in a file, too."""
+        done = subprocess.run(
             words, cwd=self.folder, env=self.environment, capture_output=True, text=True
         )
+        with (self.folder / "printed.txt").open("a") as file:
+            file.write(done.stdout + done.stderr)
+        return done
 
     def run_successfully(self, *words: str) -> str:
         """Run a command that must succeed and return its standard output."""
@@ -128,7 +129,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}",
+        # The server asks for no password, and does not mind one.
+        "MLFLOW_TRACKING_URI": f"http://me:{PASSWORD}@127.0.0.1:{port}",
+        # `mlflow run` itself prints the server's URL as it is.
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         # One second: the training is shorter than the usual ten.
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
     }
@@ -146,7 +150,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         )
 
     wait_until_it_answers(f"http://127.0.0.1:{port}/health", process)
-    yield Workplace(folder, environment)
+    yield Workplace(folder, environment, f"http://127.0.0.1:{port}")
     stop_group(process)
 
 
@@ -181,6 +185,17 @@ def test_mlflow_run_logs_one_run(run: JSON) -> None:
     assert any(name.startswith("system/") for name in metrics)
 
 
+def test_the_password_of_the_server_is_nowhere(workplace: Workplace, run: JSON) -> None:
+    """Neither printed nor in the server's database and artifacts, nor in the user's files."""
+    assert "me:***@127.0.0.1" in (workplace.folder / "printed.txt").read_text()
+
+    cache = Path(workplace.environment["DETREG_CACHE"])
+    files = [path for path in (*workplace.folder.rglob("*"), *cache.rglob("*")) if path.is_file()]
+    password = PASSWORD.encode()
+    assert [path for path in files if password in path.read_bytes()] == []
+    assert any(run["info"]["run_id"].encode() in path.read_bytes() for path in files)
+
+
 def test_a_refused_run_says_why(workplace: Workplace, run: JSON) -> None:
     values = {"batch_size": 99, "image_size": 100}
     done = workplace.run(
@@ -206,7 +221,8 @@ def test_training_resumes_from_the_server_alone(
     eid = run["info"]["run_id"]
     away = workplace.folder / "away"
     away.mkdir()
-    other = Workplace(away, {**workplace.environment, "DETREG_CACHE": str(away / "cache")})
+    environment = {**workplace.environment, "DETREG_CACHE": str(away / "cache")}
+    other = Workplace(away, environment, workplace.server)
 
     values = TINY | {
         "data": tiny,
@@ -304,12 +320,12 @@ def test_the_champion_is_served(workplace: Workplace, run: JSON, tiny: Path) -> 
 def test_a_missing_server_is_exit_code_69(workplace: Workplace, tiny: Path) -> None:
     environment = {
         **workplace.environment,
-        "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        "MLFLOW_TRACKING_URI": f"http://me:{PASSWORD}@127.0.0.1:9",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     }
-    away = Workplace(workplace.folder, environment)
+    away = Workplace(workplace.folder, environment, workplace.server)
     done = away.run("detreg", "train", "yolox", *to_flags(TINY | {"data": tiny}))
 
     assert done.returncode == 69
     last_line = done.stderr.splitlines()[-1]
-    assert last_line.startswith("detreg: MLflow at http://127.0.0.1:9 does not answer")
+    assert last_line.startswith("detreg: MLflow at http://me:***@127.0.0.1:9 does not answer")
