@@ -15,6 +15,7 @@ left by a process that died, or that could not reach MLflow at its end.
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from typing import BinaryIO
 from detreg.data.source import resolve_cache_folder
 
 _LOCK = "lock"
+_FOLDER_NAME = re.compile(r"[0-9a-f]{32}(\.\d+)?")
 
 # A POSIX lock belongs to the process, which would get it a second time: these are the folders that
 # this process holds.
@@ -99,10 +101,15 @@ def claim_folder(folder: Path) -> ClaimedFolder | None:
 
 
 def list_run_folders(run_id: str | None = None) -> list[Path]:
-    """Return the folders of all runs, or those of one run."""
+    """Return the folders of all runs, or those of one run.
+
+    What has another name is not detreg's, and is never removed.
+    """
     folders: list[Path] = []
     with contextlib.suppress(FileNotFoundError):
-        folders = sorted(path for path in resolve_runs_folder().iterdir() if path.is_dir())
+        for path in sorted(resolve_runs_folder().iterdir()):
+            if _FOLDER_NAME.fullmatch(path.name) and path.is_dir():
+                folders.append(path)
     return [folder for folder in folders if run_id in (None, _get_run_id(folder))]
 
 
