@@ -31,6 +31,9 @@ _CONFLICT_TEXTS = (
     "SerializationFailure",
 )
 
+# Of the answers 401 and 403.
+_LOGIN_CODES = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED", "PERMISSION_DENIED"}
+
 # What the same request would meet again. A server's other answers may change: a database that is
 # full or locked, a proxy that answers for a server which is away, a token that has expired.
 _REFUSALS = {
@@ -48,7 +51,8 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
     """Turn what MLflow raises inside the block into errors that a user can act on.
 
     Raises NotFoundError(missing) where MLflow does not find what it was asked for, and
-    UnreachableError where its server or database does not answer. Everything else passes through.
+    UnreachableError where its server or database does not answer, or wants another login.
+    Everything else passes through.
     """
     try:
         yield
@@ -58,6 +62,8 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
     except Exception as error:
         if is_unreachable(error):
             raise UnreachableError(_describe_unreachable(error)) from error
+        if isinstance(error, MlflowException) and error.error_code in _LOGIN_CODES:
+            raise UnreachableError(_describe_refused_login(error)) from error
         if isinstance(error, MlflowException) and _is_missing(error.error_code, error.message):
             raise NotFoundError(missing) from error
         raise
@@ -117,4 +123,11 @@ def _describe_unreachable(error: Exception) -> str:
     return (
         f"MLflow at {mlflow.get_tracking_uri()} does not answer ({summarize_error(error)}): "
         "start it, or set MLFLOW_TRACKING_URI to one that does"
+    )
+
+
+def _describe_refused_login(error: MlflowException) -> str:
+    return (
+        f"MLflow at {mlflow.get_tracking_uri()} refuses the login ({summarize_error(error)}): set "
+        "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
     )

@@ -1,8 +1,10 @@
 """What is written to MLflow runs, in a real store."""
 
+import http.server
 import json
 import math
 import sqlite3
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from mlflow.store.tracking.dbmodels.models import SqlDataset
 from sqlalchemy.orm import Session
 
 from detreg.data.dataset import load_dataset
-from detreg.errors import DataError, NotFoundError
+from detreg.errors import DataError, NotFoundError, UnreachableError
 from detreg.mlflow_errors import MAX_WRITE_ATTEMPTS, retry_on_conflict
 from detreg.tracking import runs
 from detreg.tracking.runs import Run, StoredCheckpoints
@@ -284,6 +286,32 @@ def test_an_unknown_run_is_not_found() -> None:
         runs.get_run("latest")
     with pytest.raises(NotFoundError, match=f"no run {'f' * 32} in"):
         runs.get_run("f" * 32)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_login_says_what_to_set(store: str, status: int) -> None:
+    class Refusal(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status)
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        mlflow.set_tracking_uri(f"http://me:canary@127.0.0.1:{server.server_port}")
+        try:
+            with pytest.raises(UnreachableError) as caught:
+                runs.get_run("0" * 32)
+        finally:
+            mlflow.set_tracking_uri(store)
+            server.shutdown()
+
+    message = str(caught.value)
+    assert message.startswith("MLflow at http://me:***@127.0.0.1")
+    assert "refuses the login" in message
+    assert "MLFLOW_TRACKING_PASSWORD" in message
+    assert "canary" not in message
 
 
 def test_a_deleted_run_is_not_found() -> None:
