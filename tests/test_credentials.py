@@ -93,7 +93,7 @@ class Workplace:
     def detreg(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a detreg command; an argument with a password is not one of the things printed."""
         done = self.run(sys.executable, "-m", "detreg", *words, **environment)
-        self.printed[-1] = f"{words[:2]}:\n{done.stdout}\n{done.stderr}\n"
+        self.printed[-1] = f"{words[0]}:\n{done.stdout}\n{done.stderr}\n"
         return done
 
     def find_passwords(self) -> list[str]:
