@@ -101,7 +101,7 @@ def train_and_publish(
 def train_with_first_process(job: Job) -> None:
     """Train together with the first process, which alone writes. Raises the errors of training."""
     # In the cache, where the next command removes what a killed process has left.
-    claimed = claim_run_folder(f"process-{uuid.uuid4().hex}")
+    claimed = claim_run_folder(uuid.uuid4().hex)
     try:
         fit(job, claimed.path, None)
     finally:
