@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from detreg.errors import UnreachableError, UsageError, summarize_error
+from detreg.sqlite_files import create_sqlite_file, find_sqlite_file
 
 MAX_TRIES = 6
 """Workers that a trial may cost before it counts as failed."""
@@ -72,6 +73,9 @@ def open_storage(url: str, heartbeat: int) -> StudyStorage:
         UnreachableError: the database does not answer.
     """
     try:
+        sqlite_file = find_sqlite_file(url)
+        if sqlite_file is not None:
+            create_sqlite_file(sqlite_file, _create_tables)
         return StudyStorage(
             url,
             engine_kwargs=_choose_engine_options(url),
@@ -84,9 +88,16 @@ def open_storage(url: str, heartbeat: int) -> StudyStorage:
             "storage must be sqlite:///FILE or postgresql://USER@HOST/DATABASE, "
             f"got {url!r} ({error})"
         ) from error
-    except (SQLAlchemyError, StorageInternalError) as error:
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
         reason = summarize_error(error.__cause__ or error)
         raise UnreachableError(f"storage {url} does not answer: {reason}") from error
+
+
+def _create_tables(url: str) -> None:
+    """Create Optuna's tables in an empty database."""
+    storage = RDBStorage(url)
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def _choose_engine_options(url: str) -> dict[str, object]:

@@ -1,0 +1,33 @@
+"""The SQLite files of MLflow's tracking store and registry.
+
+MLflow creates and migrates a database when it is first used, and two processes that do so at once
+in the same file both die. So detreg creates it before.
+"""
+
+from detreg.environment import set_mlflow_defaults
+from detreg.sqlite_files import create_sqlite_file, find_sqlite_file
+
+set_mlflow_defaults()  # MLflow reads some of them when it is imported
+
+import mlflow  # noqa: E402
+from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH  # noqa: E402
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
+
+SQLITE_SCHEME = "sqlite:"
+
+
+def create_missing_stores() -> None:
+    """Create the databases in use that are SQLite files and not there.
+
+    Any number of processes may call this at once. Raises OSError.
+    """
+    for uri in {mlflow.get_tracking_uri(), mlflow.get_registry_uri()}:
+        path = find_sqlite_file(uri) if uri.startswith(SQLITE_SCHEME) else None
+        if path is not None:
+            create_sqlite_file(path, _create_tables)
+
+
+def _create_tables(url: str) -> None:
+    """Create the tables and the default experiment, as MLflow does at its first request."""
+    store = SqlAlchemyStore(url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store.engine.dispose()
