@@ -29,6 +29,7 @@ _CONFLICT_TEXTS = (
     "DeadlockDetected",
     "Deadlock found",
     "SerializationFailure",
+    "Model Version creation error",  # MLflow has collided three times
 )
 
 # Of the answers 401 and 403.

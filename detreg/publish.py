@@ -126,15 +126,15 @@ def publish_trained_run(
         config=compose(template, resolved_params, dataset, options),
     )
     with runs.start_run(None, {}, run_id=run_id) as run:
-        return publish(run, job, load_fit_result(run_id, run.folder), again=True)
+        return publish(run, job, load_fit_result(run_id, run.folder))
 
 
-def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> TrainingResult:
+def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     """Export, compare, report and register the best checkpoint.
 
     Each step is logged before the next one begins, so that a failure leaves what was found before.
-    `again` is that of tracking.registry.register. Raises RefusedError, with everything logged,
-    where the exported model disagrees with the trained one.
+    Raises RefusedError, with everything logged, where the exported model disagrees with the trained
+    one.
     """
     # From here on the exported file is what is scored, reported and registered.
     exported = export_best_checkpoint(run, job, fitted)
@@ -157,7 +157,7 @@ def publish(run: Run, job: Job, fitted: FitResult, again: bool = False) -> Train
         dataset_digest=job.dataset.digest,
         tags={"template": job.template.name, ONNX_SHA256: compute_sha256(exported.path)},
     )
-    registered = log_and_register(run, registration, parity, again)
+    registered = log_and_register(run, registration, parity)
     return TrainingResult(
         run_id=run.id,
         status="FINISHED",
@@ -230,7 +230,7 @@ def log_report(
 
 
 def log_and_register(
-    run: Run, registration: Registration, parity: ParityResult, again: bool
+    run: Run, registration: Registration, parity: ParityResult
 ) -> RegisteredVersion:
     """Log the exported model to the run, and register it unless it has failed parity.
 
@@ -252,7 +252,6 @@ def log_and_register(
             score=math.nan if registration.score is None else registration.score,
             dataset_digest=registration.dataset_digest,
             tags=registration.tags,
-            again=again,
         )
     except UnreachableError as error:
         _check_parity(parity)

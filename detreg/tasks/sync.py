@@ -75,7 +75,6 @@ def _log_and_register(target: Target, registration: Registration) -> None:
             score=math.nan if registration.score is None else registration.score,
             dataset_digest=registration.dataset_digest,
             tags=registration.tags,
-            again=True,
         )
     print(f"registered {version.name} version {version.version} as {version.alias}", flush=True)
 
