@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detreg import templates
+from detreg.disk_space import check_folders, check_output_file
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
@@ -221,6 +222,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def predict(arguments: argparse.Namespace) -> int:
     """Write predictions.json and images with boxes."""
+    check_folders({Path(arguments.out).absolute(): 0})
     from detreg.tasks.predict import predict_images
 
     path = predict_images(
@@ -236,6 +238,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write a model, or a template's checkpoint, as an ONNX file."""
+    check_output_file(Path(arguments.out))
     # The parser sets this where the first word is a template and not a model.
     is_template = getattr(arguments, "values_of", None) == "export"
     if not is_template:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from detreg.defaults import SCORE_THRESHOLD
+from detreg.model_names import find_name_problem
 from detreg.params import boolean, choice, integer, number, text
 
 
@@ -38,6 +39,13 @@ class RunOptions:
         "a request may override it",
     )
     run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
+
+    def find_problems(self) -> list[str]:
+        """Return what is wrong beside the domains of the single values."""
+        if self.registered_model_name is None:
+            return []
+        problem = find_name_problem(self.registered_model_name)
+        return [] if problem is None else [problem]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,19 @@ def train_template(
     dataset = load_dataset(options.data)
     print(describe_dataset(dataset), flush=True)
 
+    if torchrun.get_rank() == 0:
+        _check_stores_and_disks(template, params, options)
+
     # torch and mmdet take ten seconds to import.
     from detreg.publish import train_and_publish  # noqa: PLC0415
 
     return train_and_publish(template, params, options, dataset)
+
+
+def _check_stores_and_disks(template: Template, params: CommonParams, options: RunOptions) -> None:
+    """Refuse a training that could not be logged, stored or registered at its end."""
+    # MLflow takes seconds to import: only after the arguments and the data have been accepted.
+    from detreg.tracking import preflight  # noqa: PLC0415
+
+    preflight.check_stores([options.registered_model_name or template.name])
+    preflight.check_disks(template, params)

@@ -29,7 +29,7 @@ from detreg.sweeps.result import SweepResult
 from detreg.sweeps.samplers import make_search_pruner, make_search_sampler
 from detreg.sweeps.storage import StudyStorage, open_storage
 from detreg.sweeps.study import FirstTrial
-from detreg.tracking import runs
+from detreg.tracking import preflight, runs
 from detreg.tracking.runs import Run
 
 
@@ -63,6 +63,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
 
     refuse_mlflow_database(plan.storage)
     storage = open_storage(plan.storage, plan.sweep.heartbeat)
+    _check_stores_and_disks(plan)
     check_initial_weights(make_context(), plan)
     study, is_new = open_search_study(plan, storage)
 
@@ -128,6 +129,15 @@ def refuse_mlflow_database(url: str) -> None:
             f"storage must not be MLflow's own database, got {url}: "
             "give the sweep a database of its own"
         )
+
+
+def _check_stores_and_disks(plan: Plan) -> None:
+    """Refuse a sweep whose trials could not be logged or stored, or whose best not registered."""
+    given_name = plan.options.registered_model_name
+    preflight.check_stores([given_name or template.name for template in plan.templates])
+    workers = max(1, plan.sweep.workers)
+    for template in plan.templates:
+        preflight.check_disks(template, plan.get_first_params(template), workers)
 
 
 def open_search_study(plan: Plan, storage: StudyStorage) -> tuple[Study, bool]:

@@ -9,7 +9,7 @@ from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.scores import score
 from detreg.inference.detector import Detector
-from detreg.tracking import runs
+from detreg.tracking import preflight, runs
 from detreg.tracking.runs import Run
 
 EVALUATED_MODEL_TAG = "detreg.evaluated_model"
@@ -25,6 +25,7 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     if split not in dataset.splits:
         raise UsageError(f"{data} has no split {split}: there are {', '.join(dataset.splits)}")
 
+    preflight.check_stores()
     detector = Detector.load(model)
     truth = GroundTruth.load(dataset.splits[split].annotations)
     predictions = predict_split(detector, truth)
