@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,11 +228,11 @@ def test_the_command_refuses_every_hostile_model(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     writers: dict[str, Callable[[], object]] = {}
     for name in GRAPHS:
-        writers[name] = lambda name=name: write_graph(name, path)
+        writers[name] = partial(write_graph, name, path)
     for name in CARDS:
-        writers[name] = lambda name=name: write_card(name, path)
+        writers[name] = partial(write_card, name, path)
     for name, write in FILES.items():
-        writers[name] = lambda write=write: write(path)
+        writers[name] = partial(write, path)
 
     lines = []
     for name, write_model in writers.items():

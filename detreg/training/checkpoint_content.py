@@ -91,7 +91,7 @@ class MetaReader:
             raise DataError(f"{self.path}: history must be a list, got {shorten_value(rows)}")
         return tuple(self._read_row(row) for row in rows)
 
-    def _read_row(self, row: object) -> EpochMetrics:
+    def _read_row(self, row: Any) -> EpochMetrics:
         is_row = isinstance(row, dict) and all(_is_plain_text(name) for name in row)
         if not is_row or not all(_is_number(value) for value in row.values()):
             raise DataError(f"{self.path}: history must hold numbers, got {shorten_value(row)}")

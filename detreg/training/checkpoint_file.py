@@ -14,7 +14,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from detreg.errors import DataError, RefusedError, summarize_error
 
@@ -144,7 +144,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
             raise DataError(_describe_break(error)) from error
 
 
-def _check_pickles(file: "BinaryIO | zipfile.ZipExtFile", count: int, max_steps: int) -> int:
+def _check_pickles(file: IO[bytes], count: int, max_steps: int) -> int:
     """Check the names in consecutive pickles, and return how many steps they have."""
     names: set[str] = set()
     has_slow_encoding = False
@@ -174,10 +174,10 @@ def _check_pickles(file: "BinaryIO | zipfile.ZipExtFile", count: int, max_steps:
     return num_steps
 
 
-def _iterate_steps(file: "BinaryIO | zipfile.ZipExtFile") -> Iterator[tuple[str, object]]:
+def _iterate_steps(file: IO[bytes]) -> Iterator[tuple[str, object]]:
     """Yield the steps of one pickle, with their arguments, without running it."""
     try:
-        for step, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
+        for step, argument, _ in pickletools.genops(file):
             yield step.name, argument
     except (ValueError, UnicodeError, EOFError) as error:
         raise DataError(_describe_break(error)) from error
