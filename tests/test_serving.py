@@ -83,6 +83,8 @@ class Gate:
         self.folder = folder
 
     def close(self) -> None:
+        for file in self.folder.glob("waits-*"):
+            file.unlink()
         (self.folder / "closed").touch()
 
     def open(self) -> None:
