@@ -1,5 +1,6 @@
 """`detreg` and `python -m detreg`."""
 
+import io
 import sys
 
 from detreg.cli import run
@@ -9,8 +10,15 @@ from detreg.torchrun import run_in_step
 
 def main() -> None:
     """Run the command line and exit with its code, which under torchrun all processes share."""
+    _escape_what_cannot_be_encoded()
     redact_output()
     sys.exit(run_in_step(lambda: run(sys.argv[1:])))
+
+
+def _escape_what_cannot_be_encoded() -> None:
+    """Let names that the terminal's encoding lacks be printed, as standard error does anyway."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from detreg import templates
 from detreg.disk_space import check_folders, check_output_file
-from detreg.errors import UsageError
+from detreg.errors import UsageError, group_similar, make_printable
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
@@ -74,13 +74,13 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps(found))
         return exit_code
 
-    for problem in found["problems"]:
+    for problem in group_similar(found["problems"]):
         print(f"problem: {problem}")
     for repair, count in found["repairs"].items():
         print(f"repaired: {repair} ({count})")
 
     if not is_good:
-        print(f"{arguments.data} has {len(found['problems'])} problems")
+        print(make_printable(f"{arguments.data} has {len(found['problems'])} problems"))
         return exit_code
 
     splits = []

@@ -16,12 +16,20 @@ so that a user can mend all of them before the next try. Passwords and tokens in
 hidden (redaction.py).
 """
 
+import re
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 
 from detreg.redaction import redact
 
-_MAX_SHOWN = 200
+MAX_VALUE_LENGTH = 200
+"""Most characters of a value in a message."""
+
+_MAX_LINE_LENGTH = 2000
+_MAX_SIMILAR = 10
+_NUMBER_OR_QUOTED = re.compile(r"[-+]?\d[\d.e+-]*|'[^']*'|\"[^\"]*\"")
+_GAP = " ... "
 
 
 class DetregError(Exception):
@@ -33,7 +41,10 @@ class DetregError(Exception):
         if isinstance(problems, str):
             problems = (problems,)
         # Messages quote URLs, and the errors of libraries that quote them.
-        self.problems: tuple[str, ...] = tuple(redact(problem) for problem in problems)
+        # Hidden before the text is cut, which could leave a part of a password.
+        self.problems: tuple[str, ...] = tuple(
+            make_printable(redact(problem)) for problem in problems
+        )
         super().__init__("\n".join(self.problems))
 
 
@@ -94,6 +105,94 @@ class RefusedError(DetregError):
     exit_code = 77
 
 
+def group_similar(problems: Sequence[str]) -> list[str]:
+    """Return the problems, of those that differ by numbers and quoted values the first ten only.
+
+    One mistake in a user's script can make as many problems as there are boxes. Behind the ten
+    stands how many more there are.
+    """
+    groups: dict[str, list[str]] = {}
+    for problem in problems:
+        groups.setdefault(_NUMBER_OR_QUOTED.sub("#", problem), []).append(problem)
+
+    lines = []
+    for similar in groups.values():
+        lines += similar[:_MAX_SIMILAR]
+        hidden = len(similar) - _MAX_SIMILAR
+        if hidden > 0:
+            lines.append(f"... and {hidden} more like it")
+    return lines
+
+
+def quote(value: object) -> str:
+    """Return a value as Python writes it, in at most 200 characters, for a message.
+
+    Values come from files that anyone may have written. They are never written out in full: a list
+    in YAML may hold itself ten billion times, and a number may have more digits than Python prints.
+    """
+    return shorten(_BOUNDED.repr(value))
+
+
+def is_storable(name: str) -> bool:
+    """Whether a name is short enough, and Unicode without control characters."""
+    if len(name) > MAX_VALUE_LENGTH:
+        return False
+    return all(
+        character.isspace() or unicodedata.category(character) not in ("Cc", "Cs")
+        for character in name
+    )
+
+
+def make_printable(problem: str) -> str:
+    """Return a problem as one line that any terminal and any log can take.
+
+    Names in it come from files that anyone may have written: they may hold sequences that control a
+    terminal, line breaks that forge another message, or halves of characters that cannot be
+    encoded. Where one is so long that nobody reads it, its middle is left out.
+    """
+    line = shorten(problem, _MAX_LINE_LENGTH)
+    if line.isprintable():
+        return line
+    parts = []
+    for character in line:
+        if character.isprintable():
+            parts.append(character)
+        elif character.isspace():
+            parts.append(" ")
+        else:
+            parts.append(character.encode("unicode_escape").decode())
+    return "".join(parts)
+
+
+def shorten(text: str, length: int = MAX_VALUE_LENGTH) -> str:
+    """Return the text, without its middle where it is longer than `length` characters."""
+    if len(text) <= length:
+        return text
+    # The start of a line says what is wrong and where, its end how to mend it.
+    end = length // 4
+    start = length - end - len(_GAP)
+    return f"{text[:start]}{_GAP}{text[-end:]}"
+
+
+class _BoundedRepr(reprlib.Repr):
+    """`repr` that looks at a few parts of a value only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxdict = 30
+        self.maxstring = self.maxother = 2 * MAX_VALUE_LENGTH
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002
+        """Return the digits of a number, or how long it is."""
+        if abs(x) < 10**MAX_VALUE_LENGTH:
+            return repr(x)
+        return f"<a number of {x.bit_length()} bits>"
+
+
+_BOUNDED = _BoundedRepr()
+
+
 def describe_failure(error: BaseException) -> str:
     """Return why a run or a trial failed, on one line, as its tag holds it."""
     if isinstance(error, DetregError):
@@ -111,18 +210,3 @@ def summarize_error(error: BaseException) -> str:
     lines = redact(str(error)).strip().splitlines()
     first = lines[0] if lines else type(error).__name__
     return first[:300]
-
-
-def shorten_value(value: object) -> str:
-    """Return a value from a file as a message shows it: on one line, at most 200 characters.
-
-    The value may be anything: a list within a list a thousand times, a number of ten thousand
-    digits, a text with half of a surrogate pair.
-    """
-    shown = reprlib.Repr()
-    shown.maxstring = shown.maxother = _MAX_SHOWN
-    try:
-        text = shown.repr(value)
-    except (ValueError, RecursionError):
-        text = f"a {type(value).__name__} that is too long to show"
-    return text.encode(errors="backslashreplace").decode()[:_MAX_SHOWN]

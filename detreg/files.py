@@ -6,11 +6,13 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
 from detreg.errors import DataError
 
+_BLOCK = 1 << 20  # bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes, in lower case, of the files that are read as images."""
 
@@ -31,7 +33,7 @@ class UnusableFileError(DataError):
         super().__init__(f"{os.fspath(path)}: {reason}")
 
 
-def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a regular file for reading; a link to one is followed.
 
     Every file that a user or a dataset names is opened here. A FIFO that nobody writes to would
@@ -43,7 +45,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """
     try:
         # Before it is opened, so that no device ever is.
-        _check_regular(path, Path(path).stat().st_mode)
+        _check_regular(path, os.stat(path).st_mode)  # noqa: PTH116 (this is called often)
         # The path may lead elsewhere by now: O_NONBLOCK returns at once from a FIFO, too.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     # A null character, or a character that the file system's encoding lacks.
@@ -66,13 +68,15 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        content = b""
+        blocks: list[bytes] = []
         if size <= max_bytes:
             # One byte more than stated shows whether there is more.
-            content = file.read(size + 1)
-        if len(content) > size:
-            content += file.read(max_bytes + 1 - len(content))
-            size = len(content)
+            blocks = [file.read(size + 1)]
+        if blocks and len(blocks[0]) > size:
+            size = len(blocks[0])
+            while size <= max_bytes and (block := file.read(_BLOCK)):
+                blocks.append(block)
+                size += len(block)
 
     if size > max_bytes:
         raise UnusableFileError(
@@ -80,7 +84,15 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
             f"the file has more than {format_bytes(max_bytes)}, the most that is read of such "
             "files; make it smaller or divide it",
         )
-    return content
+    return b"".join(blocks)
+
+
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is anything at `path`; False where no file can have this name.
+
+    `Path.exists` raises an error where the name is too long.
+    """
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def compute_sha256(path: Path) -> str:

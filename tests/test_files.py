@@ -45,7 +45,7 @@ def test_path_that_turns_into_a_fifo_is_refused(
     (tmp_path / "file").write_bytes(b"content")
     os.mkfifo(tmp_path / "fifo")
     regular = (tmp_path / "file").stat()
-    monkeypatch.setattr(Path, "stat", lambda *_, **__: regular)
+    monkeypatch.setattr(os, "stat", lambda *_, **__: regular)
     with pytest.raises(DataError, match="a FIFO"):
         open_regular(tmp_path / "fifo")
 

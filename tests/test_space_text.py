@@ -118,7 +118,12 @@ def test_a_yaml_file_holds_text_and_not_numbers_in_base_60(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"- a list", "must have a line"), (b"a: [", "is not YAML"), (b"\xff\xfe\xfa", "is not YAML")],
+    [
+        (b"- a list", "must have a line"),
+        (b"a: [", "is not YAML"),
+        (b"\xff\xfe\xfa", "is not UTF-8"),
+        (b"a: " + b"[" * 5000, "nested too deeply"),
+    ],
 )
 def test_a_file_that_is_not_a_space_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     path = tmp_path / "space.yaml"

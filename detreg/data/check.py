@@ -21,6 +21,7 @@ from detreg.data.images import DatasetImage
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.data.splits import SPLITS, complete_splits
+from detreg.errors import MAX_VALUE_LENGTH, is_storable, quote
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,14 @@ def _check_class_names(classes: Iterable[str], problems: ProblemCollector) -> No
     for name in dict.fromkeys(classes):
         key = "".join(name.split()).casefold()
         similar_names.setdefault(key, []).append(name)
+        if not is_storable(name):
+            problems.add_error(
+                FindingKind.INVALID_CLASS,
+                "classes",
+                f"the class name {quote(name)} has control characters, halves of characters or "
+                f"more than {MAX_VALUE_LENGTH} characters, which reports and MLflow cannot hold; "
+                "rename it",
+            )
 
     for key, names in similar_names.items():
         if not key:
@@ -87,7 +96,7 @@ def _check_class_names(classes: Iterable[str], problems: ProblemCollector) -> No
                 "a class has an empty name; give it one in the annotations",
             )
         elif len(names) > 1:
-            quoted = " and ".join(repr(name) for name in names)
+            quoted = " and ".join(map(quote, names))
             problems.add_error(
                 FindingKind.SIMILAR_CLASSES,
                 "classes",
@@ -141,6 +150,7 @@ def _check_record(
     """Return the checked image of a record, None where its file cannot be used."""
     name = record.image.relative_to(raw.folder).as_posix()
     with problems.catch_bad_entry(f"{name} (in {record.source})"):
+        _check_name(name)
         _check_size(record, probe)
 
     # The boxes of an unreadable image are checked, too, as far as the stated size goes, so that
@@ -153,6 +163,17 @@ def _check_record(
     size = (probe.width, probe.height)
     boxes = check_boxes(record, size, raw.fractions, problems)
     return DatasetImage(record.image, probe.width, probe.height, probe.sha256, boxes)
+
+
+def _check_name(name: str) -> None:
+    """Raise BadEntryError for a name that is not Unicode, which no JSON file can hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise BadEntryError(
+            FindingKind.UNREADABLE_IMAGE,
+            "the name of the image is not UTF-8; rename the file, and in the annotations",
+        ) from error
 
 
 def _check_size(record: ImageRecord, probe: ImageProbe) -> None:

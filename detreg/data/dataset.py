@@ -14,7 +14,7 @@ from detreg.data.check import check_dataset, count_boxes
 from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.findings import count_repairs, list_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
-from detreg.errors import DataError
+from detreg.errors import DataError, group_similar
 
 MAX_PROBLEMS_SHOWN = 100
 
@@ -93,12 +93,9 @@ def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
 
 
 def _shorten_problems(problems: Sequence[str], data: str | Path) -> list[str]:
-    """Return at most `MAX_PROBLEMS_SHOWN` problems, and a line that says how many more there are.
-
-    One mistake in a user's script can make as many problems as there are boxes.
-    """
-    shown = list(problems[:MAX_PROBLEMS_SHOWN])
-    hidden = len(problems) - len(shown)
-    if hidden > 0:
-        shown.append(f"{data}: and {hidden} more; `detreg check {data} --json` lists all of them")
-    return shown
+    """Return at most `MAX_PROBLEMS_SHOWN` lines, and one that says where all of them are listed."""
+    grouped = group_similar(problems)
+    if len(grouped) == len(problems) <= MAX_PROBLEMS_SHOWN:
+        return grouped
+    advice = f"{data}: {len(problems)} problems; `detreg check {data} --json` lists all of them"
+    return [*grouped[:MAX_PROBLEMS_SHOWN], advice]

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum, auto
 
+from detreg.documents import DocumentError
+from detreg.errors import make_printable
+from detreg.files import UnusableFileError
+
 
 class Severity(StrEnum):
     """How much a finding matters."""
@@ -129,11 +133,22 @@ class ProblemCollector:
 
     @contextmanager
     def catch_bad_entry(self, where: str) -> Iterator[None]:
-        """Record a BadEntryError of the block as an error at `where`, then continue after it."""
+        """Record what is wrong with an entry as an error at `where`, then continue after the block.
+
+        That is a BadEntryError, a file that cannot be parsed, or one that must not be read.
+        """
         try:
             yield
         except BadEntryError as error:
             self.add_error(error.kind, where, str(error))
+        except DocumentError as error:
+            self.add_error(FindingKind.MALFORMED_FILE, where, str(error))
+        except UnusableFileError as error:
+            self.add_error(FindingKind.MALFORMED_FILE, where, error.reason)
+        except IsADirectoryError:
+            self.add_error(
+                FindingKind.MALFORMED_FILE, where, "this is a folder; put the file itself there"
+            )
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
@@ -144,7 +159,7 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 def list_problems(findings: Iterable[Finding]) -> tuple[str, ...]:
     """Return each error as the line that users read, in the order in which they were found."""
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    return tuple(f"{error.where}: {error.message}" for error in errors)
+    return tuple(make_printable(f"{error.where}: {error.message}") for error in errors)
 
 
 def count_repairs(findings: Iterable[Finding]) -> dict[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from detreg.errors import DataError, UsageError, shorten_value, summarize_error
+from detreg.errors import DataError, UsageError, quote, summarize_error
 from detreg.inference.outputs import OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
 from detreg.inference.preprocessing import Preprocessing, is_number
 
@@ -60,13 +60,10 @@ class Card:
         problems = self._find_text_problems()
         for name in ("normalization", "hyperparameters"):
             if not isinstance(getattr(self, name), Mapping):
-                problems.append(
-                    f"{name} must be an object, got {shorten_value(getattr(self, name))}"
-                )
+                problems.append(f"{name} must be an object, got {quote(getattr(self, name))}")
         if not is_number(self.score_threshold, 0, 1):
             problems.append(
-                "score_threshold must be a number from 0 to 1, got "
-                f"{shorten_value(self.score_threshold)}"
+                f"score_threshold must be a number from 0 to 1, got {quote(self.score_threshold)}"
             )
         if problems:
             raise UsageError(problems)
@@ -76,24 +73,20 @@ class Card:
         problems = []
         for name in ("template", "detreg_version"):
             if not _is_text(getattr(self, name)):
-                problems.append(f"{name} must be text, got {shorten_value(getattr(self, name))}")
+                problems.append(f"{name} must be text, got {quote(getattr(self, name))}")
         for name in ("eid", "dataset_digest"):
             value = getattr(self, name)
             if value is not None and not _is_text(value):
-                problems.append(f"{name} must be text or nothing, got {shorten_value(value)}")
+                problems.append(f"{name} must be text or nothing, got {quote(value)}")
 
         if not _are_texts(self.classes) or not 1 <= len(self.classes) <= MAX_CLASSES:
-            problems.append(
-                f"classes must be 1 to {MAX_CLASSES} texts, got {shorten_value(self.classes)}"
-            )
+            problems.append(f"classes must be 1 to {MAX_CLASSES} texts, got {quote(self.classes)}")
         if not _are_texts(self.outputs):
-            problems.append(f"outputs must be texts, got {shorten_value(self.outputs)}")
+            problems.append(f"outputs must be texts, got {quote(self.outputs)}")
             return problems
         missing = [output.name for output in REQUIRED_OUTPUTS if output.name not in self.outputs]
         if missing:
-            problems.append(
-                f"outputs must contain {', '.join(missing)}, got {shorten_value(self.outputs)}"
-            )
+            problems.append(f"outputs must contain {', '.join(missing)}, got {quote(self.outputs)}")
         return problems
 
     def to_json(self) -> str:
@@ -180,7 +173,7 @@ def _upgrade_format(values: JsonObject) -> JsonObject:
     outputs_format = values.get("outputs_format", OUTPUTS_FORMAT)
     if outputs_format != OUTPUTS_FORMAT:
         raise DataError(
-            f"The card has outputs of format {shorten_value(outputs_format)}, this detreg reads "
+            f"The card has outputs of format {quote(outputs_format)}, this detreg reads "
             f"format {OUTPUTS_FORMAT}: update detreg, or {_EXPORT_AGAIN}"
         )
     card_format = values.get("format", 1)
@@ -188,7 +181,7 @@ def _upgrade_format(values: JsonObject) -> JsonObject:
         return values
     if card_format != 1:
         raise DataError(
-            f"The card has format {shorten_value(card_format)}, this detreg reads formats 1 to "
+            f"The card has format {quote(card_format)}, this detreg reads formats 1 to "
             f"{FORMAT}: update detreg, or {_EXPORT_AGAIN}"
         )
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.defaults import MAX_ASPECT_RATIO, MAX_IMAGE_SIZE
-from detreg.errors import UsageError, shorten_value
+from detreg.errors import UsageError, quote
 
 Size = tuple[int, int]
 """Width and height in pixels."""
@@ -58,12 +58,11 @@ class Preprocessing:
         if not has_sizes or len(self.image_size) not in (1, 2):
             problems.append(
                 f"image_size must be one or two integers from 1 to {MAX_IMAGE_SIZE}, "
-                f"got {shorten_value(self.image_size)}"
+                f"got {quote(self.image_size)}"
             )
         if not isinstance(self.keep_aspect_ratio, bool):
             problems.append(
-                "keep_aspect_ratio must be true or false, got "
-                f"{shorten_value(self.keep_aspect_ratio)}"
+                f"keep_aspect_ratio must be true or false, got {quote(self.keep_aspect_ratio)}"
             )
         elif self.keep_aspect_ratio and has_sizes and len(self.image_size) == 2:
             problems.append(
@@ -73,16 +72,16 @@ class Preprocessing:
         if not is_number(self.max_aspect_ratio, 1, MAX_ASPECT_RATIO):
             problems.append(
                 f"max_aspect_ratio must be at least 1 and at most {MAX_ASPECT_RATIO}, "
-                f"got {shorten_value(self.max_aspect_ratio)}"
+                f"got {quote(self.max_aspect_ratio)}"
             )
         if not _are_integers(self.pad_value, 0, 255) or len(self.pad_value) != 3:
             problems.append(
-                f"pad_value must be three levels from 0 to 255, got {shorten_value(self.pad_value)}"
+                f"pad_value must be three levels from 0 to 255, got {quote(self.pad_value)}"
             )
         if not _are_integers((self.pad_divisor, self.smallest_input), 1, MAX_IMAGE_SIZE):
             problems.append(
                 f"pad_divisor and smallest_input must be at least 1 and at most {MAX_IMAGE_SIZE}, "
-                f"got {shorten_value(self.pad_divisor)} and {shorten_value(self.smallest_input)}"
+                f"got {quote(self.pad_divisor)} and {quote(self.smallest_input)}"
             )
         if problems:
             raise UsageError(problems)

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import TypeVar
 
-from detreg.errors import UsageError
+from detreg.errors import UsageError, shorten
 from detreg.params.param import Param, Value
 from detreg.params.spelling import suggest_spelling
 
@@ -43,7 +43,9 @@ def build(cls: type[P], values: Mapping[str, object]) -> P:
 
     for name in values:
         if name not in params:
-            problems.append(f"unknown parameter {name}{suggest_spelling(name, tuple(params))}")
+            problems.append(
+                f"unknown parameter {shorten(name)}{suggest_spelling(name, tuple(params))}"
+            )
     for name, value in values.items():
         if name not in params:
             continue

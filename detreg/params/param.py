@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Literal, TypedDict
 
+from detreg.errors import quote, shorten
 from detreg.params.spelling import suggest_spelling
 from detreg.redaction import refuse_credential
 
@@ -168,7 +169,7 @@ def _parse_number(param: Param, value: object) -> float:
     is_below = param.minimum is not None and number < param.minimum
     is_above = param.maximum is not None and number > param.maximum
     if not math.isfinite(number) or is_below or is_above:
-        raise ValueError(f"{param.domain}, got {value}")
+        raise ValueError(f"{param.domain}, got {shorten(str(value))}")
 
     if number in param.also or param.minimum is None or not param.step:
         return number
@@ -176,7 +177,7 @@ def _parse_number(param: Param, value: object) -> float:
 
 
 def _convert_to_float(param: Param, value: object) -> float:
-    refusal = ValueError(f"{param.domain}, got {value!r}")
+    refusal = ValueError(f"{param.domain}, got {quote(value)}")
 
     # bool is an int in Python; float() also reads 1_0 and the digits of other scripts.
     if isinstance(value, bool):
@@ -209,7 +210,7 @@ def _snap_to_step(param: Param, number: float, minimum: float, step: float) -> f
 def _parse_integer(param: Param, value: object) -> int:
     number = _parse_number(param, value)
     if not number.is_integer():
-        raise ValueError(f"{param.domain}, got {value}")
+        raise ValueError(f"{param.domain}, got {shorten(str(value))}")
     return int(number)
 
 
@@ -219,28 +220,28 @@ def _parse_boolean(param: Param, value: object) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise ValueError(f"{param.domain}, got {value!r}")
+    raise ValueError(f"{param.domain}, got {quote(value)}")
 
 
 def _parse_choice(param: Param, value: object) -> str:
     choices = param.choices or ()
     if not isinstance(value, str) or value not in choices:
         suggestion = suggest_spelling(str(value), choices)
-        raise ValueError(f"{param.domain}, got {value!r}{suggestion}")
+        raise ValueError(f"{param.domain}, got {quote(value)}{suggestion}")
     return value
 
 
 def _parse_size(param: Param, value: object) -> ImageSize:
     items = _split(value)
     if len(items) not in (1, 2):
-        raise ValueError(f"{param.domain}, got {value!r}")
+        raise ValueError(f"{param.domain}, got {quote(value)}")
     return tuple(_parse_integer(param, item) for item in items)
 
 
 def _parse_numbers(param: Param, value: object) -> tuple[float, ...]:
     items = _split(value)
     if not 1 <= len(items) <= _MAX_NUMBERS:
-        raise ValueError(f"{param.domain}, got {value!r}")
+        raise ValueError(f"{param.domain}, got {quote(value)}")
     return tuple(_parse_number(param, item) for item in items)
 
 
@@ -255,7 +256,7 @@ def _split(value: object) -> Sequence[object]:
 
 def _parse_text(param: Param, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{param.domain}, got {value!r}")
+        raise ValueError(f"{param.domain}, got {quote(value)}")
     refuse_credential(value)
     return value
 

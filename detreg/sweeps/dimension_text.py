@@ -1,5 +1,6 @@
 """A dimension as text: `1e-5:1e-3:log`, `320:640:32` or `yolox_nano|yolox_tiny`."""
 
+from detreg.errors import quote, shorten
 from detreg.params import Param, Value
 from detreg.sweeps.dimension import Dimension
 
@@ -107,7 +108,9 @@ def _parse_end(param: Param, text: str) -> float:
         value = value[0]
     if not isinstance(value, int | float):
         # `auto` or `none`
-        raise ValueError(f"{param.name} must have numbers at both ends of a range, got {text}")
+        raise ValueError(
+            f"{param.name} must have numbers at both ends of a range, got {shorten(text)}"
+        )
     if value in param.also:
         # A published size off the grid: no step from there leads to another valid value.
         raise ValueError(
@@ -121,7 +124,7 @@ def _parse_step(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"the step must be a number or log, got {text!r}") from None
+        raise ValueError(f"the step must be a number or log, got {quote(text)}") from None
 
 
 def _parse_value(param: Param, text: str) -> Value:

@@ -12,15 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
-from detreg.errors import NotFoundError, UsageError
+from detreg.documents import DocumentError
+from detreg.errors import NotFoundError, UsageError, quote, shorten
+from detreg.files import exists, read_regular
 from detreg.params import Value, get_params, suggest_spelling
 from detreg.sweeps.combinations import drop_broken_dimensions, find_combination_problems
 from detreg.sweeps.dimension import Dimension
 from detreg.sweeps.dimension_text import parse_dimension
 from detreg.sweeps.space import Space, TemplateSpace
 from detreg.templates.template import Template
+from detreg.yaml_documents import MAX_YAML_BYTES, parse_yaml
 
 Items = Mapping[str, str | None]
 """The text of each dimension by the name of its hyperparameter; None for a name alone."""
@@ -112,15 +113,13 @@ def _read_items(text: str) -> Items:
 
 
 def _read_yaml(path: Path) -> Items:
-    if not path.is_file():
+    if not exists(path):
         raise NotFoundError(f"space={path} does not exist")
     try:
         # All values stay text: YAML would read 8:24:8 as a number in base 60, which is 30248.
-        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        # The parser's message has several lines, but a problem is one.
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path} is not YAML: {reason}") from error
+        content = parse_yaml(read_regular(path, MAX_YAML_BYTES), only_text=True)
+    except DocumentError as error:
+        raise UsageError(f"{path}: {error}") from error
     if not isinstance(content, dict):
         raise UsageError(
             f"{path} must have a line `name: minimum:maximum:step` for each hyperparameter"
@@ -129,11 +128,16 @@ def _read_yaml(path: Path) -> Items:
     items: dict[str, str | None] = {}
     for name, value in content.items():
         if isinstance(value, list):
-            items[str(name)] = "|".join(map(str, value))
+            items[_format(name)] = "|".join(map(_format, value))
         else:
             # A name alone has an empty text.
-            items[str(name)] = str(value) or None
+            items[_format(name)] = _format(value) or None
     return items
+
+
+def _format(value: object) -> str:
+    """Return a scalar of the file; what is not one cannot be meant, and is cut for a message."""
+    return value if isinstance(value, str) else quote(value)
 
 
 def _find_unknown_names(templates: Sequence[Template], names: Sequence[str]) -> list[str]:
@@ -145,7 +149,7 @@ def _find_unknown_names(templates: Sequence[Template], names: Sequence[str]) -> 
     problems = []
     for name in names:
         if name not in known:
-            problems.append(f"unknown parameter {name}{suggest_spelling(name, known)}")
+            problems.append(f"unknown parameter {shorten(name)}{suggest_spelling(name, known)}")
     return problems
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detreg.errors import DataError, shorten_value
+from detreg.errors import DataError, quote
 from detreg.training.epoch_metrics import EpochMetrics
 
 _MAX_EPOCHS = 1_000_000
@@ -44,9 +44,7 @@ class MetaReader:
         if dataset_meta is None:
             dataset_meta = {}
         if not isinstance(dataset_meta, dict):
-            raise DataError(
-                f"{self.path}: dataset_meta must be a dict, got {shorten_value(dataset_meta)}"
-            )
+            raise DataError(f"{self.path}: dataset_meta must be a dict, got {quote(dataset_meta)}")
 
         # MMDetection 3, some files of its users, and MMDetection 2. None or nothing says nothing.
         names: object = ()
@@ -62,9 +60,7 @@ class MetaReader:
         if isinstance(names, str):
             names = (names,)
         if not isinstance(names, list | tuple) or not all(_is_plain_text(name) for name in names):
-            raise DataError(
-                f"{self.path}: CLASSES must be a list of texts, got {shorten_value(names)}"
-            )
+            raise DataError(f"{self.path}: CLASSES must be a list of texts, got {quote(names)}")
         return tuple(names)
 
     def read_count(self, name: str) -> int:
@@ -72,35 +68,31 @@ class MetaReader:
         value = self.meta.get(name)
         is_count = isinstance(value, int) and not isinstance(value, bool)
         if not is_count or not 0 <= value < _MAX_EPOCHS:
-            raise DataError(
-                f"{self.path}: {name} must be a number of epochs, got {shorten_value(value)}"
-            )
+            raise DataError(f"{self.path}: {name} must be a number of epochs, got {quote(value)}")
         return int(value)
 
     def read_score(self, name: str) -> float:
         """Return a score, which is -1 before the first epoch."""
         value = self.meta.get(name)
         if not _is_number(value) or not -1 <= value <= 1:
-            raise DataError(f"{self.path}: {name} must be a score, got {shorten_value(value)}")
+            raise DataError(f"{self.path}: {name} must be a score, got {quote(value)}")
         return float(value)
 
     def read_history(self) -> tuple[EpochMetrics, ...]:
         """Return the metrics of each epoch."""
         rows = self.meta.get("history")
         if not isinstance(rows, list) or len(rows) > _MAX_EPOCHS:
-            raise DataError(f"{self.path}: history must be a list, got {shorten_value(rows)}")
+            raise DataError(f"{self.path}: history must be a list, got {quote(rows)}")
         return tuple(self._read_row(row) for row in rows)
 
     def _read_row(self, row: Any) -> EpochMetrics:
         is_row = isinstance(row, dict) and all(_is_plain_text(name) for name in row)
         if not is_row or not all(_is_number(value) for value in row.values()):
-            raise DataError(f"{self.path}: history must hold numbers, got {shorten_value(row)}")
+            raise DataError(f"{self.path}: history must hold numbers, got {quote(row)}")
         try:
             return EpochMetrics.from_row(row)
         except (ArithmeticError, KeyError, ValueError) as error:
-            raise DataError(
-                f"{self.path}: history has a wrong epoch: {shorten_value(row)}"
-            ) from error
+            raise DataError(f"{self.path}: history has a wrong epoch: {quote(row)}") from error
 
 
 def read_training(path: Path, training: object) -> dict[str, Any] | None:
@@ -137,7 +129,7 @@ def _check_tensor(path: Path, tensor: Tensor) -> None:
     held = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.element_size() > held:
         raise DataError(
-            f"{path} has a tensor of shape {shorten_value(tuple(tensor.shape))} with {held} "
+            f"{path} has a tensor of shape {quote(tuple(tensor.shape))} with {held} "
             "bytes: it is broken"
         )
 

@@ -41,13 +41,22 @@ def read(folder: Path) -> RawDataset:
     """
     for module in FORMATS.values():
         if module.detect(folder):
-            return module.read(folder)
+            return _read(module, folder)
 
     expected = "; ".join(module.EXPECTED_FILES for module in FORMATS.values())
     raise DataError(
         f"{folder}: no dataset is recognized here; looked for {expected}; "
         f"found {_describe_content(folder)}"
     )
+
+
+def _read(module: Format, folder: Path) -> RawDataset:
+    """Return what a format reads. Raises DataError for folders that lie too deeply."""
+    try:
+        return module.read(folder)
+    # Python searches folders in folders by functions that call themselves.
+    except RecursionError as error:
+        raise DataError(f"{folder}: folders lie too deeply in each other; move them up") from error
 
 
 def is_dataset(folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """Parses one annotation file of COCO's detection format."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,9 @@ from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.coco_entries import CocoEntry
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator, find_duplicates
 from detreg.data.raw import ImageRecord
+from detreg.documents import MAX_JSON_BYTES, parse_json
+from detreg.errors import MAX_VALUE_LENGTH, quote, shorten
+from detreg.files import read_regular
 
 _MAX_CATEGORIES_SHOWN = 10
 
@@ -41,15 +43,15 @@ def read_annotation_file(
     _check_duplicates(images, annotations, source, problems)
 
     # Ids are compared as text, so that 7 and "7" mean the same image.
-    image_ids = {str(image["id"]) for image in images if "id" in image}
+    image_ids = {_make_key(image["id"]) for image in images if "id" in image}
     boxes = _parse_annotations(annotations, image_ids, categories, source, problems)
 
     records = []
     for position, image in enumerate(images, start=1):
         image_id = image.get("id", f"at position {position}")
-        where = f"{source} image {image_id}"
+        where = f"{source} image {_format_id(image_id)}"
         with problems.catch_bad_entry(where):
-            image_boxes = boxes.get(str(image.get("id")), [])
+            image_boxes = boxes.get(_make_key(image.get("id")), [])
             record = _parse_image(image, source, image_boxes, locator)
             records.append(record)
             if record.width is None or record.height is None:
@@ -59,20 +61,7 @@ def read_annotation_file(
 
 def _parse_document(path: Path) -> CocoEntry:
     """Return the JSON object in the file."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise BadEntryError(
-            FindingKind.MALFORMED_FILE,
-            f"line {error.lineno} column {error.colno} is not JSON ({error.msg}); "
-            "write the file again",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise BadEntryError(
-            FindingKind.MALFORMED_FILE,
-            f"byte {error.start} is not UTF-8 text; write the file again",
-        ) from error
-
+    document = parse_json(read_regular(path, MAX_JSON_BYTES))
     if not isinstance(document, dict):
         raise BadEntryError(
             FindingKind.MALFORMED_FILE,
@@ -117,15 +106,16 @@ def _parse_categories(
         problems.add_error(
             FindingKind.DUPLICATE_CLASS,
             source,
-            f"category id {category_id} is given twice; give each category an id of its own",
+            f"category id {_format_id(category_id)} is given twice; "
+            "give each category an id of its own",
         )
     for name in find_duplicates(category.name for category in categories):
         problems.add_error(
             FindingKind.DUPLICATE_CLASS,
             source,
-            f"two categories are named {name!r}; merge them or rename one",
+            f"two categories are named {quote(name)}; merge them or rename one",
         )
-    return {str(category.id): category.name for category in categories}
+    return {_make_key(category.id): category.name for category in categories}
 
 
 def _drop_roboflow_dummy(
@@ -168,12 +158,12 @@ def _check_duplicates(
         (annotations, "id", "annotation id", "give each annotation an id of its own"),
     )
     for entries, key, noun, advice in rules:
-        values = [str(entry[key]) for entry in entries if key in entry]
+        values = [_make_key(entry[key]) for entry in entries if key in entry]
         for value in find_duplicates(values):
             problems.add_error(
                 FindingKind.DUPLICATE_ENTRY,
                 source,
-                f"{noun} {value} is given more than once; {advice}",
+                f"{noun} {_format_id(value)} is given more than once; {advice}",
             )
 
 
@@ -188,11 +178,11 @@ def _parse_annotations(
     boxes: dict[str, list[Box]] = {}
     for position, annotation in enumerate(annotations, start=1):
         annotation_id = annotation.get("id", f"at position {position}")
-        name = f"annotation {annotation_id}"
+        name = f"annotation {_format_id(annotation_id)}"
         where = f"{source} {name}"
         with problems.catch_bad_entry(where):
             box = _parse_box(annotation, name, image_ids, categories)
-            boxes.setdefault(str(annotation["image_id"]), []).append(box)
+            boxes.setdefault(_make_key(annotation["image_id"]), []).append(box)
             if box.area is None:
                 problems.add_repair(
                     FindingKind.MISSING_AREA, where, "missing or zero area computed from the box"
@@ -205,18 +195,19 @@ def _parse_box(
 ) -> Box:
     """Return the box of an annotation, in pixels."""
     image_id = annotation.get("image_id")
-    if str(image_id) not in image_ids:
+    if _make_key(image_id) not in image_ids:
         raise BadEntryError(
             FindingKind.UNKNOWN_IMAGE,
-            f"image_id {image_id} is no image of this file; add the image or remove the annotation",
+            f"image_id {_format_id(image_id)} is no image of this file; "
+            "add the image or remove the annotation",
         )
 
     category_id = annotation.get("category_id")
-    label = categories.get(str(category_id))
+    label = categories.get(_make_key(category_id))
     if label is None:
         raise BadEntryError(
             FindingKind.UNKNOWN_CLASS,
-            f"category_id {category_id} is no category of this file "
+            f"category_id {_format_id(category_id)} is no category of this file "
             f"(there are {_format_categories(categories)}); correct it or add the category",
         )
 
@@ -224,13 +215,13 @@ def _parse_box(
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         raise BadEntryError(
             FindingKind.INVALID_BOX,
-            f"(class {label}) bbox {bbox} is not four numbers; write [x, y, width, height] in "
-            "pixels",
+            f"(class {label}) bbox {quote(bbox)} is not four numbers; "
+            "write [x, y, width, height] in pixels",
         )
     x, y, width, height = map(float, bbox)
 
     # Exporters write the flag as 1, "1" or true.
-    is_crowd = str(annotation.get("iscrowd")) in ("1", "True")
+    is_crowd = _make_key(annotation.get("iscrowd")) in ("1", "True")
     return Box(
         corners=(x, y, x + width, y + height),
         label=label,
@@ -263,8 +254,8 @@ def _parse_image(
     if not (_is_valid_size(width) and _is_valid_size(height)):
         raise BadEntryError(
             FindingKind.MALFORMED_ENTRY,
-            f"({name}) width {width!r} and height {height!r} are not numbers; "
-            "correct or remove them",
+            f"({shorten(name)}) width {quote(width)} and height {quote(height)} "
+            "are not numbers; correct or remove them",
         )
 
     return ImageRecord(
@@ -291,8 +282,22 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, float)
 
 
+def _make_key(value: object) -> str:
+    """Return an id as text, by which it is compared: 7 and "7" are the same."""
+    if isinstance(value, str):
+        return value
+    is_short = value is None or isinstance(value, int | float)
+    return str(value) if is_short else quote(value)
+
+
+def _format_id(value: object) -> str:
+    """Return an id for a message."""
+    return shorten(_make_key(value))
+
+
 def _format_categories(categories: Mapping[str, str]) -> str:
     """Return the first categories with their ids, for a message."""
     names = [f"{category_id} {name}" for category_id, name in categories.items()]
     shown = ", ".join(names[:_MAX_CATEGORIES_SHOWN])
+    shown = shorten(shown, 2 * MAX_VALUE_LENGTH)
     return f"{shown} and more" if len(names) > _MAX_CATEGORIES_SHOWN else shown

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from detreg.data.findings import BadEntryError, FindingKind
+from detreg.errors import quote
 from detreg.files import is_image
 
 MISSING_SIZE_MESSAGE = "missing width or height read from the image"
@@ -45,8 +46,8 @@ class ImageLocator:
         if not inside:
             raise BadEntryError(
                 FindingKind.IMAGE_OUTSIDE_FOLDER,
-                f"{name!r} leads out of the dataset's folder; copy the image into the folder and "
-                "name it relative to that",
+                f"{quote(name)} leads out of the dataset's folder; "
+                "copy the image into the folder and name it relative to that",
             )
 
         for path in inside:

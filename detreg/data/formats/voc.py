@@ -6,6 +6,7 @@ beside their images in a folder per split (`train/`, `valid/`), as Roboflow expo
 This module knows which images belong to which split; voc_file.py parses the file of one image.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from detreg.data.formats.voc_file import read_annotation_file, write_annotation_
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import SPLITS, parse_split
+from detreg.documents import read_text
+from detreg.errors import shorten
+from detreg.files import exists
 
 EXPECTED_FILES = "Pascal VOC (Annotations/*.xml, or train/*.xml)"
 
@@ -127,11 +131,11 @@ def _read_split_lists(list_folder: Path) -> dict[str, list[str]]:
     lists = {}
     for split in SPLITS:
         path = list_folder / f"{split}.txt"
-        if path.is_file():
+        if exists(path):
             lists[split] = _read_names(path)
 
     trainval_path = list_folder / "trainval.txt"
-    if trainval_path.is_file():
+    if exists(trainval_path):
         lists = _add_list_from_trainval(lists, _read_names(trainval_path))
     return lists
 
@@ -161,7 +165,7 @@ def _read_names(path: Path) -> list[str]:
     A line holds a name. Lists of a single class have a flag behind it (1, 0 or -1: the class is in
     the image, is hard to see, is not), which is ignored: the XML file says what is in the image.
     """
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    text = read_text(path)
     names = {line.split()[0] for line in text.splitlines() if line.strip()}
     return sorted(names)
 
@@ -174,13 +178,16 @@ def _drop_unannotated_names(
     for split, names in lists.items():
         annotated[split] = []
         for name in names:
-            if (annotation_folder / f"{name}.xml").is_file():
+            path = annotation_folder / f"{name}.xml"
+            is_inside = Path(os.path.normpath(path)).is_relative_to(annotation_folder)
+            if is_inside and exists(path):
                 annotated[split].append(name)
                 continue
+            shown = shorten(name)
             problems.add_error(
                 FindingKind.MISSING_ANNOTATIONS,
                 f"ImageSets/Main/{split}.txt",
-                f"{name} has no {annotation_folder.name}/{name}.xml; add the file (one without "
+                f"{shown} has no {annotation_folder.name}/{shown}.xml; add the file (one without "
                 "objects where the image shows none) or remove the name",
             )
     return annotated

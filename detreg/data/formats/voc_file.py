@@ -13,6 +13,9 @@ from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
+from detreg.documents import MAX_XML_BYTES, parse_xml
+from detreg.errors import quote, shorten
+from detreg.files import read_regular
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -77,18 +80,11 @@ def write_annotation_file(path: Path, image: AnnotatedImage) -> None:
 
 def _parse_document(path: Path) -> ET.Element:
     """Return the root element of the file."""
-    try:
-        root = ET.fromstring(path.read_bytes())
-    # An encoding that Python does not know is a LookupError or a ValueError.
-    except (ET.ParseError, LookupError, ValueError) as error:
-        raise BadEntryError(
-            FindingKind.MALFORMED_FILE, f"the file is not XML ({error}); write it again"
-        ) from error
-
+    root = parse_xml(read_regular(path, MAX_XML_BYTES))
     if root.tag != "annotation":
         raise BadEntryError(
             FindingKind.MALFORMED_FILE,
-            f"the file holds <{root.tag}> and no <annotation>; export it as Pascal VOC",
+            f"the file holds <{shorten(root.tag)}> and no <annotation>; export it as Pascal VOC",
         )
     return root
 
@@ -100,7 +96,8 @@ def _parse_size(root: ET.Element, key: str) -> int | None:
         return round(float(text)) or None
     except (ValueError, OverflowError) as error:
         raise BadEntryError(
-            FindingKind.MALFORMED_ENTRY, f"{key} {text!r} is not a number; correct or remove it"
+            FindingKind.MALFORMED_ENTRY,
+            f"{key} {quote(text)} is not a number; correct or remove it",
         ) from error
 
 
@@ -113,8 +110,8 @@ def _parse_box(element: ET.Element, name: str) -> Box:
     except ValueError as error:
         raise BadEntryError(
             FindingKind.INVALID_BOX,
-            f"(class {label}) bndbox {texts} is not four numbers; write xmin, ymin, xmax and ymax "
-            "in pixels",
+            f"(class {label}) bndbox {quote(texts)} is not four numbers; "
+            "write xmin, ymin, xmax and ymax in pixels",
         ) from error
 
     difficult = (element.findtext("difficult") or "0").strip()

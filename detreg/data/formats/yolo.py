@@ -25,6 +25,9 @@ from detreg.data.formats.yolo_settings import YoloSettings, find_settings_file, 
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import parse_split
+from detreg.documents import read_text
+from detreg.errors import quote
+from detreg.files import exists
 
 EXPECTED_FILES = "YOLO (data.yaml with names)"
 
@@ -47,7 +50,9 @@ def read(folder: Path) -> RawDataset:
         for split, images in _find_split_images(folder, settings, problems).items():
             splits[split] = []
             for image in images:
-                splits[split].append(read_label_file(image, folder, settings.classes, problems))
+                with problems.catch_bad_entry(image.relative_to(folder).as_posix()):
+                    record = read_label_file(image, folder, settings.classes, problems)
+                    splits[split].append(record)
 
     _check_orphaned_labels(folder, splits, problems)
     return RawDataset("yolo", folder, classes, splits, tuple(problems.findings), fractions=True)
@@ -121,8 +126,8 @@ def _find_named_images(
                 else:
                     raise BadEntryError(
                         FindingKind.MISSING_PATH,
-                        f"{place!r} is not in the dataset's folder; copy the images into it and "
-                        "name them relative to it",
+                        f"{quote(place)} is not in the dataset's folder; "
+                        "copy the images into it and name them relative to it",
                     )
 
     # Two places may hold the same image, such as a folder and a list of files in it.
@@ -143,7 +148,7 @@ def _resolve_place(place: str, folder: Path, base: str) -> Path | None:
     for name in (place, inner_place):
         for root in (folder / base, folder):
             candidate = Path(os.path.normpath(root / name))
-            if candidate.is_relative_to(folder) and candidate.exists():
+            if candidate.is_relative_to(folder) and exists(candidate):
                 return candidate
     return None
 
@@ -154,7 +159,7 @@ def _list_images(place: Path, folder: Path, problems: ProblemCollector) -> Itera
         yield from find_images(place)
         return
 
-    text = place.read_text(encoding="utf-8-sig", errors="replace")
+    text = read_text(place)
     source = place.relative_to(folder).as_posix()
     locator = ImageLocator(folder, (folder, place.parent))
     for number, line in enumerate(text.splitlines(), start=1):

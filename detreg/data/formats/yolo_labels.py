@@ -11,6 +11,9 @@ from detreg.data.boxes import Box, Corners
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
+from detreg.documents import read_text
+from detreg.errors import quote
+from detreg.files import exists
 
 _BOX_COUNT = 5
 _MIN_POLYGON_COUNT = 7
@@ -38,11 +41,11 @@ def read_label_file(
     """Return the record of an image with the boxes of its label file, in fractions."""
     path = find_label_file(image, folder)
     source = path.relative_to(folder).as_posix()
-    if not path.is_file():
+    if not exists(path):
         return ImageRecord(image, source, ())
 
     boxes = []
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    text = read_text(path)
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             with problems.catch_bad_entry(f"{source} line {number}"):
@@ -77,7 +80,7 @@ def _parse_label(line: str, number: int, classes: Mapping[int, str]) -> Box:
     except ValueError as error:
         raise BadEntryError(
             FindingKind.INVALID_BOX,
-            f"{line!r} is not a row of numbers; write `class x y width height`",
+            f"{quote(line)} is not a row of numbers; write `class x y width height`",
         ) from error
 
     is_polygon = len(values) >= _MIN_POLYGON_COUNT and len(values) % 2 == 1
@@ -100,8 +103,8 @@ def _parse_label(line: str, number: int, classes: Mapping[int, str]) -> Box:
     if any(abs(value) > _MAX_FRACTION for value in coordinates):
         raise BadEntryError(
             FindingKind.WRONG_UNIT,
-            f"(class {label}) {line!r} is not in fractions of the image; divide x by its width and "
-            "y by its height",
+            f"(class {label}) {quote(line)} is not in fractions of the image; "
+            "divide x by its width and y by its height",
         )
     corners = _bound_polygon(coordinates) if is_polygon else _convert_center(coordinates)
     return Box(corners, label, where=f"line {number} (class {label})")

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.lookup import find_duplicates
 from detreg.data.splits import SPLITS
+from detreg.errors import quote
+from detreg.files import read_regular
+from detreg.yaml_documents import MAX_YAML_BYTES, parse_yaml
 
 _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 _NAMES_NEEDED = "the file needs the class names, as in `names: [boat, buoy]`; add them"
@@ -49,25 +50,13 @@ def read_settings(path: Path, problems: ProblemCollector) -> YoloSettings:
     """Return the content of data.yaml. Raises BadEntryError where it cannot be used."""
     document = _parse_document(path)
     classes = _parse_classes(document, path.name, problems)
-    base = document.get("path") or ""
-    return YoloSettings(path.name, classes, str(base), _parse_places(document))
+    base = _format_path(document.get("path") or "")
+    return YoloSettings(path.name, classes, base, _parse_places(document))
 
 
 def _parse_document(path: Path) -> Mapping[str, object]:
     """Return the mapping in the file."""
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadEntryError(
-            FindingKind.MALFORMED_FILE,
-            f"line {line} is not YAML ({error.problem}); correct it",
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadEntryError(
-            FindingKind.MALFORMED_FILE, f"the file is not YAML ({error}); write it again"
-        ) from error
-
+    document = parse_yaml(read_regular(path, MAX_YAML_BYTES))
     if not isinstance(document, dict):
         raise BadEntryError(FindingKind.MALFORMED_FILE, _NAMES_NEEDED)
     return document
@@ -83,14 +72,15 @@ def _parse_classes(
         if not isinstance(number, int):
             raise BadEntryError(
                 FindingKind.INVALID_CLASS,
-                f"names has keys that are not whole numbers ({list(names)}); "
+                f"names has keys that are not whole numbers ({quote(list(names))}); "
                 "number the classes from 0",
             )
         # YAML reads names such as `no` or `1` as other things than text.
         if not isinstance(name, str):
             raise BadEntryError(
                 FindingKind.INVALID_CLASS,
-                f"names has entries that YAML does not read as text ({list(names.values())}); "
+                "names has entries that YAML does not read as text "
+                f"({quote(list(names.values()))}); "
                 "put them in quotes",
             )
         classes[number] = name
@@ -99,13 +89,14 @@ def _parse_classes(
         problems.add_error(
             FindingKind.CLASS_COUNT_MISMATCH,
             source,
-            f"nc says {document['nc']} classes and names has {len(classes)}; correct one of them",
+            f"nc says {quote(document['nc'])} classes and names has {len(classes)}; "
+            "correct one of them",
         )
     for name in find_duplicates(classes.values()):
         problems.add_error(
             FindingKind.DUPLICATE_CLASS,
             source,
-            f"two classes are named {name!r}; merge them or rename one",
+            f"two classes are named {quote(name)}; merge them or rename one",
         )
     return {number: classes[number] for number in sorted(classes)}
 
@@ -129,5 +120,10 @@ def _parse_places(document: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
         if not entry:
             continue
         entries = entry if isinstance(entry, list) else [entry]
-        places[split] = tuple(str(item) for item in entries)
+        places[split] = tuple(_format_path(item) for item in entries)
     return places
+
+
+def _format_path(value: object) -> str:
+    """Return a path as text; what YAML reads as something else cannot be meant."""
+    return value if isinstance(value, str) else quote(value)

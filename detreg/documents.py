@@ -1,0 +1,98 @@
+"""Parses JSON, XML and YAML that anyone may have written.
+
+What these libraries do with hostile text is known here and nowhere else: every way in which they
+fail becomes one `DocumentError`, and what would fill the memory or take hours is refused before.
+
+    nested too deeply                            RecursionError of json and yaml
+    a whole number of more than 4300 digits      ValueError of json and yaml
+    bytes that are not UTF-8                     UnicodeDecodeError
+    XML entities, in other files or in entities  refused: annotations have none
+    YAML merges of merges of merges              refused from 10,000 keys on
+    YAML of megabytes                            refused: Python reads a megabyte in half a minute
+"""
+
+import json
+import os
+import xml.etree.ElementTree as ET
+from xml.parsers import expat
+
+from detreg.errors import shorten
+from detreg.files import read_regular
+
+MAX_JSON_BYTES = 4 << 30
+MAX_XML_BYTES = 16 << 20
+MAX_TEXT_BYTES = 256 << 20
+"""Most bytes of a text file with a line for each image or box."""
+
+LONG_NUMBER = "the file holds a number of more digits than any program reads; correct it"
+
+_MAX_REASON = 200
+
+
+class DocumentError(ValueError):
+    """A document that cannot be parsed. The message says why, and how to mend it."""
+
+
+def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """Return the text of a file; bytes that are not UTF-8 become replacement characters.
+
+    Raises OSError, and UnusableFileError where it is not a regular file or too large.
+    """
+    return read_regular(path, max_bytes).decode("utf-8-sig", errors="replace")
+
+
+def parse_json(content: bytes) -> object:
+    """Return the value of a JSON document. Raises DocumentError."""
+    try:
+        return json.loads(decode_text(content))
+    except json.JSONDecodeError as error:
+        raise DocumentError(
+            f"line {error.lineno} column {error.colno} is not JSON ({error.msg}); "
+            "write the file again"
+        ) from error
+    except RecursionError as error:
+        raise _make_depth_error("JSON") from error
+    # A number that is too long, which is a plain ValueError.
+    except ValueError as error:
+        if isinstance(error, DocumentError):
+            raise
+        raise DocumentError(LONG_NUMBER) from error
+
+
+def parse_xml(content: bytes) -> ET.Element:
+    """Return the root element of an XML document. Raises DocumentError."""
+    try:
+        if b"<!DOCTYPE" in content or b"\0" in content:
+            _check_entities(content)
+        return ET.fromstring(content)
+    # An encoding that Python does not know is a LookupError or a ValueError.
+    except (ET.ParseError, expat.ExpatError, LookupError, ValueError) as error:
+        if isinstance(error, DocumentError):
+            raise
+        reason = shorten(str(error), _MAX_REASON)
+        raise DocumentError(f"the file is not XML ({reason}); write it again") from error
+
+
+def decode_text(content: bytes) -> str:
+    """Return the text of a document in UTF-8, with a byte order mark or without."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DocumentError(
+            f"byte {error.start} is not UTF-8 text; write the file again"
+        ) from error
+
+
+def _make_depth_error(language: str) -> DocumentError:
+    return DocumentError(f"the file is {language} nested too deeply; write it again")
+
+
+def _check_entities(content: bytes) -> None:
+    """Raise DocumentError where the document declares an entity."""
+
+    def refuse(*_: object) -> None:
+        raise DocumentError("the file declares XML entities; write it again without them")
+
+    parser = expat.ParserCreate()
+    parser.EntityDeclHandler = refuse
+    parser.Parse(content, True)
