@@ -14,7 +14,8 @@ from detreg.data import formats
 from detreg.data.archives import choose_unpacker
 from detreg.data.raw import RawDataset
 from detreg.data.sample import VERSION, write_sample
-from detreg.errors import DataError, NotFoundError
+from detreg.errors import DataError, NotFoundError, quote, shorten
+from detreg.files import open_regular
 
 SAMPLE = "sample"
 
@@ -52,7 +53,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
         folder = _create_once(cache / "samples" / f"v{VERSION}", write_sample)
         return Source(SAMPLE, folder, is_sample=True)
 
-    path = Path(data).expanduser().resolve()
+    path = _resolve_path(data)
     if not path.exists():
         raise NotFoundError(
             f"{data}: there is no such folder or archive; give a dataset's path, or {SAMPLE} for "
@@ -61,17 +62,33 @@ def open_source(data: str | Path, cache: Path) -> Source:
     if path.is_dir():
         return Source(path.name, _find_dataset_root(path))
 
-    unpack = choose_unpacker(path)
-    if unpack is None:
-        raise DataError(f"{data}: neither a folder nor a zip or tar archive; give one of these")
+    with open_regular(path) as file:
+        unpack = choose_unpacker(file)
+        if unpack is None:
+            raise DataError(f"{data}: neither a folder nor a zip or tar archive; give one of these")
 
-    # Unpacked once per content: a renamed or copied archive is not unpacked again.
-    with path.open("rb") as file:
+        # Unpacked once per content: a renamed or copied archive is not unpacked again.
+        file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    target = cache / "archives" / digest[:16]
-    folder = _create_once(target, lambda part: unpack(path, part))
+        target = cache / "archives" / digest[:16]
+        folder = _create_once(target, lambda part: unpack(path, file, part))
     name = path.name.split(".")[0]
     return Source(name, _find_dataset_root(folder))
+
+
+def _resolve_path(data: str | Path) -> Path:
+    """Return the absolute path. Raises DataError for a name that cannot be stored or followed."""
+    try:
+        path = Path(data).expanduser().resolve()
+        path.exists()
+        # Paths are written to JSON and to MLflow.
+        str(path).encode()
+    # A null character, bytes that are not UTF-8, an unknown user, links that lead in circles.
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"{quote(str(data))}: the path cannot be followed ({shorten(str(error))}); rename it"
+        ) from error
+    return path
 
 
 def name_format(source: Source, raw: RawDataset) -> str:
