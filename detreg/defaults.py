@@ -9,5 +9,15 @@ MAX_IMAGE_SIZE = 2048
 MAX_ASPECT_RATIO = 5.0
 """Largest max_aspect_ratio."""
 
+MAX_PIXELS = 100_000_000
+"""Most pixels of an image that is checked, trained on, predicted or served.
+
+A file of a few kilobytes can claim to hold an image that fills the memory, so what its header
+states is compared with this before anything is decoded.
+"""
+
+MAX_IMAGE_BYTES = 1 << 29
+"""Most bytes of an image file: more than so many pixels need without compression."""
+
 MAX_DETECTIONS = 100
 """Most detections of one image that are reported, unless a caller asks for another number."""

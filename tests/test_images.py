@@ -1,5 +1,7 @@
 """Image files to arrays."""
 
+import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -43,6 +45,21 @@ def test_a_claim_of_too_many_pixels_is_refused_before_decoding() -> None:
     png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
     with pytest.raises(DataError, match="megapixels"):
         decode_image(bytes(png))
+
+
+def test_a_tiff_whose_tile_is_too_large_is_refused() -> None:
+    # A tile of 2^20 x 2^20 pixels for an image of one.
+    tags = {256: 1, 257: 1, 258: 8, 262: 1, 277: 1, 322: 1 << 20, 323: 1 << 20, 324: 8, 325: 1}
+    entries = b"".join(struct.pack("<2H2L", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(DataError, match="megapixels"):
+        decode_image(b"II*\0\x08\0\0\0" + directory)
+
+
+def test_a_fifo_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "image.png")
+    with pytest.raises(DataError, match="this is a FIFO"):
+        read_image(tmp_path / "image.png")
 
 
 def test_reading_names_the_file(tmp_path: Path) -> None:

@@ -7,6 +7,10 @@ no more than the `ImageProbe` of each path.
 
 import hashlib
 import io
+import os
+import struct
+import warnings
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,9 +19,36 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from detreg.data.findings import BadEntryError, FindingKind
+from detreg.data.memory_budget import MemoryBudget
+from detreg.defaults import MAX_IMAGE_BYTES, MAX_PIXELS
+from detreg.errors import shorten
+from detreg.files import UnusableFileError, read_regular
+from detreg.image_header import count_pixels, estimate_bytes
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """Formats, by their names in Pillow, that OpenCV loads, too."""
+
+# Images are read and decoded by many threads at a time. Most are small; those that are not wait for
+# each other here. Whoever holds a part of the second budget never waits for the first.
+_FILES = MemoryBudget(256 << 20)
+_PIXELS = MemoryBudget(256 << 20)
+
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    AttributeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+
+# Pillow warns of sizes near to those that are refused here.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _QUARTER_TURNS = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
@@ -52,23 +83,33 @@ def probe_images(paths: Iterable[Path]) -> dict[Path, ImageProbe]:
 def probe_image(path: Path) -> ImageProbe:
     """Return size, orientation and sha256 of an image file. A bad file raises nothing."""
     try:
-        content = _read_file(path)
-        return _parse_image(content)
+        with _FILES.reserve(_get_size(path)):
+            content = _read_file(path)
+            return _parse_image(content)
     except BadEntryError as error:
         return ImageProbe(error=error)
+
+
+def _get_size(path: Path) -> int:
+    """Return the size of a file in bytes, 0 where there is none."""
+    try:
+        return min(os.stat(path).st_size, MAX_IMAGE_BYTES)  # noqa: PTH116 (called often)
+    except (OSError, ValueError):
+        return 0
 
 
 def _read_file(path: Path) -> bytes:
     """Return the bytes of an image file. Raises BadEntryError where it cannot be opened."""
     try:
-        return path.read_bytes()
+        return read_regular(path, MAX_IMAGE_BYTES)
+    except UnusableFileError as error:
+        raise BadEntryError(FindingKind.UNREADABLE_IMAGE, error.reason) from error
     except FileNotFoundError as error:
         raise BadEntryError(
             FindingKind.MISSING_IMAGE,
             "the image is missing; add it or remove it from the annotations",
         ) from error
-    # A name with a null byte is a ValueError.
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise BadEntryError(
             FindingKind.UNREADABLE_IMAGE,
             f"the image cannot be opened ({_describe(error)}); "
@@ -80,11 +121,16 @@ def _parse_image(content: bytes) -> ImageProbe:
     """Return the probe of a file's bytes. Raises BadEntryError where they are no whole image."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            _check_pixels(image)
             width, height = image.size
             turned = _is_turned(image)
             _verify_complete(image, content)
-    # On files that are not what they seem, Pillow's decoders raise SyntaxError and ValueError, too.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except BadEntryError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _make_size_error() from error
+    # On files that are not what they seem, Pillow's decoders raise all of these.
+    except _DECODING_ERRORS as error:
         raise BadEntryError(
             FindingKind.UNREADABLE_IMAGE,
             f"the image cannot be read ({_describe(error)}); replace the file by a whole one",
@@ -96,6 +142,20 @@ def _parse_image(content: bytes) -> ImageProbe:
 
     sha256 = hashlib.sha256(content).hexdigest()
     return ImageProbe(width, height, turned, sha256)
+
+
+def _check_pixels(image: Image.Image) -> None:
+    """Raise BadEntryError where decoding would fill the memory."""
+    if count_pixels(image) > MAX_PIXELS:
+        raise _make_size_error()
+
+
+def _make_size_error() -> BadEntryError:
+    return BadEntryError(
+        FindingKind.UNREADABLE_IMAGE,
+        f"the image has more than {MAX_PIXELS // 1_000_000} megapixels; make it smaller, or cut it "
+        "into parts",
+    )
 
 
 def _is_turned(image: Image.Image) -> bool:
@@ -121,11 +181,12 @@ def _verify_complete(image: Image.Image, content: bytes) -> None:
     elif image.format == "PNG":
         image.verify()
     else:
-        image.load()
+        with _PIXELS.reserve(estimate_bytes(image)):
+            image.load()
 
 
 def _describe(error: Exception) -> str:
     """Return the reason of an exception in words for users."""
     if isinstance(error, UnidentifiedImageError):
         return "neither JPEG, PNG, BMP, TIFF nor WebP"
-    return str(error) or type(error).__name__
+    return shorten(str(error)) or type(error).__name__

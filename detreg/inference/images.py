@@ -2,17 +2,15 @@
 
 import io
 import os
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from detreg.defaults import MAX_IMAGE_BYTES, MAX_PIXELS
 from detreg.errors import DataError, NotFoundError
-
-MAX_PIXELS = 100_000_000
-"""A file of a few kilobytes can claim to hold an image that fills the memory, so the claim is read
-before anything is decoded."""
+from detreg.files import read_regular
+from detreg.image_header import count_pixels
 
 _TOO_LARGE = f"the image has more than {MAX_PIXELS // 1_000_000} megapixels: make it smaller"
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -24,9 +22,7 @@ def decode_image(data: bytes) -> NDArray[np.uint8]:
     The EXIF orientation is applied. Raises DataError for bytes that are not an image and for images
     of more than 100 megapixels.
     """
-    width, height = read_claimed_size(data)
-    if width * height > MAX_PIXELS:
-        raise DataError(_TOO_LARGE)
+    read_claimed_size(data)
 
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
@@ -41,7 +37,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     the file.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path, MAX_IMAGE_BYTES)
     except (FileNotFoundError, IsADirectoryError) as error:
         raise NotFoundError(f"{path}: there is no such image") from error
 
@@ -52,16 +48,20 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def read_claimed_size(data: bytes) -> tuple[int, int]:
-    """Return the (width, height) that the file's header gives."""
+    """Return the (width, height) that the header gives. Raises DataError as `decode_image` does."""
     # A detector that is given arrays works where Pillow is not installed.
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415
 
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
-            return header.size
+            size = header.size
+            pixels = count_pixels(header)
     except Image.DecompressionBombError as error:
         raise DataError(_TOO_LARGE) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
         raise DataError(
             f"the bytes ({len(data)} of them) are not an image: send a JPEG or PNG file"
         ) from error
+    if pixels > MAX_PIXELS:
+        raise DataError(_TOO_LARGE)
+    return size
