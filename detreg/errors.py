@@ -153,15 +153,16 @@ def make_printable(problem: str) -> str:
     line = shorten(problem, _MAX_LINE_LENGTH)
     if line.isprintable():
         return line
-    parts = []
-    for character in line:
-        if character.isprintable():
-            parts.append(character)
-        elif character.isspace():
-            parts.append(" ")
-        else:
-            parts.append(character.encode("unicode_escape").decode())
-    return "".join(parts)
+    # An escape is longer than what it stands for.
+    return shorten("".join(map(_escape, line)), _MAX_LINE_LENGTH)
+
+
+def _escape(character: str) -> str:
+    if character.isprintable():
+        return character
+    if character.isspace():
+        return " "
+    return character.encode("unicode_escape").decode()
 
 
 def shorten(text: str, length: int = MAX_VALUE_LENGTH) -> str:
