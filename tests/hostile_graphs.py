@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -24,7 +25,7 @@ def add_nodes(model: onnx.ModelProto, *nodes: onnx.NodeProto) -> None:
     model.graph.node.extend([*nodes, *kept])
 
 
-def constant(name: str, values: object, dtype: object = np.int64) -> onnx.NodeProto:
+def constant(name: str, values: object, dtype: npt.DTypeLike = np.int64) -> onnx.NodeProto:
     tensor = numpy_helper.from_array(np.array(values, dtype), name)
     return helper.make_node("Constant", [], [name], value=tensor)
 
@@ -109,9 +110,9 @@ def add_function(model: onnx.ModelProto) -> None:
     model.functions.append(function)
 
 
-def make_external(location: str, data_location: int = TensorProto.EXTERNAL) -> TensorProto:
+def make_external(location: str, data_location: Any = TensorProto.EXTERNAL) -> TensorProto:
     tensor = TensorProto(name="secret", data_type=TensorProto.UINT8, dims=[16])
-    tensor.data_location = data_location  # type: ignore[assignment]
+    tensor.data_location = data_location
     tensor.external_data.add(key="location", value=location)
     return tensor
 

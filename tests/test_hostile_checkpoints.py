@@ -141,7 +141,10 @@ def write_pickle(data: bytes) -> Callable[[Content, Path], None]:
 
 
 def write_bytes(data: bytes) -> Callable[[Content, Path], None]:
-    return lambda _, file: file.write_bytes(data) and None
+    def write(_: Content, file: Path) -> None:
+        file.write_bytes(data)
+
+    return write
 
 
 def nest(depth: int) -> list[object]:

@@ -25,6 +25,7 @@ from detreg.errors import DataError, RefusedError
 from detreg.inference.card import METADATA_KEY
 from detreg.inference.detector import Detector
 from detreg.inference.model_files import MAX_MODEL_BYTES
+from detreg.inference.onnx_graph.arrays import Array
 from detreg.inference.onnx_graph.reading import read_graph
 from detreg.inference.onnx_graph.size import follow_graph
 
@@ -191,7 +192,7 @@ def test_sizes_are_followed_as_onnxruntime_makes_them(card_format: int, tmp_path
 
 def check_all_sizes(path: Path, input_shape: tuple[int, ...]) -> None:
     """Compare the predicted size of every array with that of a run on noise."""
-    predicted = {}
+    predicted: dict[str, Array] = {}
     for graph_node, _, outputs in follow_graph(read_graph(path.read_bytes()), input_shape):
         predicted.update(zip(graph_node.outputs, outputs, strict=False))
 

@@ -66,10 +66,10 @@ class MetaReader:
     def read_count(self, name: str) -> int:
         """Return a number of epochs."""
         value = self.meta.get(name)
-        is_count = isinstance(value, int) and not isinstance(value, bool)
-        if not is_count or not 0 <= value < _MAX_EPOCHS:
+        is_count = isinstance(value, int) and 0 <= value < _MAX_EPOCHS
+        if not is_count or isinstance(value, bool):
             raise DataError(f"{self.path}: {name} must be a number of epochs, got {quote(value)}")
-        return int(value)
+        return int(value)  # type: ignore[arg-type]
 
     def read_score(self, name: str) -> float:
         """Return a score, which is -1 before the first epoch."""

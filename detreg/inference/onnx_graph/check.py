@@ -105,9 +105,9 @@ def _check_interface(graph: Graph) -> None:
         if value is None and output.is_optional:
             continue
         if value is None:
-            names = ", ".join(name[:80] for name in declared)
+            found = ", ".join(name[:80] for name in declared)
             raise DataError(
-                f"The graph has the outputs {names}, and lacks {output.name}: {_EXPORT_AGAIN}"
+                f"The graph has the outputs {found}, and lacks {output.name}: {_EXPORT_AGAIN}"
             )
         if value.dtype != output.dtype or len(value.shape) != len(output.axes):
             raise DataError(
