@@ -74,9 +74,10 @@ class MetaReader:
     def read_score(self, name: str) -> float:
         """Return a score, which is -1 before the first epoch."""
         value = self.meta.get(name)
-        if not _is_number(value) or not -1 <= value <= 1:
+        is_score = isinstance(value, int | float) and -1 <= value <= 1
+        if not is_score or isinstance(value, bool):
             raise DataError(f"{self.path}: {name} must be a score, got {quote(value)}")
-        return float(value)
+        return float(value)  # type: ignore[arg-type]
 
     def read_history(self) -> tuple[EpochMetrics, ...]:
         """Return the metrics of each epoch."""
