@@ -116,6 +116,7 @@ def test_a_checkpoint_that_does_not_fit_into_memory_is_not_called_broken(
     dense_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "load", allocate_too_much)
+    monkeypatch.setattr(checkpoints, "_has_room_for", lambda path: False)  # noqa: ARG005
     with pytest.raises(MemoryExhaustedError):
         checkpoints.load_checkpoint(dense_checkpoint)
 
@@ -152,9 +153,12 @@ def test_predict_and_evaluate_end_with_71(
     tiny: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Detector, "load", allocate_too_much)
-    run_without_memory(capsys, ["evaluate", "model.onnx", "--data", str(tiny)])
+    # What is refused before a model is loaded is another matter.
+    model = tmp_path / "model.onnx"
+    model.touch()
+    run_without_memory(capsys, ["evaluate", str(model), "--data", str(tiny)])
     out = str(tmp_path / "out")
-    run_without_memory(capsys, ["predict", "model.onnx", str(tiny), "--out", out])
+    run_without_memory(capsys, ["predict", str(model), str(tiny), "--out", out])
 
 
 def test_export_ends_with_71(
