@@ -31,6 +31,12 @@ class RunOptions:
     num_workers: int = integer(
         2, 0, 64, 1, help="Processes that load images; 0 loads in the training process"
     )
+    on_oom: str = choice(
+        "shrink",
+        "fail",
+        help="What happens where the GPU has no memory left in a step: shrink trains fewer images "
+        "at a time, with the same batch_size; fail ends the training",
+    )
     score_threshold: float = number(
         SCORE_THRESHOLD,
         0.0,

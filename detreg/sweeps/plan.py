@@ -12,7 +12,14 @@ from detreg.sweeps.space import Space
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 
-_NOT_LEARNED = ("data", "registered_model_name", "num_workers", "score_threshold", "run_name")
+_NOT_LEARNED = (
+    "data",
+    "registered_model_name",
+    "num_workers",
+    "on_oom",
+    "score_threshold",
+    "run_name",
+)
 """Run options that do not change what a trial learns, so they do not make it another study."""
 
 

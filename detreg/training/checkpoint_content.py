@@ -102,6 +102,11 @@ def read_training(path: Path, training: object) -> dict[str, Any] | None:
         return None
     if not isinstance(training, dict) or not isinstance(training.get("optimizer"), dict):
         raise DataError(f"{path}: training must be a dict with an optimizer")
+
+    micro_batch = training.get("micro_batch")
+    is_number = isinstance(micro_batch, int) and micro_batch > 0
+    if micro_batch is not None and not is_number:
+        raise DataError(f"{path}: training.micro_batch must be a number of images")
     return training
 
 

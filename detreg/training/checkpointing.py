@@ -117,7 +117,10 @@ class CheckpointingHook(Hook):
     def _save(self, runner: Runner) -> None:
         network_state = unwrap(runner.model).state_dict()
         average = find_average(runner)
-        training: dict[str, Any] = {"optimizer": runner.optim_wrapper.state_dict()}
+        training: dict[str, Any] = {
+            "optimizer": runner.optim_wrapper.state_dict(),
+            "micro_batch": runner.train_loop.micro_batch,
+        }
         if average is None:
             scored_state = network_state
         else:

@@ -54,9 +54,9 @@ class Checkpoint:
 
     `state_dict` is what is scored and exported. `classes` is empty where a file from elsewhere
     names none. `epoch` counts finished epochs, and `history` has one entry for each of them.
-    `training` holds the `optimizer`; where an average of the weights is scored, also the
-    `state_dict` of the network under training and `ema_steps`. It is None where the file cannot be
-    resumed from.
+    `training` holds the `optimizer` and the `micro_batch` (train_loop.py); where an average of the
+    weights is scored, also the `state_dict` of the network under training and `ema_steps`. It is
+    None where the file cannot be resumed from.
     """
 
     state_dict: dict[str, Tensor]

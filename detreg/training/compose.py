@@ -63,7 +63,11 @@ def compose(
         "train_dataloader": train_loader,
         "val_dataloader": val_loader,
         "val_evaluator": {"type": "CocoScores", "annotations": str(val_annotations)},
-        "train_cfg": {"by_epoch": True, "max_epochs": params.num_epochs, "val_interval": 1},
+        "train_cfg": {
+            "type": "ShrinkingTrainLoop",
+            "max_epochs": params.num_epochs,
+            "can_shrink": options.on_oom == "shrink",
+        },
         "val_cfg": {},
         "optim_wrapper": compose_optimizer(template, params, options),
         "default_hooks": default_hooks,

@@ -38,6 +38,7 @@ from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
 from detreg.training.hooks import LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.job import Job
 from detreg.training.network import build_network, silence_libraries
+from detreg.training.train_loop import describe_shrink
 from detreg.training.transfer import transfer_weights
 
 # What was imported is no garbage. MMEngine collects garbage before each training, and would look
@@ -76,6 +77,7 @@ def fit(
 
     runner = _build_runner(job, folder)
     _prepare_batch_norms(runner.model, job.params)
+    runner.train_loop.on_shrink = lambda size: _report_shrink(runner, job, run, size)
 
     weights = job.initial_weights
     history = _begin_history(weights.resume)
@@ -157,6 +159,14 @@ def _train(runner: Runner, job: Job, describe_resume: Callable[[], str]) -> None
         if isinstance(error, RuntimeError) and not _has_finite_weights(runner.model):
             raise make_divergence_error(runner.epoch + 1, describe_resume()) from error
         raise
+
+
+def _report_shrink(runner: Runner, job: Job, run: Run | None, micro_batch: int) -> None:
+    """Say that fewer images are trained at a time from here on, on the terminal and in the run."""
+    line = describe_shrink(runner.model, micro_batch, job.params.batch_size)
+    print(line, file=sys.stderr, flush=True)
+    if run is not None:
+        run.set_tags({runs.MICRO_BATCH: str(micro_batch)})
 
 
 def _has_finite_weights(network: nn.Module) -> bool:

@@ -102,6 +102,8 @@ def _resume(runner: Runner, checkpoint: Checkpoint, training: dict[str, Any]) ->
         average.steps.fill_(training["ema_steps"])
 
     runner.optim_wrapper.load_state_dict(training["optimizer"])
+    # So that the same steps are divided as without the interruption; earlier versions divided none.
+    runner.train_loop.resume(training.get("micro_batch"))
     # The loop has no other way to set them. The schedule and all seeds follow from these counters.
     runner.train_loop._epoch = checkpoint.epoch
     runner.train_loop._iter = checkpoint.epoch * len(runner.train_dataloader)

@@ -20,6 +20,7 @@ from detreg.training import (  # noqa: F401  MMEngine builds from them by name
     heads,
     plain_epochs,
     seeding,
+    train_loop,
     transforms,
 )
 from detreg.training.metrics import convert_predictions
