@@ -117,6 +117,34 @@ def mmdet_scope() -> None:
     init_default_scope("mmdet")
 
 
+_MLFLOW_STATE = (
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_RUN_ID",
+    "MLFLOW_TRACKING_URI",
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def restore_mlflow_state() -> Iterator[None]:
+    """Take back which store and experiment the tests of a module have chosen.
+
+    MLflow writes them to the environment, where the next module's tests would find the id of an
+    experiment that their own store does not have.
+    """
+    before = {name: os.environ.get(name) for name in _MLFLOW_STATE}
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+    fluent = sys.modules.get("mlflow.tracking.fluent")
+    if fluent is not None:
+        fluent._active_experiment_id = None  # type: ignore[attr-defined]
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Use a SQLite tracking store while the tests of a module run; artifacts lie beside it.
