@@ -150,7 +150,7 @@ def get_last_run() -> MlflowRun:
 
 
 def test_predict_and_evaluate_end_with_71(
-    tiny: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    store: str, tiny: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Detector, "load", allocate_too_much)
     # What is refused before a model is loaded is another matter.
