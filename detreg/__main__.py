@@ -1,10 +1,12 @@
 """`detreg` and `python -m detreg`."""
 
 import io
+import os
 import sys
 
 from detreg.cli import run
 from detreg.redaction import redact_output
+from detreg.signals import end_with_parent
 from detreg.torchrun import run_in_step
 
 
@@ -12,6 +14,8 @@ def main() -> None:
     """Run the command line and exit with its code, which under torchrun all processes share."""
     _escape_what_cannot_be_encoded()
     redact_output()
+    if "MLFLOW_RUN_ID" in os.environ:  # started by `mlflow run`
+        end_with_parent()
     sys.exit(run_in_step(lambda: run(sys.argv[1:])))
 
 

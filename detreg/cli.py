@@ -5,26 +5,20 @@ arguments.py declares which words each command takes; commands.py is what the co
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from detreg.arguments import parse_arguments
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DetregError, DiskError, NotFoundError
 from detreg.memory import find_memory_error
 from detreg.redaction import redact
+from detreg.signals import SignalExit, print_problems, raise_on_signals
 
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-
-
-class _Terminated(BaseException):
-    """SIGTERM as an exception, so that the MLflow run ends as KILLED and says why."""
 
 
 def run(argv: Sequence[str]) -> int:
@@ -36,18 +30,18 @@ def run(argv: Sequence[str]) -> int:
     is_debug = "--debug" in argv
     words = [word for word in argv if word != "--debug"]
     set_mlflow_defaults()
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    raise_on_signals()
 
     try:
         arguments = parse_arguments(words)
         exit_code: int = arguments.command(arguments)
         return exit_code
     except KeyboardInterrupt:
-        _print_problems(["interrupted; what was done so far is kept"])
+        print_problems(["interrupted"])
         return EXIT_INTERRUPTED
-    except _Terminated:
-        _print_problems(["terminated; what was done so far is kept"])
-        return EXIT_TERMINATED
+    except SignalExit as interruption:
+        print_problems([str(interruption)])
+        return interruption.exit_code
     except BrokenPipeError:
         # The reader of our output, such as `head`, has read enough.
         return 0
@@ -55,10 +49,6 @@ def run(argv: Sequence[str]) -> int:
         if is_debug:
             raise
         return _report_error(error)
-
-
-def _raise_terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    raise _Terminated("terminated")
 
 
 def _report_error(error: Exception) -> int:
@@ -71,11 +61,11 @@ def _report_error(error: Exception) -> int:
             f"this is a bug in detreg, {type(error).__name__}: {summary}"
             " (add --debug for the traceback)"
         )
-        _print_problems([problem])
+        print_problems([problem])
         _fail_waiting_run(error)
         return EXIT_BUG
 
-    _print_problems(known.problems)
+    print_problems(known.problems)
     _fail_waiting_run(known)
     return known.exit_code
 
@@ -97,11 +87,6 @@ def _find_known_error(error: Exception) -> DetregError | None:
         return DiskError(f"{place}: {error.strerror}")
 
     return None
-
-
-def _print_problems(problems: Sequence[str]) -> None:
-    for problem in problems:
-        print(f"detreg: {problem}", file=sys.stderr)
 
 
 def _fail_waiting_run(error: Exception) -> None:

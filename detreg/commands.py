@@ -8,13 +8,13 @@ refusals stay instant. That is the only place in the package for such imports.
 import argparse
 import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detreg import templates
+from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
 from detreg.errors import UsageError, group_similar, make_printable
 from detreg.options import RunOptions, SweepOptions
@@ -143,8 +143,7 @@ def _describe_training(result: "TrainingResult", continued: Mapping[str, str]) -
     `continued` has the flags of a longer training that resumes from this run.
     """
     model = f"models:/{result.model_name}@{result.alias}"
-    flags = [f"-P {name}={shlex.quote(value)}" for name, value in continued.items()]
-    continuing = f"mlflow run . -e {result.template} --env-manager local {' '.join(flags)}"
+    continuing = format_training_command(result.template, continued, through_mlflow=True)
     return f"""
 mAP {result.mAP:.3f}   mAP_50 {result.mAP_50:.3f}   of the exported model on the val split
 run (eid) {result.run_id}

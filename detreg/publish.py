@@ -1,12 +1,14 @@
 """From a prepared job to a registered version: train, export, compare, report, register."""
 
 import math
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from detreg import torchrun
+from detreg.continuation import describe_interrupted
 from detreg.data.dataset import Dataset
 from detreg.data.summary import describe_dataset
 from detreg.errors import RefusedError, UndeliveredError, UnreachableError
@@ -26,11 +28,12 @@ from detreg.options import RunOptions
 from detreg.params import to_texts
 from detreg.redaction import redact
 from detreg.serving.packaging import log_model
+from detreg.signals import explain_interruption
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.records import Registration
-from detreg.tracking.registry import RegisteredVersion, register
+from detreg.tracking.registry import RegisteredVersion, has_version, register
 from detreg.tracking.run_folders import claim_run_folder
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import load_checkpoint
@@ -91,11 +94,19 @@ def train_and_publish(
 
     check_initial_weights(job)
     torchrun.signal_ready()
+    through_mlflow = "MLFLOW_RUN_ID" in os.environ  # starting the run removes it
     with runs.start_run(options.run_name, job.tags) as run:
         print(f"MLflow run (eid) {run.id} in {redact(runs.get_tracking_uri())}", flush=True)
-        log_job(run, job)
-        fitted = fit(job, run.folder, run)
-        return publish(run, job, fitted)
+
+        def describe_rest() -> list[str]:
+            return describe_interrupted(
+                run.id, run.checkpoints, template, params, options, through_mlflow=through_mlflow
+            )
+
+        with explain_interruption(describe_rest):
+            log_job(run, job)
+            fitted = fit(job, run.folder, run)
+            return publish(run, job, fitted)
 
 
 def train_with_first_process(job: Job) -> None:
@@ -157,7 +168,8 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
         dataset_digest=job.dataset.digest,
         tags={"template": job.template.name, ONNX_SHA256: compute_sha256(exported.path)},
     )
-    registered = log_and_register(run, registration, parity)
+    finished = job.initial_weights.parent if job.initial_weights.is_trained else None
+    registered = log_and_register(run, registration, parity, finished)
     return TrainingResult(
         run_id=run.id,
         status="FINISHED",
@@ -230,9 +242,12 @@ def log_report(
 
 
 def log_and_register(
-    run: Run, registration: Registration, parity: ParityResult
+    run: Run, registration: Registration, parity: ParityResult, finished: str | None
 ) -> RegisteredVersion:
     """Log the exported model to the run, and register it unless it has failed parity.
+
+    `finished` is the run whose training this one takes over: a version that it has already is not
+    doubled.
 
     Raises RefusedError where it has, and UndeliveredError where MLflow does not answer: then
     `detreg sync` logs and registers it.
@@ -245,10 +260,11 @@ def log_and_register(
             # A model that disagrees is logged too, to find out why, but gets no version.
             model_uri = log_model(path).model_uri
         _check_parity(parity)
+        is_registered = finished is not None and has_version(registration.name, finished)
         return register(
             registration.name,
             model_uri,
-            run.id,
+            finished if finished and is_registered else run.id,
             score=math.nan if registration.score is None else registration.score,
             dataset_digest=registration.dataset_digest,
             tags=registration.tags,

@@ -26,6 +26,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from detreg.errors import DetregError, UsageError
+from detreg.signals import ignore_signals
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -136,6 +137,8 @@ def agree_on_failure(error: BaseException) -> BaseException:
     That is `error` itself, with what this process knows about it, where it is the same as the
     first, such as a loss that is NaN in every process. Signals are ignored from here on.
     """
+    # The launcher stops all processes as soon as one ends with an error. The others must still
+    # upload their checkpoints and agree on the error that is reported.
     ignore_signals()
     store = get_store()
     if get_rank() == 0:
@@ -150,16 +153,6 @@ def agree_on_failure(error: BaseException) -> BaseException:
     # The processes' messages of one detreg error differ, as only rank 0 knows the run.
     is_same = isinstance(error, DetregError) or str(first) == str(error)
     return error if is_same else first
-
-
-def ignore_signals() -> None:
-    """Ignore SIGINT and SIGTERM from here on.
-
-    The launcher stops all processes as soon as one ends with an error. The others must still upload
-    their checkpoints and agree on the error that is reported.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _pickle_error(error: BaseException) -> bytes:

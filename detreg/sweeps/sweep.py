@@ -17,6 +17,7 @@ from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.params import to_texts
 from detreg.redaction import redact
+from detreg.signals import explain_interruption
 from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
 from detreg.sweeps.finish import finish_sweep
@@ -31,6 +32,11 @@ from detreg.sweeps.storage import StudyStorage, open_storage
 from detreg.sweeps.study import FirstTrial
 from detreg.tracking import preflight, runs
 from detreg.tracking.runs import Run
+
+_RESUME_ADVICE = (
+    "the study keeps the trials that have ended, and of the others the checkpoints that are "
+    "uploaded: run the same command again to resume it"
+)
 
 
 def sweep(template: str, **values: object) -> dict[str, object]:
@@ -72,8 +78,9 @@ def run_sweep(request: SweepRequest) -> SweepResult:
         deadline = None if budget is None else started_at + budget
         plan = plan.with_run(study.user_attrs[studies.SWEEP_RUN_ATTR], deadline)
         _print_start(active, study, plan)
-        log_settings(active, plan)
-        return _search_and_finish(active, plan, study)
+        with explain_interruption(lambda: [_RESUME_ADVICE]):
+            log_settings(active, plan)
+            return _search_and_finish(active, plan, study)
 
 
 def _search_and_finish(active: Run, plan: Plan, study: Study) -> SweepResult:

@@ -24,6 +24,7 @@ from detreg.environment import set_mlflow_defaults
 from detreg.errors import DiskError, UnreachableError, describe_failure, summarize_error
 from detreg.memory import translate_memory_errors
 from detreg.redaction import redact_output
+from detreg.signals import STOP_SIGNALS, ignore_signals
 from detreg.sweeps import study as studies
 from detreg.sweeps.jobs import WorkerTask
 from detreg.sweeps.plan import Plan
@@ -162,8 +163,9 @@ def _configure_process(task: WorkerTask) -> None:
     # they would start without what it has imported.
     multiprocessing.set_start_method("fork", force=True)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt_once)
+    for number in STOP_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt_once)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
 
 
@@ -172,8 +174,7 @@ def _interrupt_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG0
 
     A second signal must not cut short the upload of the checkpoint.
     """
-    for other in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(other, signal.SIG_IGN)
+    ignore_signals()
     raise KeyboardInterrupt(
         "the sweep was stopped; run the same command again to resume this trial from its checkpoint"
     )

@@ -97,6 +97,12 @@ def register(
     return RegisteredVersion(name, str(version), CHAMPION if was_champion else CHALLENGER, reason)
 
 
+def has_version(name: str, run_id: str) -> bool:
+    """Return whether a run has a version of `name`. Raises UnreachableError."""
+    with translate_mlflow_errors(f"the versions of {name} cannot be listed"):
+        return has_model(name) and bool(_find_versions_of_run(name, run_id))
+
+
 def promote(name: str, version: str) -> RegisteredVersion:
     """Make a version champion by hand, whatever its score.
 

@@ -38,12 +38,14 @@ MIN_LINKED_SIZE = 1 << 20
 class StoredCheckpoints:
     """The two checkpoints of a run that are uploaded completely.
 
-    `last` and `best` are the names of the artifacts; `epoch` is the last epoch that both know of.
+    `last` and `best` are the names of the artifacts; `epoch` is the last epoch that both know of,
+    `step` how many steps of the next one `last` has done.
     """
 
     epoch: int
     last: str
     best: str
+    step: int = 0
 
 
 @dataclass
@@ -58,6 +60,8 @@ class Run:
     id: str
     folder: Path
     sender: Sender | None = None
+    checkpoints: StoredCheckpoints | None = None
+    """What was recorded last by `tag_checkpoints`: it is in MLflow or in the journal."""
 
     def log_params(self, texts: Mapping[str, str]) -> None:
         """Log the parameters that are not logged yet.
@@ -85,6 +89,7 @@ class Run:
         The order of writes is that of their delivery: the tag follows the files.
         """
         self.set_tags({CHECKPOINT: json.dumps(asdict(stored))})
+        self.checkpoints = stored
 
     def note_saved_checkpoints(self, epoch: int, last: str, best: str, step: int = 0) -> None:
         """Note that the files `last` and `best` in the run's folder are of this epoch now.

@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from detreg.errors import NotFoundError, UndeliveredError, describe_failure, summarize_error
 from detreg.memory import translate_memory_errors
 from detreg.mlflow_errors import translate_mlflow_errors
+from detreg.signals import UrgentInterrupt
 from detreg.tracking.active_run import begin_run
 from detreg.tracking.leftovers import close_if_dead, settle_left_runs
 from detreg.tracking.records import CHECKPOINT as CHECKPOINT
@@ -83,7 +84,8 @@ def start_run(
         # The run is ended here, not by whoever started the process: `mlflow run` would end it as
         # FINISHED or FAILED, and nobody would say why.
         status = "FAILED" if isinstance(error, Exception) else "KILLED"
-        undelivered = active.end(status, PATIENCE, describe_failure(error))
+        patience = Patience(0, 0) if isinstance(error, UrgentInterrupt) else PATIENCE
+        undelivered = active.end(status, patience, describe_failure(error))
         if undelivered:
             print(f"detreg: {undelivered}", file=sys.stderr, flush=True)
         raise
@@ -170,7 +172,8 @@ def find_checkpoints(eid: str) -> StoredCheckpoints | None:
     if not tag:
         return None
     content = json.loads(tag)
-    return StoredCheckpoints(content["epoch"], content["last"], content["best"])
+    step = content.get("step", 0)  # runs of detreg 0.1 have none
+    return StoredCheckpoints(content["epoch"], content["last"], content["best"], step)
 
 
 def download_artifact(eid: str, artifact: str, folder: Path) -> Path:

@@ -1,16 +1,18 @@
-"""Saves checkpoints after each epoch, and uploads them to the run.
+"""Saves checkpoints after each epoch and where a training is stopped, and uploads them to the run.
 
 MMEngine's own hook is left out, because a checkpoint must be whole, and what is scored, saved and
 exported must be the same weights.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from detreg.tracking.runs import Run, StoredCheckpoints
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
@@ -51,24 +53,32 @@ class CheckpointUploader:
         # Two files of about the same size.
         return elapsed * UPLOAD_SHARE >= 2 * self.run.upload_seconds
 
-    def upload(self, epoch: int) -> None:
-        """Upload both checkpoints, which are those of `epoch`, in the background."""
+    def upload(self, progress: tuple[int, int]) -> None:
+        """Upload both checkpoints, the last being that of `progress`, in the background.
+
+        Before the first epoch is scored there is no best one, and the last stands for it.
+        """
         self._started_at = time.monotonic()
         slot = f"checkpoints/{self._uploads % 2}"
-        for name in (LAST, BEST):
+        best = find_best(self.folder)
+        for name in (LAST, BEST) if best == BEST else (LAST,):
             self.run.log_file(self.folder / name, slot)
+
+        epoch, step = progress
         self.run.tag_checkpoints(
-            StoredCheckpoints(epoch, last=f"{slot}/{LAST}", best=f"{slot}/{BEST}")
+            StoredCheckpoints(epoch, last=f"{slot}/{LAST}", best=f"{slot}/{best}", step=step)
         )
 
         self._uploads += 1
-        self.uploaded_epoch = epoch
+        self.uploaded = progress
 
 
 class CheckpointingHook(Hook):
     """Saves the last and the best checkpoint after each epoch, and uploads them now and then.
 
-    `parent_best` is the best checkpoint of the training that is resumed, None for a new one.
+    StopHook lets it save within an epoch too (`save_step`). `saved` is the epoch and the step of
+    the checkpoint that was saved last, (0, 0) before the first one. `parent_best` is the best
+    checkpoint of the training that is resumed, None for a new one.
     """
 
     priority = "VERY_LOW"
@@ -86,7 +96,7 @@ class CheckpointingHook(Hook):
         self.classes = classes
         self.history = history
         self.parent_best = parent_best
-        self.saved_epoch = 0
+        self.saved = (0, 0)
         self.uploader = CheckpointUploader(run, folder)
 
     def before_train(self, runner: Runner) -> None:  # noqa: ARG002
@@ -96,25 +106,50 @@ class CheckpointingHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:  # noqa: ARG002
         """Save the epoch that was just scored, and upload it if that is due."""
-        self._save(runner)
+        last = self._make_checkpoint(runner, runner.epoch)
+        # The best one first: a kill between the two repeats this epoch and saves it again. In the
+        # other order its weights would be lost, and `last` would say that they are the best.
+        if self.history.is_last_best:
+            save_checkpoint(self.folder / BEST, replace(last, training=None))
+        save_checkpoint(self.folder / LAST, last)
+        self._note_saved(last.progress)
         if self.uploader.is_due:
-            self.uploader.upload(self.saved_epoch)
+            self.uploader.upload(self.saved)
+
+    def save_step(
+        self, runner: Runner, epoch: int, step: int, loss_sums: Mapping[str, Tensor]
+    ) -> None:
+        """Save a training that stops after `step` steps of the epoch after `epoch` finished ones.
+
+        `loss_sums` are the sums of the losses of these steps.
+        """
+        last = self._make_checkpoint(runner, epoch)
+        training = {**(last.training or {}), "loss_sums": dict(loss_sums)}
+        save_checkpoint(self.folder / LAST, replace(last, step=step, training=training))
+        self._note_saved((epoch, step))
 
     def upload_pending(self) -> None:
-        """Upload the checkpoints of the last saved epoch, unless they are there already."""
-        if self.saved_epoch > self.uploader.uploaded_epoch:
-            self.uploader.upload(self.saved_epoch)
+        """Upload the checkpoints that were saved last, unless they are there already."""
+        if self.saved > self.uploader.uploaded:
+            self.uploader.upload(self.saved)
 
     def describe_resume(self) -> str:
         """Return how to resume from the last saved epoch, or an empty text before the first one."""
-        if not self.saved_epoch:
+        epoch, _ = self.saved
+        if not epoch:
             return ""
         return (
-            f"resume with continue_from_eid={self.run.id}, whose checkpoint of epoch "
-            f"{self.saved_epoch} is good"
+            f"resume with continue_from_eid={self.run.id}, whose checkpoint of epoch {epoch} is "
+            "good"
         )
 
-    def _save(self, runner: Runner) -> None:
+    def _note_saved(self, progress: tuple[int, int]) -> None:
+        self.saved = progress
+        epoch, step = progress
+        self.run.note_saved_checkpoints(epoch, LAST, find_best(self.folder), step)
+
+    def _make_checkpoint(self, runner: Runner, epoch: int) -> Checkpoint:
+        """Return the state of the training, of which `epoch` epochs are finished."""
         network_state = unwrap(runner.model).state_dict()
         average = find_average(runner)
         training: dict[str, Any] = {
@@ -128,18 +163,17 @@ class CheckpointingHook(Hook):
             training["state_dict"] = dict(network_state)
             training["ema_steps"] = int(average.steps)
 
-        last = Checkpoint(
+        return Checkpoint(
             state_dict=dict(scored_state),
             classes=self.classes,
-            epoch=runner.epoch,
+            epoch=epoch,
             best_epoch=self.history.best_epoch,
             best_mAP=self.history.best_mAP,
             history=tuple(self.history.entries),
             training=training,
         )
-        # A kill between the two leaves this epoch to resume from, and the best one before it.
-        save_checkpoint(self.folder / LAST, last)
-        if self.history.is_last_best:
-            save_checkpoint(self.folder / BEST, replace(last, training=None))
-        self.saved_epoch = runner.epoch
-        self.run.note_saved_checkpoints(self.saved_epoch, LAST, BEST)
+
+
+def find_best(folder: Path) -> str:
+    """Return the name of the best checkpoint's file; before the first epoch it is the last one."""
+    return BEST if (folder / BEST).exists() else LAST

@@ -2,7 +2,7 @@
 
     {
         "state_dict": the weights that are scored and exported,
-        "meta": {"format", "dataset_meta", "epoch", "best_epoch", "best_mAP", "history"},
+        "meta": {"format", "dataset_meta", "epoch", "step", "best_epoch", "best_mAP", "history"},
         "training": what a resumed training needs, or None,
     }
 
@@ -50,13 +50,16 @@ _BROKEN = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state of a training after an epoch.
+    """The state of a training after an epoch, or after a step within one.
 
     `state_dict` is what is scored and exported. `classes` is empty where a file from elsewhere
-    names none. `epoch` counts finished epochs, and `history` has one entry for each of them.
+    names none. `epoch` counts finished epochs, and `history` has one entry for each of them. `step`
+    counts the steps done in the epoch after these; 0 is the end of an epoch. Where it equals the
+    steps of an epoch, that epoch is still to be scored.
     `training` holds the `optimizer` and the `micro_batch` (train_loop.py); where an average of the
-    weights is scored, also the `state_dict` of the network under training and `ema_steps`. It is
-    None where the file cannot be resumed from.
+    weights is scored, also the `state_dict` of the network under training and `ema_steps`; within
+    an epoch also `loss_sums`, the sums of the losses of its steps by name. It is None where the
+    file cannot be resumed from.
     """
 
     state_dict: dict[str, Tensor]
@@ -66,6 +69,12 @@ class Checkpoint:
     best_mAP: float = 0.0
     history: tuple[EpochMetrics, ...] = ()
     training: dict[str, Any] | None = None
+    step: int = 0
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How far the training has come, to be compared: finished epochs, steps after them."""
+        return self.epoch, self.step
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -77,6 +86,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "dataset_meta": {"CLASSES": list(checkpoint.classes)},
         "epoch": checkpoint.epoch,
+        "step": checkpoint.step,
         "best_epoch": checkpoint.best_epoch,
         "best_mAP": checkpoint.best_mAP,
         "history": [entry.to_row() for entry in checkpoint.history],
@@ -128,6 +138,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         best_mAP=reader.read_score("best_mAP"),
         history=reader.read_history(),
         training=read_training(path, content.get("training")),
+        step=reader.read_count("step"),
     )
 
 

@@ -5,7 +5,7 @@ import gc
 import sys
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from detreg import torchrun
 from detreg.errors import NotFoundError
 from detreg.memory import find_memory_error
 from detreg.params import to_texts
+from detreg.signals import DeferredSignals, defer_signals, ignore_signals
 from detreg.templates.common_params import CommonParams
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 from detreg.training.batch_norms import freeze_statistics, normalize_single_values
-from detreg.training.checkpointing import BEST, CheckpointingHook
+from detreg.training.checkpointing import BEST, LAST, CheckpointingHook, CheckpointUploader
 from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from detreg.training.distributed import SyncedDDP, join_processes
 from detreg.training.epoch_hooks import (
@@ -37,7 +38,9 @@ from detreg.training.epoch_hooks import (
 from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
 from detreg.training.hooks import LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.job import Job
+from detreg.training.loader_processes import shield_processes
 from detreg.training.network import build_network, silence_libraries
+from detreg.training.stopping import StopHook
 from detreg.training.train_loop import describe_shrink
 from detreg.training.transfer import transfer_weights
 
@@ -66,11 +69,16 @@ def fit(
     """Train a job, with its files in `folder`, and log to `run`.
 
     A process that trains with the first one has no run, and writes nothing. `after_epoch` gets the
-    number of each epoch and its val mAP; where it returns True, training ends.
+    number of each epoch and its val mAP; where it returns True, training ends. Where the job takes
+    over a training that has ended, nothing is trained.
 
+    A signal ends the training after its step, with a checkpoint, and raises its exception then.
     Raises StoppedError when the loss is NaN or infinite, MemoryExhaustedError, and DataError where
     the initial weights do not fit.
     """
+    if job.initial_weights.is_trained:
+        return _take_over_training(job, folder, run)
+
     # Numbers too small for the usual format make a CPU several times slower, and a network with
     # random weights has many.
     torch.set_flush_denormal(True)
@@ -79,17 +87,18 @@ def fit(
     _prepare_batch_norms(runner.model, job.params)
     runner.train_loop.on_shrink = lambda size: _report_shrink(runner, job, run, size)
 
-    weights = job.initial_weights
-    history = _begin_history(weights.resume)
-    losses = LossMeter()
+    resume = job.initial_weights.resume
+    history = _begin_history(resume)
+    losses = LossMeter(resume)
     # Without a run these two are missing: all processes train and decide, the first one writes.
     saver, progress = None, None
     if run is not None:
-        parent_best = weights.weights if weights.resume else None
+        # There is none where the run was stopped within its first epoch.
+        has_parent_best = resume is not None and resume.best_epoch > 0
+        parent_best = job.initial_weights.weights if has_parent_best else None
         saver = CheckpointingHook(run, folder, job.dataset.classes, history, parent_best)
         losses.describe_resume = saver.describe_resume
-        first_epoch = weights.resume.epoch if weights.resume else 0
-        progress = ProgressHook(losses, history, first_epoch)
+        progress = ProgressHook(losses, history)
 
     # In the order in which they act: see epoch_hooks.py.
     hooks = [
@@ -105,16 +114,37 @@ def fit(
         if hook is not None:
             runner.register_hook(hook)
 
-    try:
-        _train(runner, job, losses.describe_resume)
-        if saver:
-            saver.upload_pending()
-    finally:
-        if progress:
-            progress.close()
-        if sys.exception():
-            _upload_after_failure(saver)
+    with _stop_after_step(runner, losses, saver) as signals:
+        try:
+            _train(runner, job, losses.describe_resume)
+            if saver:
+                saver.upload_pending()
+        finally:
+            if progress:
+                progress.close()
+            if sys.exception() and not signals.is_urgent:
+                _upload_after_failure(saver)
     return FitResult(folder / BEST, history.best_epoch, history.best_mAP, tuple(history.entries))
+
+
+@contextlib.contextmanager
+def _stop_after_step(
+    runner: Runner, losses: LossMeter, saver: CheckpointingHook | None
+) -> Iterator[DeferredSignals]:
+    """Let a signal stop the training in the block after a step, with a checkpoint of that step.
+
+    Processes that train together are stopped at once: their launcher kills those that take long,
+    and they would have to agree on a step. The checkpoint of the last epoch is kept.
+    """
+    if torchrun.get_world_size() > 1 or saver is None:
+        yield DeferredSignals()
+        return
+
+    for loader in (runner.train_dataloader, runner.val_dataloader):
+        shield_processes(loader)
+    with defer_signals() as signals:
+        runner.register_hook(StopHook(signals, losses, saver))
+        yield signals
 
 
 def _upload_after_failure(saver: CheckpointingHook | None) -> None:
@@ -123,10 +153,22 @@ def _upload_after_failure(saver: CheckpointingHook | None) -> None:
     That failure is what is reported, and not a second one here.
     """
     if torchrun.get_world_size() > 1:
-        torchrun.ignore_signals()  # the launcher's would cut the upload short
+        ignore_signals()  # the launcher's would cut the upload short
     if saver:
         with contextlib.suppress(Exception):
             saver.upload_pending()
+
+
+def _take_over_training(job: Job, folder: Path, run: Run | None) -> FitResult:
+    """Make the checkpoints of an ended training those of `run`, so that it can be continued too."""
+    last, best = job.initial_weights.resume, job.initial_weights.weights
+    assert last is not None  # see InitialWeights.is_trained
+    assert best is not None
+    if run is not None:
+        save_checkpoint(folder / LAST, last)
+        save_checkpoint(folder / BEST, best)
+        CheckpointUploader(run, folder).upload(last.progress)
+    return FitResult(folder / BEST, last.best_epoch, last.best_mAP, last.history)
 
 
 def _begin_history(resume: Checkpoint | None) -> TrainingHistory:
@@ -187,8 +229,8 @@ def load_fit_result(run_id: str, folder: Path) -> FitResult:
     stored = runs.find_checkpoints(run_id)
     if stored is None:
         raise NotFoundError(
-            f"run {run_id} has no checkpoint: it was not created by detreg, or ended before its "
-            "first epoch"
+            f"run {run_id} has no checkpoint: it was not created by detreg, or ended before it "
+            "saved one"
         )
     best = load_checkpoint(runs.download_artifact(run_id, stored.best, folder / "best"))
     last = load_checkpoint(runs.download_artifact(run_id, stored.last, folder / "last"))

@@ -9,6 +9,7 @@ among themselves in the order in which the engine registers them:
     ProgressHook       shows a bar on a terminal, and a line for each epoch
     EarlyStopHook      ends the training when patience is over
     CallbackHook       tells the caller, who may end the training too
+    StopHook           ends the training where a signal has come (stopping.py)
 
 The metrics are logged before the checkpoint is saved: a kill in between repeats the epoch. In the
 other order its metrics would be lost.
@@ -28,7 +29,9 @@ from tqdm import tqdm
 
 from detreg.errors import StoppedError
 from detreg.tracking.runs import Run
+from detreg.training.checkpoints import Checkpoint
 from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
+from detreg.training.hooks import count_steps
 
 CHECK_INTERVAL = 10
 """Steps between two looks at the losses; each makes the GPU wait."""
@@ -38,55 +41,70 @@ class LossMeter(Hook):
     """Averages the losses of an epoch, and stops a training whose loss is NaN or infinite.
 
     `means` holds the mean losses of the epoch so far, over all processes. It is renewed every
-    CHECK_INTERVAL steps and at the last step. `describe_resume` returns how the training can be
-    resumed from before the failure; it is an empty text where nothing was saved.
+    CHECK_INTERVAL steps and at the last step. `sums` are the sums of this process. `resume` is the
+    checkpoint that is resumed from, which may hold the sums of an epoch's first steps.
+    `describe_resume` returns how the training can be resumed from before the failure; it is an
+    empty text where nothing was saved.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self) -> None:
+    def __init__(self, resume: Checkpoint | None = None) -> None:
         self.describe_resume: Callable[[], str] = lambda: ""
         self.means: dict[str, float] = {}
         # Kept on the device, so that no step waits for them.
-        self._sums: dict[str, Tensor] = {}
+        self.sums: dict[str, Tensor] = {}
         self._steps = 0
+        self._resume = resume
 
-    def before_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
-        """Start from zero."""
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Start from zero, or from the sums of the steps that an epoch is resumed after."""
         self.means = {}
-        self._sums = {}
-        self._steps = 0
+        self.sums = {}
+        self._steps = count_steps(runner)
+        if not self._steps:
+            return
+
+        assert self._resume is not None  # no other epoch begins in its middle
+        assert self._resume.training is not None
+        device = next(runner.model.parameters()).device
+        for name, value in self._resume.training["loss_sums"].items():
+            self.sums[name] = value.to(device)
+        # None may follow: the epoch may have been stopped before it was scored.
+        self.means = self._compute_means()
 
     def after_train_iter(
         self,
         runner: Runner,
-        batch_idx: int,
+        batch_idx: int,  # noqa: ARG002
         data_batch: object = None,  # noqa: ARG002
         outputs: dict[str, Tensor] | None = None,
     ) -> None:
         """Add a step's losses. Raises StoppedError where a mean is NaN or infinite."""
         self._add(outputs or {})
-        if not is_check_due(runner, batch_idx):
-            return
+        if is_check_due(runner):
+            self.check(runner)
 
+    def check(self, runner: Runner) -> None:
+        """Renew the means. Raises StoppedError where one is NaN or infinite."""
         self.means = self._compute_means()
         if not all(math.isfinite(value) for value in self.means.values()):
             raise make_divergence_error(runner.epoch + 1, self.describe_resume())
 
     def _add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
-            if name in self._sums:
-                self._sums[name] = self._sums[name] + value.detach()
+            if name in self.sums:
+                self.sums[name] = self.sums[name] + value.detach()
             else:
-                self._sums[name] = value.detach().clone()
+                self.sums[name] = value.detach().clone()
         self._steps += 1
 
     def _compute_means(self) -> dict[str, float]:
         """Average over steps and processes; all processes call this at the same step."""
-        sums = torch.stack(list(self._sums.values()))
+        sums = torch.stack(list(self.sums.values()))
         all_reduce(sums, op="mean")
         values = [value / self._steps for value in sums.tolist()]
-        return dict(zip(self._sums, values, strict=True))
+        return dict(zip(self.sums, values, strict=True))
 
 
 class MetricLogHook(Hook):
@@ -114,25 +132,27 @@ class MetricLogHook(Hook):
 
 
 class ProgressHook(Hook):
-    """Shows a bar for each epoch on a terminal, and prints a line after each.
-
-    `first_epoch` is how many epochs an earlier run had done.
-    """
+    """Shows a bar for each epoch on a terminal, and prints a line after each."""
 
     priority = "VERY_LOW"
 
-    def __init__(self, losses: LossMeter, history: TrainingHistory, first_epoch: int) -> None:
+    def __init__(self, losses: LossMeter, history: TrainingHistory) -> None:
         self.losses = losses
         self.history = history
-        self.first_epoch = first_epoch
         self._started_at = time.monotonic()
+        self._earlier_steps = 0
         self._bar: tqdm[None] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Note how many steps an earlier run has done, which RestoreHook has set."""
+        self._earlier_steps = runner.iter
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Open a bar; a log file gets none."""
         if sys.stderr.isatty():
             self._bar = tqdm(
                 total=len(runner.train_dataloader),
+                initial=count_steps(runner),
                 desc=f"epoch {runner.epoch + 1}/{runner.max_epochs}",
                 leave=False,
             )
@@ -140,7 +160,7 @@ class ProgressHook(Hook):
     def after_train_iter(
         self,
         runner: Runner,
-        batch_idx: int,
+        batch_idx: int,  # noqa: ARG002
         data_batch: object = None,  # noqa: ARG002
         outputs: object = None,  # noqa: ARG002
     ) -> None:
@@ -148,7 +168,7 @@ class ProgressHook(Hook):
         if self._bar is None:
             return
         self._bar.update()
-        if is_check_due(runner, batch_idx):
+        if is_check_due(runner):
             loss = self.losses.means["loss"]
             best = max(self.history.best_mAP, 0)
             left = self._estimate_time_left(runner, runner.iter + 1)
@@ -178,8 +198,9 @@ class ProgressHook(Hook):
 
     def _estimate_time_left(self, runner: Runner, steps: int) -> str:
         """Return the time to the end of training, `minutes:seconds`, after `steps` of all steps."""
-        done = steps - self.first_epoch * len(runner.train_dataloader)
-        seconds_per_step = (time.monotonic() - self._started_at) / done
+        done = steps - self._earlier_steps
+        # An epoch that is only to be scored has no steps.
+        seconds_per_step = (time.monotonic() - self._started_at) / max(done, 1)
         seconds = int(seconds_per_step * (runner.max_iters - steps))
         return f"{seconds // 60}:{seconds % 60:02d}"
 
@@ -227,9 +248,9 @@ class CallbackHook(Hook):
             runner.train_loop.stop_training = True
 
 
-def is_check_due(runner: Runner, batch_idx: int) -> bool:
-    """Return whether the losses are looked at after this step of the epoch."""
-    step = batch_idx + 1
+def is_check_due(runner: Runner) -> bool:
+    """Return whether the losses are looked at after the step under way."""
+    step = count_steps(runner) + 1
     return step % CHECK_INTERVAL == 0 or step == len(runner.train_dataloader)
 
 

@@ -106,12 +106,28 @@ def _resume(runner: Runner, checkpoint: Checkpoint, training: dict[str, Any]) ->
     runner.train_loop.resume(training.get("micro_batch"))
     # The loop has no other way to set them. The schedule and all seeds follow from these counters.
     runner.train_loop._epoch = checkpoint.epoch
-    runner.train_loop._iter = checkpoint.epoch * len(runner.train_dataloader)
+    runner.train_loop._iter = checkpoint.epoch * len(runner.train_dataloader) + checkpoint.step
+    runner.train_dataloader.sampler.resume(checkpoint.epoch, checkpoint.step)
 
 
 def find_average(runner: Runner) -> ExponentialMovingAverage | None:
     """Return the moving average of the weights, where the template keeps one."""
+    hook = find_average_hook(runner)
+    return hook.ema_model if hook else None
+
+
+def find_average_hook(runner: Runner) -> EMAHook | None:
+    """Return the hook that averages the weights, where the template has one."""
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
-            return hook.ema_model
+            return hook
     return None
+
+
+def count_steps(runner: Runner) -> int:
+    """Return the steps of the epoch before the one under way, also where the epoch was resumed.
+
+    `batch_idx`, which MMEngine gives to the hooks, counts from the step that was resumed at.
+    """
+    steps: int = runner.iter - runner.epoch * len(runner.train_dataloader)
+    return steps

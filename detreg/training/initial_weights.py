@@ -40,8 +40,10 @@ class InitialWeights:
 
     `description` is a sentence that is printed and logged. `weights` starts a new training; None
     means random ones. `resume` is the last checkpoint of a training that is resumed; `weights` is
-    then its best one. `parent` is the run that either comes from. `backbone_is_filled` says whether
-    the backbone had weights when the training began; for a resumed one, when it first began.
+    then its best one. `is_trained` is true where that training had ended, but not its run: only its
+    export and registration are missing. `parent` is the run that either comes from.
+    `backbone_is_filled` says whether the backbone had weights when the training began; for a
+    resumed one, when it first began.
     """
 
     description: str
@@ -49,12 +51,15 @@ class InitialWeights:
     resume: Checkpoint | None = None
     parent: str | None = None
     backbone_is_filled: bool = True
+    is_trained: bool = False
 
 
 def choose_initial_weights(
-    template: Template, params: CommonParams, dataset: Dataset
+    template: Template, params: CommonParams, dataset: Dataset, patience: int = 0
 ) -> InitialWeights:
     """Return the weights that the hyperparameters ask for, read into memory.
+
+    `patience` is the run option, which may have ended a training that is continued.
 
     Raises NotFoundError, UnreachableError, UsageError or DataError; each says what to do instead.
     """
@@ -64,7 +69,7 @@ def choose_initial_weights(
     # The strongest source fills the network, and overrides the others.
     (name, value), *weaker = params.sources.items()
     if name == "continue_from_eid":
-        chosen = _continue_run(value, template, params, dataset)
+        chosen = _continue_run(value, template, params, dataset, patience)
     elif name == "load_from" and value != "coco":
         description = f"Starts from the weights of {value}"
         chosen = InitialWeights(description, load_named_weights(template, params))
@@ -114,54 +119,82 @@ def _keep_backbone(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _continue_run(
-    run_id: str, template: Template, params: CommonParams, dataset: Dataset
+    run_id: str, template: Template, params: CommonParams, dataset: Dataset, patience: int
 ) -> InitialWeights:
-    """Resume a run, or start a new training from its best weights where something differs."""
+    """Resume a run, or finish it, or start a new training from its best weights.
+
+    What is done depends on what differs from that run, and on how far it has come.
+    """
     # A checkpoint that its process could not upload is newer than the stored one.
     runs.settle_run(run_id)
     stored = runs.find_checkpoints(run_id)
     if stored is None:
         raise NotFoundError(
             f"run {run_id} has no checkpoint to continue from: it was not created by detreg, or "
-            "ended before its first epoch"
+            "ended before it saved one"
         )
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         before = json.loads(runs.download_artifact(run_id, PARAMS_FILE, folder).read_text())
-        best = load_checkpoint(runs.download_artifact(run_id, stored.best, folder))
-        difference = _find_difference(before, template, params, dataset, stored.epoch)
-        if difference:
-            return InitialWeights(
-                f"Starts a new training from the best weights of run {run_id}, "
-                f"because {difference}",
-                best,
-                parent=run_id,
-            )
-        last = load_checkpoint(runs.download_artifact(run_id, stored.last, folder))
+        best = load_checkpoint(runs.download_artifact(run_id, stored.best, folder / "best"))
+        last = load_checkpoint(runs.download_artifact(run_id, stored.last, folder / "last"))
+
+    difference = _find_difference(before, template, params, dataset)
+    is_finished = runs.get_run(run_id).info.status == "FINISHED"
+    has_same_length = before["hyperparameters"].get("num_epochs") == params.num_epochs
+    has_all_epochs = last.epoch >= params.num_epochs
+    has_ended = has_all_epochs or _has_lost_patience(last, patience)
+    is_trained = has_ended and has_same_length and not is_finished
+
+    if not difference and has_all_epochs and not is_trained:
+        difference = f"it has done {last.epoch} epochs already and num_epochs={params.num_epochs}"
+    if difference:
+        return InitialWeights(
+            f"Starts a new training from the best weights of run {run_id}, because {difference}",
+            best,
+            parent=run_id,
+        )
 
     return InitialWeights(
-        f"Resumes run {run_id} after epoch {last.epoch} of {params.num_epochs}: "
-        "same template, dataset and hyperparameters",
+        _describe_continuation(run_id, last, params, is_trained),
         best,
         resume=last,
         parent=run_id,
         # Runs that did not write this yet trained the backbone's batch norms where no stage was
         # frozen, as if nothing had filled it.
         backbone_is_filled=before.get("backbone_is_filled", False),
+        is_trained=is_trained,
     )
 
 
+def _describe_continuation(
+    run_id: str, last: Checkpoint, params: CommonParams, is_trained: bool
+) -> str:
+    same = "same template, dataset and hyperparameters"
+    if is_trained:
+        return (
+            f"Finishes run {run_id}, which has trained its {last.epoch} epochs but was not "
+            f"registered to the end, with its best checkpoint: {same}"
+        )
+    place = f"epoch {last.epoch}"
+    if last.step:
+        place = f"step {last.step} of epoch {last.epoch + 1}"
+    return f"Resumes run {run_id} after {place} of {params.num_epochs}: {same}"
+
+
+def _has_lost_patience(last: Checkpoint, patience: int) -> bool:
+    """Return whether a training ended after its last checkpoint, as EarlyStopHook decides it."""
+    is_epoch_end = last.step == 0
+    return is_epoch_end and 0 < patience <= last.epoch - last.best_epoch
+
+
 def _find_difference(
-    before: Mapping[str, Any],
-    template: Template,
-    params: CommonParams,
-    dataset: Dataset,
-    epochs: int,
+    before: Mapping[str, Any], template: Template, params: CommonParams, dataset: Dataset
 ) -> str:
     """Return why a run cannot be resumed, or an empty text where it can.
 
-    `before` is the run's params.json, `epochs` how many epochs it has finished.
+    `before` is the run's params.json.
     """
     if before["template"] != template.name:
         return f"its template is {before['template']}, not {template.name}"
@@ -178,7 +211,4 @@ def _find_difference(
             changes.append(f"{name} was {old.get(name)}, now {value}")
     if changes:
         return "hyperparameters differ: " + ", ".join(changes)
-
-    if epochs >= params.num_epochs:
-        return f"it has done {epochs} epochs already and num_epochs={params.num_epochs}"
     return ""

@@ -80,7 +80,7 @@ def prepare_job(
             f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True
         )
 
-    initial_weights = choose_initial_weights(template, resolved_params, dataset)
+    initial_weights = choose_initial_weights(template, resolved_params, dataset, options.patience)
     print(initial_weights.description, flush=True)
 
     warning = describe_small_images(resolved_params, dataset)

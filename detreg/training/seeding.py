@@ -73,8 +73,11 @@ class EpochSampler(Sampler[int]):
     def __init__(self, dataset: Sized, minimum: int, batch_size: int, seed: int) -> None:
         self.rank, self.world_size = get_dist_info()
         self.images = len(dataset)
+        self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self._resumed_epoch = 0
+        self._resumed_step = 0
 
         self.total = max(self.images, minimum)
         images_of_last_step = self.total % batch_size or batch_size
@@ -84,6 +87,14 @@ class EpochSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch to draw; MMEngine calls this before each one."""
         self.epoch = epoch
+
+    def resume(self, epoch: int, step: int) -> None:
+        """Leave out the images of the first `step` steps of `epoch`; they are not even loaded.
+
+        All that follow keep their order and their seeds.
+        """
+        self._resumed_epoch = epoch
+        self._resumed_step = step
 
     def __iter__(self) -> Iterator[int]:
         order_seed, *image_seeds = derive_seeds(self.seed, self.epoch, count=self.total + 1)
@@ -95,7 +106,12 @@ class EpochSampler(Sampler[int]):
 
         pairs = zip(order[: self.total], image_seeds, strict=True)
         drawn = [SeededIndex(index, seed) for index, seed in pairs]
-        return iter(drawn[self.rank :: self.world_size])
+
+        # The images of a step are a multiple of the processes.
+        is_resumed = self.epoch == self._resumed_epoch
+        first = self._resumed_step * self.batch_size if is_resumed else 0
+        return iter(drawn[first + self.rank :: self.world_size])
 
     def __len__(self) -> int:
+        """Return the images of a whole epoch, of which a resumed one has fewer."""
         return len(range(self.rank, self.total, self.world_size))

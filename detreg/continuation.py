@@ -1,0 +1,58 @@
+"""Commands that continue a training, as they are printed after it or when it is interrupted."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from detreg.options import RunOptions
+from detreg.params import to_changed_texts
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
+
+if TYPE_CHECKING:
+    from detreg.tracking.runs import StoredCheckpoints
+
+
+def format_training_command(
+    template: str, values: Mapping[str, str], *, through_mlflow: bool
+) -> str:
+    """Return the command that trains a template with these values, by `mlflow run` or without."""
+    if through_mlflow:
+        flags = [f"-P {name}={shlex.quote(value)}" for name, value in values.items()]
+        return f"mlflow run . -e {template} --env-manager local {' '.join(flags)}"
+
+    flags = [f"--{name} {shlex.quote(value)}" for name, value in values.items()]
+    return f"detreg train {template} {' '.join(flags)}"
+
+
+def describe_interrupted(
+    run_id: str,
+    kept: "StoredCheckpoints | None",
+    template: Template,
+    params: CommonParams,
+    options: RunOptions,
+    *,
+    through_mlflow: bool,
+) -> list[str]:
+    """Return what an interrupted run keeps, and the command that goes on from there.
+
+    `params` and `options` are those that the user gave.
+    """
+    if kept is None:
+        place = f"run {run_id} has no checkpoint yet, so nothing of it is kept"
+        advice = "to start again"
+        values = to_changed_texts(params)
+    else:
+        done = f"epoch {kept.epoch}"
+        if kept.step:
+            done = f"step {kept.step} of epoch {kept.epoch + 1}"
+        place = f"run {run_id} keeps its training up to {done} of {params.num_epochs}"
+        advice = "to continue"
+        continued = replace(params, load_from=None, continue_from_eid=run_id)
+        # First, where it is seen.
+        values = {"continue_from_eid": run_id} | to_changed_texts(continued)
+
+    values |= to_changed_texts(options)
+    command = format_training_command(template.name, values, through_mlflow=through_mlflow)
+    return [place, f"{advice}: {command}"]
