@@ -172,25 +172,27 @@ def end_with_parent() -> None:
 
     `mlflow run` that is killed leaves the process of its project behind, and nobody would know.
     """
-    threading.Thread(target=_watch_parents, daemon=True).start()
-
-
-def _watch_parents() -> None:
-    # `mlflow run` starts a shell, which most often becomes this process, but not always.
     import psutil  # noqa: PLC0415 (only a process of `mlflow run` needs it)
 
-    own = psutil.Process()
-    parents = {own.pid: own.ppid()}
-    shell = own.parent()
+    # `mlflow run` starts a shell, which most often becomes this process, but not always. Whoever
+    # loses its parent gets another one.
+    parents = {os.getpid(): os.getppid()}
+    shell = psutil.Process().parent()
     if shell is not None and shell.name() in _SHELLS:
         parents[shell.pid] = shell.ppid()
 
-    while True:
-        for pid, parent in parents.items():
-            if not psutil.pid_exists(pid) or psutil.Process(pid).ppid() != parent:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-        time.sleep(PARENT_CHECK_SECONDS)
+    def has_lost_parent() -> bool:
+        try:
+            return any(psutil.Process(pid).ppid() != parent for pid, parent in parents.items())
+        except psutil.NoSuchProcess:
+            return True
+
+    def watch() -> None:
+        while not has_lost_parent():
+            time.sleep(PARENT_CHECK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _raise_exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
