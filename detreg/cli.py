@@ -5,7 +5,6 @@ arguments.py declares which words each command takes; commands.py is what the co
 
 import errno
 import os
-import sys
 from collections.abc import Sequence
 
 from detreg.arguments import parse_arguments

@@ -14,6 +14,7 @@ import pytest
 from detreg import __version__, cli, commands, errors
 from detreg.data.sample import CLASSES, write_sample
 from detreg.params import get_params
+from detreg.signals import STOP_SIGNALS
 from detreg.templates import TEMPLATES
 
 Capture = pytest.CaptureFixture[str]
@@ -21,15 +22,16 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _isolate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Give each test a folder and a cache, and restore the signal handler."""
+    """Give each test a folder and a cache, and restore the signal handlers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.delenv("DETREG_WEIGHTS", raising=False)
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -120,7 +120,7 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
         assert run.info.status == "KILLED"
         assert run.data.tags["detreg.failure"] in ("terminated", "hung up", "interrupted")
         stored = runs.find_checkpoints(eid)
-        assert stored is not None
+        assert stored is not None, captured.err
         assert (stored.epoch, stored.step) == progress
         words = find_command(captured.err, eid)
 

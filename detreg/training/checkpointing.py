@@ -36,7 +36,8 @@ class CheckpointUploader:
 
     run: Run
     folder: Path
-    uploaded_epoch: int = 0
+    uploaded: tuple[int, int] = (0, 0)
+    """The epoch and the step of the checkpoint that was uploaded last."""
     _uploads: int = 0
     _started_at: float = field(default_factory=time.monotonic)
 

@@ -16,10 +16,10 @@ from mmengine.runner import Runner
 from torch import nn
 
 from detreg import torchrun
-from detreg.errors import NotFoundError
+from detreg.errors import NotFoundError, summarize_error
 from detreg.memory import find_memory_error
 from detreg.params import to_texts
-from detreg.signals import DeferredSignals, defer_signals, ignore_signals
+from detreg.signals import DeferredSignals, defer_signals, ignore_signals, print_problems
 from detreg.templates.common_params import CommonParams
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
@@ -150,13 +150,16 @@ def _stop_after_step(
 def _upload_after_failure(saver: CheckpointingHook | None) -> None:
     """Upload what was saved before a failure or an interruption, so that it can be resumed from.
 
-    That failure is what is reported, and not a second one here.
+    That failure is what is raised, and not a second one here.
     """
     if torchrun.get_world_size() > 1:
         ignore_signals()  # the launcher's would cut the upload short
-    if saver:
-        with contextlib.suppress(Exception):
-            saver.upload_pending()
+    if saver is None:
+        return
+    try:
+        saver.upload_pending()
+    except Exception as error:
+        print_problems([f"the last checkpoint is not uploaded: {summarize_error(error)}"])
 
 
 def _take_over_training(job: Job, folder: Path, run: Run | None) -> FitResult:
