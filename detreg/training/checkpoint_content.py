@@ -15,6 +15,7 @@ from detreg.errors import DataError, quote
 from detreg.training.epoch_metrics import EpochMetrics
 
 _MAX_EPOCHS = 1_000_000
+_MAX_STEPS = 10**9
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,16 @@ class MetaReader:
             raise DataError(f"{self.path}: {name} must be a number of epochs, got {quote(value)}")
         return int(value)  # type: ignore[arg-type]
 
+    def read_step(self) -> int:
+        """Return the number of steps after the last epoch; files of detreg 0.1 have none."""
+        value = self.meta.get("step", 0)
+        is_count = isinstance(value, int) and not isinstance(value, bool)
+        if not is_count or not 0 <= value < _MAX_STEPS:
+            raise DataError(
+                f"{self.path}: step must be a number of steps, got {shorten_value(value)}"
+            )
+        return int(value)
+
     def read_score(self, name: str) -> float:
         """Return a score, which is -1 before the first epoch."""
         value = self.meta.get(name)
@@ -96,8 +107,8 @@ class MetaReader:
             raise DataError(f"{self.path}: history has a wrong epoch: {quote(row)}") from error
 
 
-def read_training(path: Path, training: object) -> dict[str, Any] | None:
-    """Return what a resumed training needs, None where a file cannot be resumed from."""
+def read_training(path: Path, training: object, step: int) -> dict[str, Any] | None:
+    """Return what a training that resumes after `step` needs, None where a file has nothing."""
     if training is None:
         return None
     if not isinstance(training, dict) or not isinstance(training.get("optimizer"), dict):
@@ -107,7 +118,16 @@ def read_training(path: Path, training: object) -> dict[str, Any] | None:
     is_number = isinstance(micro_batch, int) and micro_batch > 0
     if micro_batch is not None and not is_number:
         raise DataError(f"{path}: training.micro_batch must be a number of images")
+    if step and not _has_loss_sums(training):
+        raise DataError(f"{path}: training must have the loss_sums of {step} steps")
     return training
+
+
+def _has_loss_sums(training: dict[str, Any]) -> bool:
+    sums = training.get("loss_sums")
+    if not isinstance(sums, dict) or not sums:
+        return False
+    return all(isinstance(value, Tensor) and value.dim() == 0 for value in sums.values())
 
 
 def check_tensors(path: Path, content: object) -> None:

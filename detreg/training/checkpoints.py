@@ -130,6 +130,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not reader.has_format(FORMAT):
         return Checkpoint(state_dict, classes)
 
+    step = reader.read_step()
     return Checkpoint(
         state_dict=state_dict,
         classes=classes,
@@ -137,8 +138,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         best_epoch=reader.read_count("best_epoch"),
         best_mAP=reader.read_score("best_mAP"),
         history=reader.read_history(),
-        training=read_training(path, content.get("training")),
-        step=reader.read_count("step"),
+        training=read_training(path, content.get("training"), step),
+        step=step,
     )
 
 
