@@ -67,6 +67,7 @@ class DeferredSignals:
 
     def install(self) -> None:
         """Note the signals from here on; those that are ignored stay so."""
+        self._handlers = {}
         for number in STOP_SIGNALS:
             handler = signal.getsignal(number)
             if handler is not None and handler is not signal.SIG_IGN:
@@ -77,6 +78,18 @@ class DeferredSignals:
         """Bring the former handlers back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def let_through(self) -> Iterator[None]:
+        """Raise signals at once inside the block, which may wait for somebody else."""
+        if not self._handlers:
+            yield
+            return
+        self.uninstall()
+        try:
+            yield
+        finally:
+            self.install()
 
     def deliver(self) -> None:
         """Give the first signal to its former handler, which raises; nothing if none has come."""

@@ -104,6 +104,16 @@ def test_a_handler_with_rules_of_its_own_gets_the_signal_once() -> None:
     assert received == [signal.SIGINT]
 
 
+def test_a_signal_is_raised_at_once_where_it_is_let_through() -> None:
+    with pytest.raises(SignalExit), defer_signals() as signals, signals.let_through():
+        send(signal.SIGTERM)
+    with pytest.raises(SignalExit), defer_signals() as signals:
+        with signals.let_through():
+            pass
+        send(signal.SIGTERM)
+        assert signals.is_pending
+
+
 def test_a_signal_without_a_handler_is_raised_too() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with pytest.raises(SignalExit), defer_signals():

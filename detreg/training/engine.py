@@ -108,13 +108,14 @@ def fit(
         saver,
         progress,
         EarlyStopHook(job.options.patience, history),
-        CallbackHook(after_epoch, history) if after_epoch else None,
     ]
     for hook in hooks:
         if hook is not None:
             runner.register_hook(hook)
 
     with _stop_after_step(runner, losses, saver) as signals:
+        if after_epoch:
+            runner.register_hook(CallbackHook(after_epoch, history, signals))
         try:
             _train(runner, job, losses.describe_resume)
             if saver:

@@ -8,8 +8,8 @@ among themselves in the order in which the engine registers them:
     CheckpointingHook  saves and uploads the checkpoints (checkpointing.py)
     ProgressHook       shows a bar on a terminal, and a line for each epoch
     EarlyStopHook      ends the training when patience is over
-    CallbackHook       tells the caller, who may end the training too
     StopHook           ends the training where a signal has come (stopping.py)
+    CallbackHook       tells the caller, who may end the training too
 
 The metrics are logged before the checkpoint is saved: a kill in between repeats the epoch. In the
 other order its metrics would be lost.
@@ -28,6 +28,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from detreg.errors import StoppedError
+from detreg.signals import DeferredSignals
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
@@ -232,19 +233,28 @@ class EarlyStopHook(Hook):
 class CallbackHook(Hook):
     """Tells the caller of a training the number of each epoch and its val mAP.
 
-    Where `after_epoch` returns True, the training ends.
+    Where `after_epoch` returns True, the training ends. It may wait, for a database say, and the
+    epoch's checkpoint is saved: so a signal ends it at once.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, after_epoch: Callable[[int, float], bool], history: TrainingHistory) -> None:
+    def __init__(
+        self,
+        after_epoch: Callable[[int, float], bool],
+        history: TrainingHistory,
+        signals: DeferredSignals,
+    ) -> None:
         self.after_epoch = after_epoch
         self.history = history
+        self.signals = signals
 
     def after_val_epoch(self, runner: Runner, metrics: object = None) -> None:  # noqa: ARG002
         """Call back."""
         entry = self.history.entries[-1]
-        if self.after_epoch(entry.epoch, entry.mAP):
+        with self.signals.let_through():
+            is_over = self.after_epoch(entry.epoch, entry.mAP)
+        if is_over:
             runner.train_loop.stop_training = True
 
 

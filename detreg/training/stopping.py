@@ -12,7 +12,7 @@ from detreg.training.hooks import count_steps, find_average_hook
 class StopHook(Hook):
     """Ends the training after the step in which a signal has come, and saves a checkpoint first.
 
-    It is the last hook of all, so that everything else has counted the step.
+    It comes after all hooks that count steps.
     """
 
     priority = "VERY_LOW"
