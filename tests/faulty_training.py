@@ -108,7 +108,7 @@ PLACES: dict[Point | IntoStop, Place] = {
     Point.SCORES_LOGGED: Place(publish, "log_report", is_after=False),
     Point.REPORTED: Place(Run, "log_file", file="report"),
     Point.MODEL_LOGGED: Place(publish, "log_model"),
-    Point.VERSION_CREATED: Place(registry, "_create_version"),
+    Point.VERSION_CREATED: Place(registry, "create_version"),
     Point.REGISTERED: Place(publish, "register"),
     IntoStop.STEP_SAVED: Place(CheckpointingHook, "save_step"),
     IntoStop.STEP_UPLOADED: Place(Run, "tag_checkpoints", is_after=False, in_epoch=EPOCH),
