@@ -77,9 +77,7 @@ class MetaReader:
         value = self.meta.get("step", 0)
         is_count = isinstance(value, int) and not isinstance(value, bool)
         if not is_count or not 0 <= value < _MAX_STEPS:
-            raise DataError(
-                f"{self.path}: step must be a number of steps, got {shorten_value(value)}"
-            )
+            raise DataError(f"{self.path}: step must be a number of steps, got {quote(value)}")
         return int(value)
 
     def read_score(self, name: str) -> float:
