@@ -24,7 +24,7 @@ from detreg import cli, publish
 from detreg.export.trained_model import TrainedModel
 from detreg.tracking import registry
 from detreg.tracking.runs import Run
-from detreg.training import checkpointing, checkpoints
+from detreg.training import checkpointing
 from detreg.training.checkpointing import LAST, CheckpointingHook
 from detreg.training.epoch_hooks import LossMeter, MetricLogHook
 from detreg.training.metrics import CocoScores
@@ -95,7 +95,7 @@ PLACES: dict[Point | IntoStop, Place] = {
     Point.LAST_STEP: Place(LossMeter, "after_train_iter", in_epoch=EPOCH, step=5),
     Point.IN_SCORING: Place(CocoScores, "process", in_epoch=EPOCH),
     Point.METRICS_LOGGED: Place(MetricLogHook, "after_val_epoch", in_epoch=EPOCH),
-    Point.IN_SAVE: Place(checkpoints.torch, "save", in_epoch=EPOCH),
+    Point.IN_SAVE: Place(torch, "save", in_epoch=EPOCH),
     Point.BEFORE_RENAME: Place(Path, "replace", is_after=False, in_epoch=EPOCH, file=LAST),
     Point.AFTER_RENAME: Place(Path, "replace", in_epoch=EPOCH, file=LAST),
     Point.BEFORE_UPLOAD: Place(Run, "log_file", is_after=False, in_epoch=EPOCH, file=LAST),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
         (Point.IN_SCORING, signal.SIGHUP, (1, 5)),
         (Point.COMPARED, signal.SIGINT, (2, 0)),
     ):
-        with inject(point, lambda number=number: interrupt(number)):
+        with inject(point, partial(interrupt, number)):
             assert cli.run(words) == 128 + number
         captured = capsys.readouterr()
         eid = find_eid(captured.out)

@@ -46,7 +46,7 @@ def test_a_signal_is_raised_at_once_with_a_shells_exit_code(number: int) -> None
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_deferred_signal_is_raised_when_the_block_ends(number: int) -> None:
-    done = []
+    done: list[str] = []
     with pytest.raises((SignalExit, KeyboardInterrupt)) as raised, defer_signals() as signals:
         assert not signals.is_pending
         send(number)
@@ -76,7 +76,7 @@ def test_without_a_signal_a_block_ends_as_it_would() -> None:
 
 
 def test_a_second_ctrl_c_ends_the_block_at_once() -> None:
-    done = []
+    done: list[str] = []
     with pytest.raises(UrgentInterrupt), defer_signals() as signals:
         send(signal.SIGINT)
         send(signal.SIGTERM)  # `mlflow run` adds this to a Ctrl-C
@@ -89,7 +89,7 @@ def test_a_second_ctrl_c_ends_the_block_at_once() -> None:
 
 
 def test_a_handler_with_rules_of_its_own_gets_the_signal_once() -> None:
-    received = []
+    received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         received.append(number)
@@ -133,7 +133,7 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 
 def test_another_thread_defers_nothing() -> None:
-    handlers = []
+    handlers: list[object] = []
 
     def run() -> None:
         with defer_signals():
