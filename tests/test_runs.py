@@ -278,6 +278,7 @@ def test_stored_checkpoints_are_found() -> None:
         "epoch": 3,
         "last": "checkpoints/1/last.pth",
         "best": "checkpoints/1/best.pth",
+        "step": 0,
     }
 
 

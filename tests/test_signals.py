@@ -187,9 +187,9 @@ from pathlib import Path
 from detreg.signals import SignalExit, end_with_parent, raise_on_signals
 
 raise_on_signals()
-end_with_parent()
-print("ready", flush=True)
 try:
+    end_with_parent()
+    print("ready", flush=True)
     while True:
         time.sleep(0.05)
 except SignalExit as signal_exit:
