@@ -66,27 +66,18 @@ class MetaReader:
 
     def read_count(self, name: str) -> int:
         """Return a number of epochs."""
-        value = self.meta.get(name)
-        is_count = isinstance(value, int) and 0 <= value < _MAX_EPOCHS
-        if not is_count or isinstance(value, bool):
-            raise DataError(f"{self.path}: {name} must be a number of epochs, got {quote(value)}")
-        return int(value)  # type: ignore[arg-type]
+        return self._check_count(name, self.meta.get(name), _MAX_EPOCHS)
 
     def read_step(self) -> int:
         """Return the number of steps after the last epoch; files of detreg 0.1 have none."""
-        value = self.meta.get("step", 0)
-        is_count = isinstance(value, int) and not isinstance(value, bool)
-        if not is_count or not 0 <= value < _MAX_STEPS:
-            raise DataError(f"{self.path}: step must be a number of steps, got {quote(value)}")
-        return int(value)
+        return self._check_count("step", self.meta.get("step", 0), _MAX_STEPS)
 
     def read_score(self, name: str) -> float:
         """Return a score, which is -1 before the first epoch."""
         value = self.meta.get(name)
-        is_score = isinstance(value, int | float) and -1 <= value <= 1
-        if not is_score or isinstance(value, bool):
-            raise DataError(f"{self.path}: {name} must be a score, got {quote(value)}")
-        return float(value)  # type: ignore[arg-type]
+        if isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1:
+            return float(value)
+        raise DataError(f"{self.path}: {name} must be a score, got {quote(value)}")
 
     def read_history(self) -> tuple[EpochMetrics, ...]:
         """Return the metrics of each epoch."""
@@ -94,6 +85,13 @@ class MetaReader:
         if not isinstance(rows, list) or len(rows) > _MAX_EPOCHS:
             raise DataError(f"{self.path}: history must be a list, got {quote(rows)}")
         return tuple(self._read_row(row) for row in rows)
+
+    def _check_count(self, name: str, value: object, limit: int) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit:
+            return value
+        raise DataError(
+            f"{self.path}: {name} must be a whole number below {limit}, got {quote(value)}"
+        )
 
     def _read_row(self, row: Any) -> EpochMetrics:
         is_row = isinstance(row, dict) and all(_is_plain_text(name) for name in row)

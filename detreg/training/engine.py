@@ -101,17 +101,15 @@ def fit(
         progress = ProgressHook(losses, history)
 
     # In the order in which they act: see epoch_hooks.py.
-    hooks = [
+    _register_hooks(
+        runner,
         *_make_step_hooks(job),
         losses,
         MetricLogHook(run, losses, history),
         saver,
         progress,
         EarlyStopHook(job.options.patience, history),
-    ]
-    for hook in hooks:
-        if hook is not None:
-            runner.register_hook(hook)
+    )
 
     with _stop_after_step(runner, losses, saver) as signals:
         if after_epoch:
@@ -126,6 +124,13 @@ def fit(
             if sys.exception() and not signals.is_urgent:
                 _upload_after_failure(saver)
     return FitResult(folder / BEST, history.best_epoch, history.best_mAP, tuple(history.entries))
+
+
+def _register_hooks(runner: Runner, *hooks: Hook | None) -> None:
+    """Register the hooks that are there, in this order."""
+    for hook in hooks:
+        if hook is not None:
+            runner.register_hook(hook)
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def describe_shrink(model: nn.Module, micro_batch: int, batch_size: int) -> str:
     """Return the line that is printed where a training goes on with fewer images at a time."""
     line = (
         f"Warning: the GPU has no memory for a whole step: trains {micro_batch} images at a time "
-        f"from here on, still {batch_size} a step, which takes about a third longer "
+        f"from here on, still {batch_size} a step, which needs a second forward pass "
         "(on_oom=shrink). "
     )
     if list_trained_norms(unwrap(model)):
