@@ -1,6 +1,7 @@
 """Summaries of a dataset: in a few words for people, and as plain values for `detreg check`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -57,8 +58,28 @@ def describe_dataset(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class InspectedDataset:
+    """A dataset that was read and checked, good or bad.
+
+    raw, result: as it was read and as it was checked, None where no format is recognized.
+    """
+
+    summary: DatasetSummary
+    raw: RawDataset | None = None
+    result: CheckResult | None = None
+
+
 def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> DatasetSummary:
     """Return what `detreg check` prints about the dataset at `data`; write no canonical copy.
+
+    Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
+    """
+    return inspect_dataset(data, cache).summary
+
+
+def inspect_dataset(data: str | Path, cache: str | Path | None = None) -> InspectedDataset:
+    """Return the dataset at `data` with its summary; write no canonical copy.
 
     Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
     """
@@ -66,7 +87,7 @@ def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> Data
         source = open_source(data, resolve_cache_folder(cache))
         raw = formats.read(source.folder)
     except DataError as error:
-        return DatasetSummary(
+        summary = DatasetSummary(
             ok=False,
             format=None,
             classes=[],
@@ -75,7 +96,11 @@ def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> Data
             repairs={},
             digest=None,
         )
-    return _summarize_result(source, raw, check_dataset(raw))
+        return InspectedDataset(summary)
+
+    result = check_dataset(raw)
+    summary = _summarize_result(source, raw, result)
+    return InspectedDataset(summary, raw, result)
 
 
 def _summarize_result(source: Source, raw: RawDataset, result: CheckResult) -> DatasetSummary:
