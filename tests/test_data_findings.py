@@ -30,9 +30,18 @@ def test_bad_entry_becomes_an_error_at_its_place() -> None:
     with problems.catch_bad_entry("line 3"):
         raise BadEntryError(FindingKind.INVALID_BOX, "has 4 numbers; write 5")
 
-    expected = Finding(FindingKind.INVALID_BOX, Severity.ERROR, "line 3", "has 4 numbers; write 5")
-    assert problems.findings == [expected]
+    (found,) = problems.findings
+    assert found == Finding(
+        FindingKind.INVALID_BOX, Severity.ERROR, "line 3", "has 4 numbers", remedy="write 5"
+    )
     assert list_problems(problems.findings) == ("line 3: has 4 numbers; write 5",)
+
+
+def test_findings_of_an_image_stand_among_the_others() -> None:
+    problems = ProblemCollector()
+    problems.for_image("images/1.jpg").add_error(FindingKind.INVALID_BOX, "line 3", "is wrong")
+    problems.add_error(FindingKind.INVALID_CLASS, "classes", "is wrong")
+    assert [finding.image for finding in problems.findings] == ["images/1.jpg", ""]
 
 
 def test_other_exceptions_are_not_caught() -> None:

@@ -149,6 +149,7 @@ def _check_record(
 ) -> DatasetImage | None:
     """Return the checked image of a record, None where its file cannot be used."""
     name = record.image.relative_to(raw.folder).as_posix()
+    problems = problems.for_image(name)
     with problems.catch_bad_entry(f"{name} (in {record.source})"):
         _check_name(name)
         _check_size(record, probe)

@@ -14,6 +14,8 @@ from detreg.documents import DocumentError
 from detreg.errors import make_printable
 from detreg.files import UnusableFileError
 
+_BEFORE_REMEDY = "; "
+
 
 class Severity(StrEnum):
     """How much a finding matters."""
@@ -82,16 +84,27 @@ class Finding:
     """One thing that was found at one place of a dataset.
 
     where: file, annotation and class, such as "annotations/train.json annotation 17 (class cat)".
-    message: without the place. For an error: what is wrong and how to put it right. For any
-        other severity it is the same for all findings of a kind, because they are counted by it.
+    message: what was found, without the place. For other severities than error it is the same for
+        all findings of a kind, because they are counted by it.
+    remedy: how to put it right; empty where nothing needs to be done.
+    image: the image that alone it concerns, so that the rest of the dataset is right without
+        that image: its path or that of its own annotation file, in the dataset's folder, or the
+        place of an entry whose image is not known. Empty where more may be wrong.
 
-    Raises ValueError where one of the two texts is empty.
+    Raises ValueError where place or message is empty.
     """
 
     kind: FindingKind
     severity: Severity
     where: str
     message: str
+    remedy: str = ""
+    image: str = ""
+
+    @property
+    def text(self) -> str:
+        """What users read at the place: the message, and the remedy where there is one."""
+        return f"{self.message}; {self.remedy}" if self.remedy else self.message
 
     def __post_init__(self) -> None:
         """Refuse findings that say nothing."""
@@ -115,13 +128,24 @@ class BadEntryError(ValueError):
 
 @dataclass(frozen=True)
 class ProblemCollector:
-    """Collects findings while a dataset is read and checked, so that all are reported at once."""
+    """Collects findings while a dataset is read and checked, so that all are reported at once.
+
+    image: the image that alone all further findings concern, as in `Finding`.
+    """
 
     findings: list[Finding] = field(default_factory=list)
+    image: str = ""
+
+    def for_image(self, image: str) -> "ProblemCollector":
+        """Return a collector for findings of one image, which adds them to the same list."""
+        return ProblemCollector(self.findings, image)
 
     def add(self, kind: FindingKind, severity: Severity, where: str, message: str) -> None:
-        """Add a finding."""
-        self.findings.append(Finding(kind, severity, where, message))
+        """Add a finding; behind the last "; " of an error or a warning stands its remedy."""
+        remedy = ""
+        if severity in (Severity.ERROR, Severity.WARNING) and _BEFORE_REMEDY in message:
+            message, _, remedy = message.rpartition(_BEFORE_REMEDY)
+        self.findings.append(Finding(kind, severity, where, message, remedy, self.image))
 
     def add_error(self, kind: FindingKind, where: str, message: str) -> None:
         """Add an error: the dataset will be refused."""
@@ -159,11 +183,11 @@ def has_errors(findings: Iterable[Finding]) -> bool:
 def list_problems(findings: Iterable[Finding]) -> tuple[str, ...]:
     """Return each error as the line that users read, in the order in which they were found."""
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    return tuple(make_printable(f"{error.where}: {error.message}") for error in errors)
+    return tuple(make_printable(f"{error.where}: {error.text}") for error in errors)
 
 
 def count_repairs(findings: Iterable[Finding]) -> dict[str, int]:
-    """Return how often each repair, warning and note was found, by its message.
+    """Return how often each repair, warning and note was found, by its text.
 
     Sorted by kind and not by place, so that two datasets list the same repairs in one order.
     """
@@ -174,5 +198,5 @@ def count_repairs(findings: Iterable[Finding]) -> dict[str, int]:
 
     counts: dict[str, int] = {}
     for finding in harmless:
-        counts[finding.message] = counts.get(finding.message, 0) + 1
+        counts[finding.text] = counts.get(finding.text, 0) + 1
     return counts

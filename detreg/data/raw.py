@@ -22,6 +22,8 @@ class ImageRecord:
     image: path of the image file; nobody has checked yet that it exists.
     source: path of the annotation file, relative to the dataset's folder.
     width, height: in pixels as the annotations state them, None where they state none.
+    entry: place of the image's entry, as the reader's findings of it name it; empty where `source`
+        is about this image only.
     """
 
     image: Path
@@ -29,6 +31,7 @@ class ImageRecord:
     boxes: tuple[Box, ...]
     width: int | None = None
     height: int | None = None
+    entry: str = ""
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,10 @@ def read_annotation_file(
     for position, image in enumerate(images, start=1):
         image_id = image.get("id", f"at position {position}")
         where = f"{source} image {_format_id(image_id)}"
-        with problems.catch_bad_entry(where):
+        of_image = problems.for_image(where)
+        with of_image.catch_bad_entry(where):
             image_boxes = boxes.get(_make_key(image.get("id")), [])
-            record = _parse_image(image, source, image_boxes, locator)
+            record = _parse_image(image, source, where, image_boxes, locator)
             records.append(record)
             if record.width is None or record.height is None:
                 problems.add_repair(FindingKind.MISSING_SIZE, where, MISSING_SIZE_MESSAGE)
@@ -180,13 +181,18 @@ def _parse_annotations(
         annotation_id = annotation.get("id", f"at position {position}")
         name = f"annotation {_format_id(annotation_id)}"
         where = f"{source} {name}"
-        with problems.catch_bad_entry(where):
+        try:
             box = _parse_box(annotation, name, image_ids, categories)
-            boxes.setdefault(_make_key(annotation["image_id"]), []).append(box)
-            if box.area is None:
-                problems.add_repair(
-                    FindingKind.MISSING_AREA, where, "missing or zero area computed from the box"
-                )
+        except BadEntryError as error:
+            image = f"{source} image {_format_id(annotation.get('image_id'))}"
+            problems.for_image(image).add_error(error.kind, where, str(error))
+            continue
+
+        boxes.setdefault(_make_key(annotation["image_id"]), []).append(box)
+        if box.area is None:
+            problems.add_repair(
+                FindingKind.MISSING_AREA, where, "missing or zero area computed from the box"
+            )
     return boxes
 
 
@@ -239,9 +245,9 @@ def _parse_area(value: object) -> float | None:
 
 
 def _parse_image(
-    image: CocoEntry, source: str, boxes: Sequence[Box], locator: ImageLocator
+    image: CocoEntry, source: str, where: str, boxes: Sequence[Box], locator: ImageLocator
 ) -> ImageRecord:
-    """Return the record of an entry of "images"."""
+    """Return the record of an entry of "images" at the place `where`."""
     name = image.get("file_name")
     if "id" not in image or not isinstance(name, str) or not name:
         raise BadEntryError(
@@ -264,6 +270,7 @@ def _parse_image(
         boxes=tuple(boxes),
         width=None if width is None else round(width),
         height=None if height is None else round(height),
+        entry=where,
     )
 
 

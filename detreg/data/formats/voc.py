@@ -184,7 +184,7 @@ def _drop_unannotated_names(
                 annotated[split].append(name)
                 continue
             shown = shorten(name)
-            problems.add_error(
+            problems.for_image(shown).add_error(
                 FindingKind.MISSING_ANNOTATIONS,
                 f"ImageSets/Main/{split}.txt",
                 f"{shown} has no {annotation_folder.name}/{shown}.xml; add the file (one without "
@@ -207,7 +207,8 @@ def _read_annotation_files(
     for path in paths:
         source = path.relative_to(locator.folder).as_posix()
         image = image_of_stem.get(path.stem)
-        with problems.catch_bad_entry(source):
-            record = read_annotation_file(path, source, image, locator, problems)
+        of_image = problems.for_image(source)
+        with of_image.catch_bad_entry(source):
+            record = read_annotation_file(path, source, image, locator, of_image)
             records.append(record)
     return records

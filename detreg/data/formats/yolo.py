@@ -50,8 +50,10 @@ def read(folder: Path) -> RawDataset:
         for split, images in _find_split_images(folder, settings, problems).items():
             splits[split] = []
             for image in images:
-                with problems.catch_bad_entry(image.relative_to(folder).as_posix()):
-                    record = read_label_file(image, folder, settings.classes, problems)
+                name = image.relative_to(folder).as_posix()
+                of_image = problems.for_image(name)
+                with of_image.catch_bad_entry(name):
+                    record = read_label_file(image, folder, settings.classes, of_image)
                     splits[split].append(record)
 
     _check_orphaned_labels(folder, splits, problems)
@@ -184,8 +186,9 @@ def _check_orphaned_labels(
         # Labeling tools keep a list of the classes beside the labels.
         if path in expected or path.name == "classes.txt":
             continue
-        problems.add_error(
+        source = path.relative_to(folder).as_posix()
+        problems.for_image(source).add_error(
             FindingKind.MISSING_IMAGE,
-            path.relative_to(folder).as_posix(),
+            source,
             "the image of this label file is missing; add it or remove the labels",
         )
