@@ -249,6 +249,26 @@ def test_what_mlflow_refuses_for_good_keeps_back_nothing_else(
     assert "MLflow refuses what is in" in report.lines[0]
 
 
+def test_a_deleted_run_keeps_its_folder_until_it_is_restored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with monkeypatch.context() as patch:
+        undelivered = pytest.raises(UndeliveredError)
+        with undelivered, runs.start_run(None, {}) as run:
+            fail_writes(patch, UNREACHABLE)
+            write_training(run)
+    MlflowClient().delete_run(run.id)
+
+    report = sync_runs(run.id)
+    assert report.has_problems
+    assert f"mlflow runs restore --run-id {run.id}" in report.lines[0]
+    assert not (run.folder / "refused.jsonl").exists()
+
+    MlflowClient().restore_run(run.id)
+    assert not sync_runs(run.id).has_problems
+    check_training(run.id, "FINISHED", tmp_path / "copy")
+
+
 def test_a_model_that_could_not_be_registered_is_registered_once() -> None:
     waiting = pytest.raises(UndeliveredError, match="not now")
     with waiting, runs.start_run(None, {}) as run:

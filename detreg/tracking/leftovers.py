@@ -16,8 +16,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowRun
 from mlflow.entities import RunTag
 
-from detreg.errors import DetregError, summarize_error
-from detreg.mlflow_errors import is_refusal
+from detreg.errors import DetregError, NotFoundError, summarize_error
+from detreg.mlflow_errors import is_refusal, translate_mlflow_errors
 from detreg.tracking.header import is_of_store_in_use, read_tracking_uri
 from detreg.tracking.journal import REFUSED, Journal, has_journal
 from detreg.tracking.leases import LEASE, Lease, describe_death
@@ -118,6 +118,7 @@ def _settle(claimed: ClaimedFolder, register: Register | None) -> None:
         return
 
     client = MlflowClient(read_tracking_uri(claimed.path))
+    _check_run_exists(client, claimed.run_id)
     target = Target(client, claimed.run_id, claimed.path, register)
     journal = Journal(claimed.path)
     _deliver_all(journal, target)
@@ -129,6 +130,17 @@ def _settle(claimed: ClaimedFolder, register: Register | None) -> None:
     if refused.is_file():
         raise DetregError(f"MLflow refuses what is in {refused}: nothing else is left to deliver")
     claimed.remove()
+
+
+def _check_run_exists(client: MlflowClient, run_id: str) -> None:
+    """Raise NotFoundError where MLflow would refuse every write: the run is deleted, or gone."""
+    with translate_mlflow_errors("MLflow has no such run any more: remove its folder"):
+        run = client.get_run(run_id)
+    if run.info.lifecycle_stage == "deleted":
+        raise NotFoundError(
+            f"it is deleted in MLflow: restore it (mlflow runs restore --run-id {run_id}) "
+            "or remove its folder"
+        )
 
 
 def _deliver_all(journal: Journal, target: Target) -> None:

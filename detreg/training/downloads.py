@@ -4,9 +4,11 @@ The folder in the environment variable DETREG_WEIGHTS comes first, so that machi
 network can train. What is downloaded stays in the cache.
 """
 
+import atexit
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import urllib.error
 from collections.abc import Iterator
@@ -234,8 +236,9 @@ def _download_from_mlflow(uri: str) -> Path:
 
     That is the file itself; for a run or a registered model, the best checkpoint of its run.
     """
-    # Not removed: the caller reads the file after this function has ended.
+    # The caller reads the file after this function has ended.
     folder = Path(tempfile.mkdtemp(prefix="detreg-weights-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     try:
         if uri.endswith(".pth"):
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
