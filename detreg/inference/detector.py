@@ -14,7 +14,7 @@ from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.model_files import read_model
 from detreg.inference.onnx_graph.check import read_checked_graph
-from detreg.inference.onnx_graph.reading import Graph
+from detreg.inference.onnx_graph.structure import Graph
 from detreg.inference.outputs import BOXES, LABELS, OUTPUTS, SCORES, OutputArray
 from detreg.inference.preprocessing import PreparedImage, Size
 from detreg.inference.runtime import open_session

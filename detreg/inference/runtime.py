@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from detreg.errors import DataError, RefusedError, summarize_error
 from detreg.inference.onnx_graph.check import INPUT, check_size
-from detreg.inference.onnx_graph.reading import Graph
+from detreg.inference.onnx_graph.structure import Graph
 from detreg.inference.outputs import OutputArray
 from detreg.inference.session import InputShape
 from detreg.memory import find_memory_error

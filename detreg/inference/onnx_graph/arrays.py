@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.errors import DataError
-from detreg.inference.onnx_graph.reading import MAX_VALUES, Node
+from detreg.inference.onnx_graph.structure import MAX_VALUES, Node
 
 Shape = tuple[int, ...]
 Values = NDArray[np.generic]

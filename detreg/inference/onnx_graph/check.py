@@ -7,8 +7,9 @@ import numpy as np
 from detreg.errors import DataError
 from detreg.inference.onnx_graph.arrays import Shape
 from detreg.inference.onnx_graph.operators import OPERATORS, OPSET
-from detreg.inference.onnx_graph.reading import Graph, Node, ValueInfo, read_graph
+from detreg.inference.onnx_graph.reading import read_graph
 from detreg.inference.onnx_graph.size import measure_graph
+from detreg.inference.onnx_graph.structure import Graph, Node, ValueInfo
 from detreg.inference.outputs import OUTPUTS
 
 INPUT = "images"

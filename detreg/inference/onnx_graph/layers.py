@@ -24,7 +24,7 @@ from detreg.inference.onnx_graph.arrays import (
     require_exact,
     require_sizes,
 )
-from detreg.inference.onnx_graph.reading import Node
+from detreg.inference.onnx_graph.structure import Node
 
 
 def reduce(node: Node, inputs: Inputs) -> Array:

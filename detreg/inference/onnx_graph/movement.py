@@ -27,7 +27,7 @@ from detreg.inference.onnx_graph.arrays import (
     require_exact,
     require_sizes,
 )
-from detreg.inference.onnx_graph.reading import MAX_VALUES, Node
+from detreg.inference.onnx_graph.structure import MAX_VALUES, Node
 
 
 def concatenate(node: Node, inputs: Inputs) -> Array:

@@ -11,7 +11,7 @@ from math import prod
 
 from detreg.inference.onnx_graph import layers, movement, values
 from detreg.inference.onnx_graph.arrays import Array, Inputs, get_input
-from detreg.inference.onnx_graph.reading import Node
+from detreg.inference.onnx_graph.structure import Node
 
 OPSET = 17
 """The version of ONNX's operators that the exporter writes, and the only one that is read."""

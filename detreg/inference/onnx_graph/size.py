@@ -8,7 +8,7 @@ import numpy as np
 from detreg.errors import DataError
 from detreg.inference.onnx_graph.arrays import Array, Inputs, Shape
 from detreg.inference.onnx_graph.operators import OPERATORS
-from detreg.inference.onnx_graph.reading import Graph, Node
+from detreg.inference.onnx_graph.structure import Graph, Node
 
 _MAX_PEAK_BYTES = 1 << 40
 _MAX_RANK = 8

@@ -26,7 +26,7 @@ from detreg.inference.onnx_graph.arrays import (
     require_exact,
     require_sizes,
 )
-from detreg.inference.onnx_graph.reading import DTYPES, MAX_VALUES, Node
+from detreg.inference.onnx_graph.structure import DTYPES, MAX_VALUES, Node
 
 
 def keep_shape(node: Node, inputs: Inputs) -> Array:
