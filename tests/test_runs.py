@@ -16,12 +16,14 @@ import sqlalchemy.event
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.dbmodels.models import SqlDataset
+from small_datasets import write_pets
 from sqlalchemy.orm import Session
 
 from detreg.data.dataset import load_dataset
 from detreg.errors import DataError, NotFoundError, UnreachableError
 from detreg.mlflow_errors import MAX_WRITE_ATTEMPTS, retry_on_conflict
 from detreg.tracking import runs
+from detreg.tracking.records import DatasetOfRun, Record
 from detreg.tracking.runs import Run, StoredCheckpoints
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -195,6 +197,44 @@ def test_a_dataset_is_an_input_with_classes_and_counts(tiny: Path) -> None:
     assert json.loads(str(logged.dataset.schema)) == {"classes": list(dataset.classes)}
     counts = json.loads(str(logged.dataset.profile))["splits"]
     assert counts["train"]["images"] == dataset.splits["train"].images
+    assert json.loads(str(logged.dataset.source)) == {"uri": str(tiny)}
+
+
+def test_each_scored_split_is_an_input_with_its_context(tmp_path: Path) -> None:
+    folder = write_pets(tmp_path / "boats")
+    dataset = load_dataset(folder)
+    with runs.start_run(None, {}) as run:
+        run.log_dataset(dataset)
+        run.log_scoring_splits(dataset)
+
+    inputs = runs.get_run(run.id).inputs
+    assert inputs is not None
+    contexts = {}
+    for logged in inputs.dataset_inputs:
+        (tag,) = logged.tags
+        contexts[logged.dataset.name, tag.key] = tag.value
+        assert logged.dataset.digest == dataset.digest
+    assert contexts == {
+        ("boats", "mlflow.data.context"): "training",
+        ("boats-val", "mlflow.data.context"): "validation",
+        ("boats-test", "mlflow.data.context"): "testing",
+    }
+
+
+def test_a_dataset_in_the_journal_of_an_older_version_is_for_training() -> None:
+    line = json.dumps(
+        {
+            "kind": "DatasetOfRun",
+            "name": "boats",
+            "digest": "0123456789abcdef",
+            "source": "{}",
+            "schema": "{}",
+            "profile": "{}",
+        }
+    )
+    record = Record.from_json(line)
+    assert isinstance(record, DatasetOfRun)
+    assert record.context == "training"
 
 
 def insert_dataset_of_another_process(store: str, inserted: SqlDataset) -> None:

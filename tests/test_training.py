@@ -91,7 +91,7 @@ def trained(store: str, tiny: Path) -> dict[str, Any]:
     return train(tiny)
 
 
-def test_a_run_holds_what_is_promised(trained: dict[str, Any]) -> None:
+def test_a_run_holds_what_is_promised(trained: dict[str, Any], tiny: Path) -> None:
     run = runs.get_run(trained["run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.params["image_size"] == "64"
@@ -105,6 +105,12 @@ def test_a_run_holds_what_is_promised(trained: dict[str, Any]) -> None:
     assert get_steps(run.info.run_id, "train/loss") == [1, 2]
 
     assert run.inputs is not None
+    contexts = {}
+    for logged in run.inputs.dataset_inputs:
+        assert json.loads(str(logged.dataset.source)) == {"uri": str(tiny)}
+        assert logged.dataset.digest == trained["dataset_digest"]
+        contexts[logged.dataset.name] = logged.tags[0].value
+    assert contexts == {"tiny": "training", "tiny-val": "validation"}
     dataset = run.inputs.dataset_inputs[0].dataset
     assert dataset.digest == trained["dataset_digest"]
     assert json.loads(str(dataset.schema))["classes"] == ["balloon", "boat", "house"]

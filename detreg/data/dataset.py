@@ -38,6 +38,7 @@ class Split:
 class Dataset:
     """A checked dataset with its canonical copy in `folder`.
 
+    origin: what the user has: the absolute path of a folder or an archive, or "sample".
     format: "coco", "roboflow", "voc", "yolo" or "sample".
     splits: always "train" and "val", and "test" where the dataset has one.
     digest: 16 hex digits over classes, splits, image files and boxes; the same wherever the
@@ -46,6 +47,7 @@ class Dataset:
     """
 
     name: str
+    origin: str
     format: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
@@ -83,6 +85,7 @@ def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
 
     return Dataset(
         name=source.name,
+        origin=source.origin,
         format=name_format(source, raw),
         classes=raw.classes,
         splits=MappingProxyType(splits),

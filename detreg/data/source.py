@@ -25,11 +25,13 @@ class Source:
     """The folder of a dataset.
 
     name: what to call the dataset.
+    origin: what the user has: the absolute path of a folder or an archive, or "sample".
     is_sample: whether it is the built-in dataset.
     """
 
     name: str
     folder: Path
+    origin: str
     is_sample: bool = False
 
 
@@ -51,7 +53,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
     """
     if data == SAMPLE:
         folder = _create_once(cache / "samples" / f"v{VERSION}", write_sample)
-        return Source(SAMPLE, folder, is_sample=True)
+        return Source(SAMPLE, folder, SAMPLE, is_sample=True)
 
     path = _resolve_path(data)
     if not path.exists():
@@ -60,7 +62,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
             "the built-in one"
         )
     if path.is_dir():
-        return Source(path.name, _find_dataset_root(path))
+        return Source(path.name, _find_dataset_root(path), str(path))
 
     with open_regular(path) as file:
         unpack = choose_unpacker(file)
@@ -73,7 +75,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
         target = cache / "archives" / digest[:16]
         folder = _create_once(target, lambda part: unpack(path, file, part))
     name = path.name.split(".")[0]
-    return Source(name, _find_dataset_root(folder))
+    return Source(name, _find_dataset_root(folder), str(path))
 
 
 def _resolve_path(data: str | Path) -> Path:

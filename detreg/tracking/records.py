@@ -149,13 +149,18 @@ class Artifact(Record):
 
 @dataclass(frozen=True)
 class DatasetOfRun(Record):
-    """A dataset as an input of the run; `schema` and `profile` are JSON."""
+    """A dataset, or a split of it, as an input of the run.
+
+    `source`, `schema` and `profile` are JSON. `context` says what for, in the words of MLflow's own
+    examples: training, validation or testing.
+    """
 
     name: str
     digest: str
     source: str
     schema: str
     profile: str
+    context: str = "training"  # journals of detreg 0.1 have none
 
     def _send(self, target: Target) -> None:
         """Log the input."""
@@ -167,7 +172,7 @@ class DatasetOfRun(Record):
             schema=self.schema,
             profile=self.profile,
         )
-        dataset_input = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+        dataset_input = DatasetInput(dataset, [InputTag("mlflow.data.context", self.context)])
         target.client.log_inputs(target.run_id, [dataset_input])
 
 

@@ -30,6 +30,10 @@ from detreg.tracking.records import (
 )
 from detreg.tracking.sender import PATIENCE, Sender
 
+TRAINING = "training"
+SCORING_CONTEXTS = {"val": "validation", "test": "testing"}
+"""What each split is for, as MLflow's examples name the context of a dataset."""
+
 MIN_LINKED_SIZE = 1 << 20
 """Bytes of a file from which on a link takes the place of a copy."""
 
@@ -124,13 +128,33 @@ class Run:
         for name, split in dataset.splits.items():
             counts[name] = {"images": split.images, "boxes": split.boxes}
         profile = {"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}
+        self._log_input(dataset, dataset.name, profile, TRAINING)
+
+    def log_scoring_splits(self, dataset: Dataset) -> None:
+        """Log the splits that a training scores as inputs, each with what it is for.
+
+        The digest is that of the whole dataset, so that all inputs of a run have one. MLflow keeps
+        one context for a name and a digest, so a split has a name of its own.
+        """
+        for name, split in dataset.splits.items():
+            context = SCORING_CONTEXTS.get(name)
+            if context is None:
+                continue
+            per_class = dict(zip(dataset.classes, split.boxes_per_class, strict=True))
+            profile = {"images": split.images, "boxes": split.boxes, "boxes_per_class": per_class}
+            self._log_input(dataset, f"{dataset.name}-{name}", profile, context)
+
+    def _log_input(
+        self, dataset: Dataset, name: str, profile: Mapping[str, object], context: str
+    ) -> None:
         self.write(
             DatasetOfRun(
-                name=dataset.name,
+                name=name,
                 digest=dataset.digest,
-                source=json.dumps({"uri": str(dataset.folder)}),
+                source=json.dumps({"uri": dataset.origin}),
                 schema=json.dumps({"classes": dataset.classes}),
                 profile=json.dumps(profile),
+                context=context,
             )
         )
 

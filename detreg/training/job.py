@@ -108,6 +108,7 @@ def log_job(run: Run, job: Job) -> None:
     # value of a parameter.
     run.log_params({f"{name}.resolved": text for name, text in job.resolved.items()})
     run.log_dataset(job.dataset)
+    run.log_scoring_splits(job.dataset)
     run.log_text(json.dumps(job.to_json(), indent=2), PARAMS_FILE)
 
     lines = []
