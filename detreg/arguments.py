@@ -191,6 +191,7 @@ def _add_check(subparsers: Subparsers) -> None:
         "data", help="folder, zip or tar of a COCO, Roboflow, Pascal VOC or YOLO dataset, or sample"
     )
     _add_json_flag(parser)
+    parser.add_argument("--strict", action="store_true", help="refuse warnings, too (exit code 65)")
 
 
 def _add_sample(subparsers: Subparsers) -> None:

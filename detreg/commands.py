@@ -8,6 +8,8 @@ refusals stay instant. That is the only place in the package for such imports.
 import argparse
 import json
 import os
+import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 from detreg import templates
 from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
-from detreg.errors import UsageError, group_similar, make_printable
+from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
@@ -63,33 +65,21 @@ def _print_template(template: Template) -> None:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    """Print every problem of a dataset; the exit code is 65 where there is one."""
-    from detreg.data.summary import summarize_dataset
+    """Print what is wrong with a dataset; the exit code is 65 where it cannot be used."""
+    from detreg.data.findings import Severity
+    from detreg.data.summary import format_inspection, inspect_dataset
 
-    found = summarize_dataset(arguments.data)
-    is_good = found["ok"]
-    exit_code = 0 if is_good else EXIT_BAD_DATA
-
+    inspected = inspect_dataset(arguments.data)
     if arguments.json:
-        print(json.dumps(found))
-        return exit_code
+        print(json.dumps(inspected.summary))
+    else:
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        for line in format_inspection(arguments.data, inspected, columns):
+            print(line)
 
-    for problem in group_similar(found["problems"]):
-        print(f"problem: {problem}")
-    for repair, count in found["repairs"].items():
-        print(f"repaired: {repair} ({count})")
-
-    if not is_good:
-        print(make_printable(f"{arguments.data} has {len(found['problems'])} problems"))
-        return exit_code
-
-    splits = []
-    for name, split in found["splits"].items():
-        splits.append(f"{name} {split['images']} images with {split['boxes']} boxes")
-    summary = ", ".join([str(found["format"]), *splits])
-    classes = ", ".join(found["classes"])
-    print(f"{arguments.data} is good: {summary}; classes {classes}; digest {found['digest']}")
-    return exit_code
+    refused = [Severity.ERROR, Severity.WARNING] if arguments.strict else [Severity.ERROR]
+    is_refused = any(group.severity in refused for group in inspected.groups)
+    return EXIT_BAD_DATA if is_refused else 0
 
 
 def sample(arguments: argparse.Namespace) -> int:

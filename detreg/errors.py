@@ -16,7 +16,6 @@ so that a user can mend all of them before the next try. Passwords and tokens in
 hidden (redaction.py).
 """
 
-import re
 import reprlib
 import unicodedata
 from collections.abc import Sequence
@@ -27,8 +26,6 @@ MAX_VALUE_LENGTH = 200
 """Most characters of a value in a message."""
 
 _MAX_LINE_LENGTH = 2000
-_MAX_SIMILAR = 10
-_NUMBER_OR_QUOTED = re.compile(r"[-+]?\d[\d.e+-]*|'[^']*'|\"[^\"]*\"")
 _GAP = " ... "
 
 
@@ -103,25 +100,6 @@ class RefusedError(DetregError):
     """
 
     exit_code = 77
-
-
-def group_similar(problems: Sequence[str]) -> list[str]:
-    """Return the problems, of those that differ by numbers and quoted values the first ten only.
-
-    One mistake in a user's script can make as many problems as there are boxes. Behind the ten
-    stands how many more there are.
-    """
-    groups: dict[str, list[str]] = {}
-    for problem in problems:
-        groups.setdefault(_NUMBER_OR_QUOTED.sub("#", problem), []).append(problem)
-
-    lines = []
-    for similar in groups.values():
-        lines += similar[:_MAX_SIMILAR]
-        hidden = len(similar) - _MAX_SIMILAR
-        if hidden > 0:
-            lines.append(f"... and {hidden} more like it")
-    return lines
 
 
 def quote(value: object) -> str:

@@ -196,6 +196,7 @@ def test_summary_of_a_good_dataset(tmp_path: Path) -> None:
         },
         "problems": [],
         "repairs": {},
+        "findings": [],
         "digest": load_dataset(folder, tmp_path / "cache").digest,
     }
     assert json.loads(json.dumps(summary)) == summary

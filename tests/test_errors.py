@@ -5,7 +5,6 @@ import pytest
 from detreg.errors import (
     MAX_VALUE_LENGTH,
     DataError,
-    group_similar,
     is_storable,
     make_printable,
     quote,
@@ -57,12 +56,6 @@ def test_problems_are_single_lines_that_can_be_printed() -> None:
 def test_a_password_is_hidden_before_a_line_is_cut() -> None:
     error = DataError("https://me:" + "secret" * 300 + "@host/ cannot be read")
     assert "secret" not in str(error)
-
-
-def test_problems_that_differ_by_numbers_and_names_are_grouped() -> None:
-    boxes = [f"a.json annotation {number}: the box ({number}, 5) is bad" for number in range(30)]
-    names = ["b.json: 'x' is bad", 'b.json: "y" is bad']
-    assert group_similar([*boxes, *names]) == [*boxes[:10], "... and 20 more like it", *names]
 
 
 def test_names_are_storable_unless_a_terminal_obeys_them() -> None:

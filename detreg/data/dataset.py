@@ -12,11 +12,14 @@ from detreg.data import formats
 from detreg.data.canonical import write_canonical_copy
 from detreg.data.check import check_dataset, count_boxes
 from detreg.data.digest import compute_digest, hash_paths
-from detreg.data.findings import count_repairs, list_problems
+from detreg.data.finding_groups import group_findings
+from detreg.data.findings import Finding, count_repairs, has_errors, list_problems
+from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
-from detreg.errors import DataError, group_similar
+from detreg.errors import DataError
 
-MAX_PROBLEMS_SHOWN = 100
+_MAX_PROBLEMS_LISTED = 10
+"""More problems than these are grouped."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,8 @@ def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
     raw = formats.read(source.folder)
     result = check_dataset(raw)
 
-    problems = list_problems(result.findings)
-    if problems:
-        raise DataError(_shorten_problems(problems, data))
+    if has_errors(result.findings):
+        raise DataError(_describe_problems(result.findings, data))
 
     digest = compute_digest(raw.classes, result.splits)
     # The copy names absolute paths: one dataset at two places has one digest and two copies.
@@ -95,10 +97,11 @@ def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
     )
 
 
-def _shorten_problems(problems: Sequence[str], data: str | Path) -> list[str]:
-    """Return at most `MAX_PROBLEMS_SHOWN` lines, and one that says where all of them are listed."""
-    grouped = group_similar(problems)
-    if len(grouped) == len(problems) <= MAX_PROBLEMS_SHOWN:
-        return grouped
+def _describe_problems(findings: Sequence[Finding], data: str | Path) -> list[str]:
+    """Return at most a screenful of problems, and a line that says where all of them are listed."""
+    problems = list_problems(findings)
+    if len(problems) <= _MAX_PROBLEMS_LISTED:
+        return list(problems)
+
     advice = f"{data}: {len(problems)} problems; `detreg check {data} --json` lists all of them"
-    return [*grouped[:MAX_PROBLEMS_SHOWN], advice]
+    return [*format_problems(group_findings(findings)), advice]

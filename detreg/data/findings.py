@@ -37,6 +37,7 @@ class FindingKind(StrEnum):
     """What was found. The order is that in which `count_repairs` lists repairs."""
 
     # Files and folders.
+    UNRECOGNIZED_DATASET = auto()
     MALFORMED_FILE = auto()
     MISSING_PATH = auto()
     MISSING_ANNOTATIONS = auto()

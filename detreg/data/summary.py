@@ -1,5 +1,6 @@
 """Summaries of a dataset: in a few words for people, and as plain values for `detreg check`."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,25 @@ from detreg.data import formats
 from detreg.data.check import CheckResult, check_dataset, count_boxes
 from detreg.data.dataset import Dataset
 from detreg.data.digest import compute_digest
-from detreg.data.findings import count_repairs, has_errors, list_problems
+from detreg.data.finding_groups import (
+    FindingGroup,
+    GroupSummary,
+    group_findings,
+    summarize_group,
+)
+from detreg.data.findings import (
+    FindingKind,
+    ProblemCollector,
+    Severity,
+    count_repairs,
+    has_errors,
+    list_problems,
+)
 from detreg.data.images import DatasetImage
 from detreg.data.raw import RawDataset
+from detreg.data.screen import count_findings, format_count, format_findings, wrap_line
 from detreg.data.source import Source, name_format, open_source, resolve_cache_folder
-from detreg.errors import DataError
+from detreg.errors import DataError, make_printable
 
 _MAX_CLASSES_SHOWN = 10
 
@@ -32,6 +47,7 @@ class DatasetSummary(TypedDict):
     format: None where no format is recognized.
     problems: one line for each error.
     repairs: what was mended, left or ignored, with how often.
+    findings: all of that with its places; equal ones are one group, the most harmful first.
     digest: None unless ok.
     """
 
@@ -41,16 +57,14 @@ class DatasetSummary(TypedDict):
     splits: dict[str, SplitSummary]
     problems: list[str]
     repairs: dict[str, int]
+    findings: list[GroupSummary]
     digest: str | None
 
 
 def describe_dataset(dataset: Dataset) -> str:
     """Return a line on the dataset, and a line for each kind of repair that was made."""
     counts = ", ".join(f"{split.images} {name}" for name, split in dataset.splits.items())
-    classes = ", ".join(dataset.classes[:_MAX_CLASSES_SHOWN])
-    if len(dataset.classes) > _MAX_CLASSES_SHOWN:
-        classes += " ..."
-
+    classes = _list_classes(dataset.classes)
     title = f"Dataset {dataset.name} ({dataset.format}, digest {dataset.digest})"
     lines = [f"{title}: {counts} images; classes {classes}"]
     for message, count in dataset.repairs.items():
@@ -58,14 +72,22 @@ def describe_dataset(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+def _list_classes(classes: Sequence[str]) -> str:
+    """Return the first class names, for a line."""
+    shown = ", ".join(classes[:_MAX_CLASSES_SHOWN])
+    return f"{shown} ... ({len(classes)})" if len(classes) > _MAX_CLASSES_SHOWN else shown
+
+
 @dataclass(frozen=True)
 class InspectedDataset:
     """A dataset that was read and checked, good or bad.
 
+    groups: what was found, the most harmful first.
     raw, result: as it was read and as it was checked, None where no format is recognized.
     """
 
     summary: DatasetSummary
+    groups: tuple[FindingGroup, ...]
     raw: RawDataset | None = None
     result: CheckResult | None = None
 
@@ -87,23 +109,70 @@ def inspect_dataset(data: str | Path, cache: str | Path | None = None) -> Inspec
         source = open_source(data, resolve_cache_folder(cache))
         raw = formats.read(source.folder)
     except DataError as error:
-        summary = DatasetSummary(
-            ok=False,
-            format=None,
-            classes=[],
-            splits={},
-            problems=list(error.problems),
-            repairs={},
-            digest=None,
-        )
-        return InspectedDataset(summary)
+        return _describe_unrecognized(error)
 
     result = check_dataset(raw)
-    summary = _summarize_result(source, raw, result)
-    return InspectedDataset(summary, raw, result)
+    groups = group_findings(result.findings)
+    summary = _summarize_result(source, raw, result, groups)
+    return InspectedDataset(summary, groups, raw, result)
 
 
-def _summarize_result(source: Source, raw: RawDataset, result: CheckResult) -> DatasetSummary:
+def format_inspection(
+    data: str, inspected: InspectedDataset, width: int | None = None
+) -> list[str]:
+    """Return at most a screenful of lines on a dataset: what was found, and the verdict.
+
+    width: columns of the terminal, at which lines are broken; None does not break them.
+    """
+    lines = format_findings(inspected.groups, width)
+    findings = [finding for group in inspected.groups for finding in group.findings]
+    if len(findings) > len(inspected.groups):
+        lines += wrap_line(f"all places: detreg check {shlex.quote(data)} --json", width)
+    return lines + wrap_line(make_printable(_judge(data, inspected)), width)
+
+
+def _judge(data: str, inspected: InspectedDataset) -> str:
+    """Return the verdict on a dataset in a line."""
+    found = inspected.summary
+    errors = count_findings(inspected.groups, Severity.ERROR)
+    warnings = count_findings(inspected.groups, Severity.WARNING)
+    with_warnings = f" and {format_count(warnings, Severity.WARNING)}" if warnings else ""
+    if not found["ok"]:
+        return f"{data} has {format_count(errors, Severity.ERROR)}{with_warnings}"
+
+    parts = [str(found["format"])]
+    for name, split in found["splits"].items():
+        parts.append(f"{name} {split['images']} images with {split['boxes']} boxes")
+    contents = f"{', '.join(parts)}; classes {_list_classes(found['classes'])}"
+    is_good = "is good" + with_warnings.replace(" and", ", with")
+    return f"{data} {is_good}: {contents}; digest {found['digest']}"
+
+
+def _describe_unrecognized(error: DataError) -> InspectedDataset:
+    """Return what is known of something that is no dataset."""
+    problems = ProblemCollector()
+    for line in error.problems:
+        # It begins with the place.
+        where, _, message = line.partition(": ")
+        problems.add_error(FindingKind.UNRECOGNIZED_DATASET, where, message or line)
+
+    groups = group_findings(problems.findings)
+    summary = DatasetSummary(
+        ok=False,
+        format=None,
+        classes=[],
+        splits={},
+        problems=list(error.problems),
+        repairs={},
+        findings=[summarize_group(group) for group in groups],
+        digest=None,
+    )
+    return InspectedDataset(summary, groups)
+
+
+def _summarize_result(
+    source: Source, raw: RawDataset, result: CheckResult, groups: Sequence[FindingGroup]
+) -> DatasetSummary:
     """Return the summary of a dataset whose format is known."""
     splits = {}
     for name, images in result.splits.items():
@@ -119,6 +188,7 @@ def _summarize_result(source: Source, raw: RawDataset, result: CheckResult) -> D
         splits=splits,
         problems=list(list_problems(result.findings)),
         repairs=count_repairs(result.findings),
+        findings=[summarize_group(group) for group in groups],
         digest=digest,
     )
 
