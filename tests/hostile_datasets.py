@@ -544,10 +544,6 @@ def jpeg_that_is_cut(folder: Path) -> Path:
     return _write_image(folder, encode_image(1, "JPEG")[:-20])
 
 
-def gif_as_image(folder: Path) -> Path:
-    return _write_image(folder, encode_image(1, "GIF"))
-
-
 def script_as_image(folder: Path) -> Path:
     return _write_image(folder, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n")
 

@@ -1,6 +1,10 @@
 """Looking at image files: sizes as OpenCV loads them, and files that are damaged."""
 
 import io
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -11,6 +15,8 @@ from small_datasets import encode_image
 
 from detreg.data.findings import FindingKind
 from detreg.data.probe import probe_image
+from detreg.errors import DataError
+from detreg.image_decoding import decode_bgr
 
 
 def encode_plain(kind: str) -> bytes:
@@ -43,8 +49,8 @@ def test_image_that_is_cut_short_is_unreadable(tmp_path: Path, kind: str) -> Non
         path.write_bytes(content)
         error = probe_image(path).error
         assert error is not None
-        assert error.kind is FindingKind.UNREADABLE_IMAGE
-        assert "cannot be read" in str(error)
+        assert error.kind in (FindingKind.UNREADABLE_IMAGE, FindingKind.TRUNCATED_IMAGE)
+        assert re.search("cannot be (read|used)|are not an image", str(error))
 
     path.write_bytes(whole + b"trailing bytes")
     assert probe_image(path).error is None
@@ -56,7 +62,7 @@ def test_file_that_is_no_image_is_unreadable(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     error = probe_image(path).error
     assert error is not None
-    assert "neither JPEG, PNG, BMP, TIFF nor WebP" in str(error)
+    assert "neither JPEG, PNG, BMP, TIFF, WebP nor GIF" in str(error)
 
 
 def test_thumbnail_does_not_hide_that_a_jpeg_is_cut_short(tmp_path: Path) -> None:
@@ -77,3 +83,110 @@ def test_image_that_is_missing(tmp_path: Path) -> None:
     error = probe_image(tmp_path / "gone.jpg").error
     assert error is not None
     assert error.kind is FindingKind.MISSING_IMAGE
+
+
+def encode(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def make_exif(orientation: int, order: str = "<", type_: int = 3) -> bytes:
+    """Return EXIF data of nothing but an orientation; its type is SHORT unless told otherwise."""
+    start = b"II*\0" if order == "<" else b"MM\0*"
+    value = struct.pack(order + {1: "B3x", 3: "H2x", 4: "L"}[type_], orientation)
+    entry = struct.pack(order + "HHL", 0x0112, type_, 1) + value
+    return start + struct.pack(order + "LH", 8, 1) + entry + bytes(4)
+
+
+def make_jpeg(*segments: bytes, end: bytes = b"") -> bytes:
+    """Return a JPEG with segments APP1 at its start and bytes behind its end marker."""
+    plain = encode_plain("JPEG")
+    parts = [b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data for data in segments]
+    return b"".join([plain[:2], *parts, plain[2:], end])
+
+
+def make_png(chunk: bytes, before: bytes) -> bytes:
+    """Return a PNG with EXIF data in front of another chunk."""
+    plain = encode_plain("PNG")
+    place = plain.index(before) - 4
+    checksum = zlib.crc32(b"eXIf" + chunk)
+    added = struct.pack(">L", len(chunk)) + b"eXIf" + chunk + struct.pack(">L", checksum)
+    return plain[:place] + added + plain[place:]
+
+
+def make_images_of_all_kinds() -> Iterator[tuple[str, bytes]]:
+    """Yield images that decoders read in different ways, whole and broken, each with a name."""
+    prefix = b"Exif\0\0"
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'
+    yield "jpeg exif", make_jpeg(prefix + make_exif(6))
+    yield "jpeg exif big endian", make_jpeg(prefix + make_exif(6, ">"))
+    yield "jpeg exif as a byte", make_jpeg(prefix + make_exif(6, "<", 1))
+    yield "jpeg exif as a long", make_jpeg(prefix + make_exif(6, ">", 4))
+    yield "jpeg exif twice", make_jpeg(prefix + make_exif(1), prefix + make_exif(6))
+    yield "jpeg exif broken", make_jpeg(prefix + b"XX" + make_exif(6)[2:])
+    yield "jpeg xmp only", make_jpeg(xmp)
+    yield "jpeg xmp, then exif", make_jpeg(xmp, prefix + make_exif(6))
+    yield "png exif", make_png(make_exif(6), b"IDAT")
+    yield "png exif behind the pixels", make_png(make_exif(6), b"IEND")
+    yield "png exif with a prefix", make_png(prefix + make_exif(6), b"IDAT")
+
+    color = Image.new("RGB", (40, 30), (1, 120, 200))
+    for mode in ("F", "I", "L", "LA", "1", "P", "RGBA", "CMYK"):
+        yield f"{mode} TIFF", encode(color.convert(mode), "TIFF")
+    for mode in ("L", "LA", "1", "P", "RGBA"):
+        yield f"{mode} PNG", encode(color.convert(mode), "PNG")
+    for mode in ("L", "1", "P"):
+        yield f"{mode} BMP", encode(color.convert(mode), "BMP")
+    yield "16 bits", encode(Image.fromarray(np.full((30, 40), 999, np.uint16)), "PNG")
+    yield "CMYK JPEG", encode(color.convert("CMYK"), "JPEG")
+    yield "GIF", encode(color.convert("P"), "GIF")
+    yield "PNG too wide for libpng", encode(Image.new("1", ((1 << 20) + 1, 1)), "PNG")
+
+    two_images = encode(color, "MPO", save_all=True, append_images=[color])
+    yield "two images", two_images
+    yield "two images, the second cut short", two_images[:-30]
+
+
+@pytest.mark.parametrize(("name", "content"), make_images_of_all_kinds())
+def test_check_and_decoder_agree(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    probe = probe_image(path)
+
+    try:
+        height, width = decode_bgr(content).shape[:2]
+    except DataError:
+        assert probe.error is not None
+    else:
+        assert (probe.error, probe.width, probe.height) == (None, width, height)
+
+
+def keep(content: bytes) -> bytes:
+    return content
+
+
+def cut(content: bytes) -> bytes:
+    return content[:-5]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}], ids=str
+)
+@pytest.mark.parametrize(
+    "film", [b"", bytes(40), b"\0\0\0\x18ftypmp42" + b"\xff\xda\0\x0c\xff\xd8" * 9]
+)
+@pytest.mark.parametrize("change", [keep, cut])
+def test_jpeg_is_whole_whatever_follows_its_end(
+    tmp_path: Path, options: dict[str, object], film: bytes, change: Callable[[bytes], bytes]
+) -> None:
+    image = encode(Image.effect_noise((64, 48), 80), "JPEG", **options)
+    path = tmp_path / "x.jpg"
+    path.write_bytes(change(image) + film)
+    probe = probe_image(path)
+
+    if change is keep:
+        assert (probe.error, probe.width, probe.height) == (None, 64, 48)
+    else:
+        assert probe.error is not None
+        assert probe.error.kind is FindingKind.TRUNCATED_IMAGE

@@ -1,5 +1,6 @@
 """Image files to arrays."""
 
+import io
 import os
 import struct
 import zlib
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from toy_detector import draw_image, encode_image
 
 from detreg.errors import DataError, NotFoundError
@@ -68,3 +70,10 @@ def test_reading_names_the_file(tmp_path: Path) -> None:
         read_image(tmp_path / "text.jpg")
     with pytest.raises(NotFoundError, match=r"missing.jpg: there is no such image"):
         read_image(tmp_path / "missing.jpg")
+
+
+def test_pixels_that_are_not_of_8_bits_are_refused() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 6), 0.5, np.float32)).save(stream, "TIFF")
+    with pytest.raises(DataError, match=r"its pixels cannot: .* save it as JPEG or 8-bit PNG"):
+        decode_image(stream.getvalue())

@@ -166,7 +166,7 @@ def test_preprocessing_gives_mmdetections_own_pixels(
     annotations = dataset.splits["val"].annotations
     loader = compose_scoring_loader(YOLOX, params, annotations, dataset.classes, 0)
     load, resize, pad, pack = loader["dataset"]["pipeline"]
-    assert load["type"] == "LoadImageFromFile"
+    assert load["type"] == "ReadImage"
     assert resize["type"] == "Resize"
     assert pad["type"] == "PadToCanvas"
     assert pack["type"] == "PackDetInputs"

@@ -59,6 +59,8 @@ class FindingKind(StrEnum):
     # Images.
     MISSING_IMAGE = auto()
     UNREADABLE_IMAGE = auto()
+    TRUNCATED_IMAGE = auto()
+    """A JPEG that lacks its last bytes; other decoders than OpenCV show nearly all of it."""
     IMAGE_OUTSIDE_FOLDER = auto()
     SIZE_MISMATCH = auto()
     EXIF_ROTATION = auto()

@@ -1,4 +1,4 @@
-"""Looks at image files without decoding them: size, orientation, content, and whether whole.
+"""Looks at image files, mostly without decoding: size, orientation, content, and whether whole.
 
 `probe_images` is the only place where the images of a dataset are read. A cache of sizes and
 hashes (a manifest keyed by path, size and time of change) belongs behind it: every caller needs
@@ -6,52 +6,36 @@ no more than the `ImageProbe` of each path.
 """
 
 import hashlib
-import io
 import os
-import struct
-import warnings
-import zlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from detreg.data.findings import BadEntryError, FindingKind
 from detreg.data.memory_budget import MemoryBudget
-from detreg.defaults import MAX_IMAGE_BYTES, MAX_PIXELS
+from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import shorten
 from detreg.files import UnusableFileError, read_regular
-from detreg.image_header import count_pixels, estimate_bytes
-
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
-"""Formats, by their names in Pillow, that OpenCV loads, too."""
+from detreg.image_decoding import DECODING_ERRORS, ImageFileError, decode_bgr, open_header
+from detreg.image_header import estimate_bytes, is_whole_jpeg
 
 # Images are read and decoded by many threads at a time. Most are small; those that are not wait for
 # each other here. Whoever holds a part of the second budget never waits for the first.
 _FILES = MemoryBudget(256 << 20)
 _PIXELS = MemoryBudget(256 << 20)
 
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    AttributeError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
-
-# Pillow warns of sizes near to those that are refused here.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-
 _QUARTER_TURNS = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
+
+_ORIENTATION_TAGS = (b"\x01\x12", b"\x12\x01")
+_USUAL_ORIENTATIONS = (b"\x01\x12\x00\x03", b"\x12\x01\x03\x00")
+"""EXIF's tag of the orientation, and the tag with its usual type, for both orders of bytes."""
+
+_MAX_SURE_SIDE = 65_500
+"""Longest side that every codec of OpenCV loads, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +96,7 @@ def _read_file(path: Path) -> bytes:
     except OSError as error:
         raise BadEntryError(
             FindingKind.UNREADABLE_IMAGE,
-            f"the image cannot be opened ({_describe(error)}); "
+            f"the image cannot be opened ({shorten(str(error))}); "
             "mend its name, its permissions or its disk",
         ) from error
 
@@ -120,73 +104,81 @@ def _read_file(path: Path) -> bytes:
 def _parse_image(content: bytes) -> ImageProbe:
     """Return the probe of a file's bytes. Raises BadEntryError where they are no whole image."""
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_pixels(image)
-            width, height = image.size
-            turned = _is_turned(image)
-            _verify_complete(image, content)
+        image = open_header(content)
+        if image.format in ("JPEG", "MPO") and _is_header_sure(image, content):
+            width, height, is_turned = _measure_jpeg(image, content)
+        elif image.format == "PNG" and _is_header_sure(image, content):
+            image.verify()
+            width, height, is_turned = *image.size, False
+        else:
+            width, height, is_turned = _measure_by_decoding(image, content)
     except BadEntryError:
         raise
-    except Image.DecompressionBombError as error:
-        raise _make_size_error() from error
+    except ImageFileError as error:
+        raise BadEntryError(FindingKind.UNREADABLE_IMAGE, str(error)) from error
     # On files that are not what they seem, Pillow's decoders raise all of these.
-    except _DECODING_ERRORS as error:
-        raise BadEntryError(
-            FindingKind.UNREADABLE_IMAGE,
-            f"the image cannot be read ({_describe(error)}); replace the file by a whole one",
-        ) from error
+    except DECODING_ERRORS as error:
+        raise _make_unreadable_error(shorten(str(error)) or type(error).__name__) from error
 
-    # Pillow has already turned the size of a TIFF.
-    if turned and image.format != "TIFF":
-        width, height = height, width
-
-    sha256 = hashlib.sha256(content).hexdigest()
-    return ImageProbe(width, height, turned, sha256)
+    return ImageProbe(width, height, is_turned, hashlib.sha256(content).hexdigest())
 
 
-def _check_pixels(image: Image.Image) -> None:
-    """Raise BadEntryError where decoding would fill the memory."""
-    if count_pixels(image) > MAX_PIXELS:
-        raise _make_size_error()
-
-
-def _make_size_error() -> BadEntryError:
-    return BadEntryError(
-        FindingKind.UNREADABLE_IMAGE,
-        f"the image has more than {MAX_PIXELS // 1_000_000} megapixels; make it smaller, or cut it "
-        "into parts",
-    )
-
-
-def _is_turned(image: Image.Image) -> bool:
-    """Whether EXIF asks for a rotation that swaps width and height."""
-    # Pillow would decode a whole PNG in search of EXIF data behind the pixels.
-    if image.format == "PNG" and "exif" not in image.info:
+def _is_header_sure(image: Image.Image, content: bytes) -> bool:
+    """Whether OpenCV surely loads a JPEG or PNG in the size that Pillow reads from its header."""
+    if max(image.size) > _MAX_SURE_SIDE:
         return False
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-    return orientation in _QUARTER_TURNS
+    # Pillow finds EXIF data of a PNG only where it comes before the pixels.
+    if image.format == "PNG":
+        return b"eXIf" not in content
+
+    exif = image.info.get("exif", b"")
+    has_usual_orientation = any(entry in exif for entry in _USUAL_ORIENTATIONS)
+    return has_usual_orientation or not any(tag in exif for tag in _ORIENTATION_TAGS)
 
 
-def _verify_complete(image: Image.Image, content: bytes) -> None:
-    """Raise an exception of Pillow, or OSError, where the file is cut short.
+def _measure_jpeg(image: Image.Image, content: bytes) -> tuple[int, int, bool]:
+    """Return width, height and whether EXIF swaps them. Raises BadEntryError for one cut short."""
+    if not is_whole_jpeg(content):
+        raise _make_unreadable_error(
+            "the file is cut short: a JPEG without its end marker", FindingKind.TRUNCATED_IMAGE
+        )
+    is_turned = _read_orientation(image.info.get("exif", b"")) in _QUARTER_TURNS
+    width, height = image.size
+    return (height, width, True) if is_turned else (width, height, False)
 
-    JPEG is verified by its end marker, PNG by its checksums, and what is rarer by decoding it.
+
+def _read_orientation(exif_data: bytes) -> object:
+    """Return the orientation in EXIF data, None where there is none or the data are broken.
+
+    Pillow's Image.getexif would also believe XMP, which OpenCV does not read.
     """
-    if image.format in ("JPEG", "MPO"):
-        # An embedded thumbnail has an end marker, too: the end comes after the last start of scan.
-        end_of_image = content.rfind(b"\xff\xd9")
-        start_of_scan = content.rfind(b"\xff\xda")
-        if end_of_image < start_of_scan:
-            raise OSError("the file is cut short: a JPEG without its end marker")
-    elif image.format == "PNG":
-        image.verify()
+    exif = Image.Exif()
+    try:
+        exif.load(exif_data)
+    except DECODING_ERRORS:
+        return None
+    return exif.get(ExifTags.Base.Orientation)
+
+
+def _measure_by_decoding(image: Image.Image, content: bytes) -> tuple[int, int, bool]:
+    """Return width, height and whether EXIF swaps them, of the image that training would get.
+
+    Of rarer kinds OpenCV loads not all, and reads their EXIF data not as Pillow does.
+    """
+    with _PIXELS.reserve(2 * estimate_bytes(image)):
+        height, width = decode_bgr(content).shape[:2]
+
+    if image.format == "TIFF":
+        # Pillow has already turned the size.
+        is_turned = image.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
     else:
-        with _PIXELS.reserve(estimate_bytes(image)):
-            image.load()
+        is_turned = (width, height) != image.size
+    return width, height, is_turned
 
 
-def _describe(error: Exception) -> str:
-    """Return the reason of an exception in words for users."""
-    if isinstance(error, UnidentifiedImageError):
-        return "neither JPEG, PNG, BMP, TIFF nor WebP"
-    return shorten(str(error)) or type(error).__name__
+def _make_unreadable_error(
+    reason: str, kind: FindingKind = FindingKind.UNREADABLE_IMAGE
+) -> BadEntryError:
+    return BadEntryError(
+        kind, f"the image cannot be read ({reason}); replace the file by a whole one"
+    )

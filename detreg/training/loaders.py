@@ -91,7 +91,7 @@ def compose_scoring_loader(
     """
     preprocessing = make_preprocessing(template, params)
     steps: list[ConfigPart] = [
-        {"type": "LoadImageFromFile"},
+        {"type": "ReadImage"},
         _compose_resize(preprocessing),
         _compose_pad(preprocessing, fixed=True),
         {
@@ -168,7 +168,7 @@ def describe_small_images(params: CommonParams, dataset: Dataset) -> str:
 def _compose_reading_steps() -> list[ConfigPart]:
     return [
         {"type": "SeedImage"},  # first, since it seeds all that follow
-        {"type": "LoadImageFromFile"},
+        {"type": "ReadImage"},
         {"type": "LoadAnnotations", "with_bbox": True},
     ]
 

@@ -1,7 +1,7 @@
-"""Resizing and padding of training images, as transforms that MMEngine builds by name.
+"""Reading, resizing and padding of training images, as transforms that MMEngine builds by name.
 
-They follow `Preprocessing`, which prepares images for the served model, so that training and
-serving see equal pixels.
+They follow `decode_bgr` and `Preprocessing`, which read and prepare images for the served model, so
+that training and serving see equal pixels.
 """
 
 import random
@@ -13,6 +13,10 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 
+from detreg.defaults import MAX_IMAGE_BYTES
+from detreg.errors import DataError
+from detreg.files import read_regular
+from detreg.image_decoding import ImageFileError, decode_bgr
 from detreg.inference.preprocessing import Preprocessing, pad_image
 from detreg.templates.config import Config
 
@@ -29,6 +33,37 @@ def is_below_limit(limit: Sequence[int], width: int, height: int) -> bool:
     if len(limit) == 1:
         return min(width, height) < limit[0]
     return width < limit[0] and height < limit[1]
+
+
+@TRANSFORMS.register_module()
+class ReadImage(BaseTransform):
+    """Reads an image as serving does: a uint8 array (height, width, 3) in BGR.
+
+    In place of MMDetection's LoadImageFromFile, which has no limits and neither names an image that
+    it cannot decode nor sees that one has changed since its boxes were checked.
+    """
+
+    def transform(self, results: Results) -> Results:
+        """Add the pixels. Raises DataError for an image that is not as it was when checked."""
+        path = results["img_path"]
+        try:
+            image = decode_bgr(read_regular(path, MAX_IMAGE_BYTES))
+        except ImageFileError as error:
+            raise DataError(f"{path}: {error}") from error
+
+        height, width = image.shape[:2]
+        expected_width = results.get("width", width)
+        expected_height = results.get("height", height)
+        if (width, height) != (expected_width, expected_height):
+            raise DataError(
+                f"{path}: the image is {width}x{height} and was {expected_width}x{expected_height} "
+                "when its boxes were checked; restore it, or start again"
+            )
+
+        results["img"] = image
+        results["img_shape"] = (height, width)
+        results["ori_shape"] = (height, width)
+        return results
 
 
 @TRANSFORMS.register_module()
