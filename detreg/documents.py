@@ -14,10 +14,11 @@ fail becomes one `DocumentError`, and what would fill the memory or take hours i
 import json
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from xml.parsers import expat
 
-from detreg.errors import shorten
-from detreg.files import read_regular
+from detreg.errors import DataError, shorten
+from detreg.files import open_regular, read_regular
 
 MAX_JSON_BYTES = 4 << 30
 MAX_XML_BYTES = 16 << 20
@@ -27,6 +28,7 @@ MAX_TEXT_BYTES = 256 << 20
 LONG_NUMBER = "the file holds a number of more digits than any program reads; correct it"
 
 _MAX_REASON = 200
+_BLOCK = 64 << 10
 
 
 class DocumentError(ValueError):
@@ -39,6 +41,30 @@ def read_text(path: str | os.PathLike[str], max_bytes: int = MAX_TEXT_BYTES) -> 
     Raises OSError, and UnusableFileError where it is not a regular file or too large.
     """
     return read_regular(path, max_bytes).decode("utf-8-sig", errors="replace")
+
+
+def contains_words(path: str | os.PathLike[str], words: Sequence[bytes], count: int) -> bool:
+    """Whether a file holds at least `count` of the words, of which one is in its first 64 KiB.
+
+    The file is read in blocks, and not parsed; False where it cannot be read.
+    """
+    left = set(words)
+    end_of_last = b""
+    longest = max(map(len, words))
+    try:
+        with open_regular(path) as file:
+            while block := file.read(_BLOCK):
+                text = end_of_last + block
+                left = {word for word in left if word not in text}
+                if len(words) - len(left) >= count:
+                    return True
+                if len(left) == len(words):
+                    return False
+                # A word may be cut by the end of a block.
+                end_of_last = text[-longest:]
+    except (OSError, DataError):
+        return False
+    return False
 
 
 def parse_json(content: bytes) -> object:

@@ -200,7 +200,9 @@ def test_yolo_image_without_labels_shows_nothing(tmp_path: Path) -> None:
     write("yolo", tmp_path, CLASSES, SPLITS)
     (tmp_path / "labels" / "train" / "001.txt").unlink()
     raw = read(tmp_path)
-    assert raw.findings == ()
+    (finding,) = raw.findings
+    assert finding.severity is Severity.WARNING
+    assert finding.where == "images/train/001.png"
     assert raw.splits["train"][0].boxes == ()
 
 

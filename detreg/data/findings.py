@@ -41,6 +41,7 @@ class FindingKind(StrEnum):
     MALFORMED_FILE = auto()
     MISSING_PATH = auto()
     MISSING_ANNOTATIONS = auto()
+    UNUSED_FILE = auto()
 
     # Entries of annotation files.
     MALFORMED_ENTRY = auto()
@@ -62,6 +63,8 @@ class FindingKind(StrEnum):
     TRUNCATED_IMAGE = auto()
     """A JPEG that lacks its last bytes; other decoders than OpenCV show nearly all of it."""
     IMAGE_OUTSIDE_FOLDER = auto()
+    AMBIGUOUS_FILE = auto()
+    FILE_ELSEWHERE = auto()
     SIZE_MISMATCH = auto()
     EXIF_ROTATION = auto()
 

@@ -1,7 +1,8 @@
 """Splits: which one a name means, and how a missing one is cut from the images that are there."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from detreg.data.findings import BadEntryError, FindingKind
 from detreg.data.images import DatasetImage
@@ -29,6 +30,47 @@ def parse_split(name: str) -> str | None:
     words = re.findall("[a-z]+", name.lower())
     found = {_SPLIT_OF_WORD[word] for word in words if word in _SPLIT_OF_WORD}
     return found.pop() if len(found) == 1 else None
+
+
+def is_split_name(name: str) -> bool:
+    """Whether a name says a split and nothing else, such as "Train" or "val2017"."""
+    words = re.findall("[a-z]+", name.lower())
+    return len(words) == 1 and words[0] in _SPLIT_OF_WORD
+
+
+def names_trainval(name: str) -> bool:
+    """Whether a name means train and val together, such as "trainval" or "train_val"."""
+    words = re.findall("[a-z]+", name.lower())
+    found = {_SPLIT_OF_WORD.get(word) for word in words}
+    return "trainval" in words or found == {"train", "val"}
+
+
+@lru_cache(maxsize=1 << 16)
+def parse_split_of_folder(folder: str) -> str | None:
+    """Return the split that the names of a relative folder and those around it mean.
+
+    Where they name several, those that say nothing but a split count, and of these the outermost.
+    """
+    parts = folder.split("/")
+    named = [part for part in parts if parse_split(part) is not None]
+    if len({parse_split(part) for part in named}) > 1:
+        named = [part for part in named if is_split_name(part)]
+    return parse_split(named[0]) if named else None
+
+
+def choose_splits_by_folder(folders: Iterable[str]) -> list[str]:
+    """Return a split for each folder of an image, or `POOL` for it.
+
+    Folders without a split among others that have one make all of them the pool: "test-site" and
+    "harbor" mean no splits. Where some are called "train", "val" or "test" and nothing else, those
+    are meant, and the others are left in the pool, which is refused later.
+    """
+    given = list(folders)
+    splits = {folder: parse_split_of_folder(folder) for folder in set(given)}
+    is_plain = any(is_split_name(part) for folder in splits for part in folder.split("/"))
+    if None in splits.values() and not is_plain:
+        return [POOL] * len(given)
+    return [splits[folder] or POOL for folder in given]
 
 
 def complete_splits(

@@ -1,10 +1,16 @@
 """The formats that a dataset may come in, one module each with `detect`, `read` and `write`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from detreg.data.findings import Finding, FindingKind, Severity
 from detreg.data.formats import coco, voc, yolo
+from detreg.data.formats.evidence import Evidence
+from detreg.data.formats.file_index import fold
+from detreg.data.formats.foreign import find_foreign_format
+from detreg.data.formats.tree import FileTree, get_folder, get_stem, list_files
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import RawDataset
 from detreg.errors import DataError
@@ -16,11 +22,11 @@ class Format(Protocol):
     EXPECTED_FILES: str
     """Name of the format, and the files by which it is known, in words for users."""
 
-    def detect(self, folder: Path) -> bool:
-        """Whether `folder` holds the files by which the format is known."""
+    def detect(self, tree: FileTree) -> Evidence:
+        """Return how sure it is that the files are of the format."""
 
-    def read(self, folder: Path) -> RawDataset:
-        """Return the dataset in `folder`; what is wrong becomes findings, not exceptions."""
+    def read(self, tree: FileTree) -> RawDataset:
+        """Return the dataset; what is wrong becomes findings, not exceptions."""
 
     def write(
         self, folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[AnnotatedImage]]
@@ -29,7 +35,7 @@ class Format(Protocol):
 
 
 FORMATS: Mapping[str, Format] = {"yolo": yolo, "voc": voc, "coco": coco}
-"""In the order in which they are tried: a stray .json is likelier than a stray data.yaml."""
+"""In the order in which they are chosen where a folder holds the annotations of several."""
 
 _MAX_ENTRIES_SHOWN = 12
 
@@ -39,29 +45,32 @@ def read(folder: Path) -> RawDataset:
 
     Raises DataError where no format is recognized.
     """
-    for module in FORMATS.values():
-        if module.detect(folder):
-            return _read(module, folder)
+    tree = list_files(folder)
+    evidence = {name: module.detect(tree) for name, module in FORMATS.items()}
+    best = max(evidence.values())
+    # The first of those that are equally sure.
+    chosen = next(name for name in evidence if evidence[name] == best)
+    foreign = find_foreign_format(tree) if best < Evidence.SURE else None
+    if foreign is not None:
+        raise DataError(f"{folder}: {foreign}")
+    if best == Evidence.NONE:
+        expected = "; ".join(module.EXPECTED_FILES for module in FORMATS.values())
+        raise DataError(
+            f"{folder}: no dataset is recognized here; looked for {expected}; "
+            f"found {_describe_content(folder)}"
+        )
 
-    expected = "; ".join(module.EXPECTED_FILES for module in FORMATS.values())
-    raise DataError(
-        f"{folder}: no dataset is recognized here; looked for {expected}; "
-        f"found {_describe_content(folder)}"
-    )
-
-
-def _read(module: Format, folder: Path) -> RawDataset:
-    """Return what a format reads. Raises DataError for folders that lie too deeply."""
-    try:
-        return module.read(folder)
-    # Python searches folders in folders by functions that call themselves.
-    except RecursionError as error:
-        raise DataError(f"{folder}: folders lie too deeply in each other; move them up") from error
+    raw = FORMATS[chosen].read(tree)
+    others = [name for name in evidence if name != chosen and evidence[name] == Evidence.SURE]
+    findings = (*raw.findings, *_note_formats(folder, others), *_note_folders(tree))
+    raw = replace(raw, findings=findings)
+    return replace(raw, findings=(*findings, *_note_unused_images(tree, raw)))
 
 
 def is_dataset(folder: Path) -> bool:
     """Whether the files of some format are in `folder`."""
-    return any(module.detect(folder) for module in FORMATS.values())
+    tree = list_files(folder)
+    return any(module.detect(tree) for module in FORMATS.values())
 
 
 def write(
@@ -72,6 +81,49 @@ def write(
 ) -> None:
     """Write a dataset in `format` ("coco", "voc" or "yolo") into `folder`."""
     FORMATS[format].write(folder, classes, splits)
+
+
+def _note_formats(folder: Path, others: Sequence[str]) -> list[Finding]:
+    """Return a note for each format whose annotations were not read."""
+    where = folder.name or str(folder)
+    message = "annotations in another format than the one that was read left out"
+    return [
+        Finding(FindingKind.UNUSED_FILE, Severity.NOTE, f"{where} ({name})", message)
+        for name in others
+    ]
+
+
+def _note_folders(tree: FileTree) -> list[Finding]:
+    """Return a warning for each folder that could not be listed."""
+    message = "folder that cannot be listed left out; see its permissions"
+    return [
+        Finding(FindingKind.UNUSED_FILE, Severity.WARNING, path or ".", message)
+        for path in tree.unlisted
+    ]
+
+
+def _note_unused_images(tree: FileTree, raw: RawDataset) -> list[Finding]:
+    """Return a note for each image without annotations beside images that have some."""
+    root = f"{tree.folder}/"
+    records = [record for records in raw.splits.values() for record in records]
+    used = {str(record.image).removeprefix(root) for record in records}
+    folders = {get_folder(path) for path in used}
+    # What belongs to an annotation file that was left out has been noted already.
+    told = {fold(get_stem(finding.where)) for finding in raw.findings}
+
+    findings = []
+    for path in tree.images:
+        is_beside = get_folder(path) in folders and path not in used
+        if is_beside and fold(get_stem(path)) not in told:
+            findings.append(
+                Finding(
+                    FindingKind.UNUSED_FILE,
+                    Severity.NOTE,
+                    path,
+                    "image without annotations left out",
+                )
+            )
+    return findings
 
 
 def _describe_content(folder: Path) -> str:

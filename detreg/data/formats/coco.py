@@ -1,8 +1,7 @@
 """COCO's detection format (https://cocodataset.org/#format-data), also as Roboflow exports it.
 
-Accepted: `annotations/*.json`, `*.json`, or a file in a folder per split
-(`train/_annotations.coco.json`). Images lie beside the file, in the folder, in `images/`, or in a
-folder named after the split or the file (`train2017/`, `images/val/`).
+A JSON file is known by its keys, wherever it lies. Images lie beside it, in a folder named after
+the split or the file (`train2017/`, `images/val/`), or elsewhere in the dataset's folder.
 
 This module knows which files belong to which split; coco_file.py parses one of them.
 """
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detreg.data.findings import FindingKind, ProblemCollector
+from detreg.data.findings import FindingKind, ProblemCollector, Severity
 from detreg.data.formats.coco_entries import (
     CocoEntry,
     make_annotation,
@@ -20,12 +19,25 @@ from detreg.data.formats.coco_entries import (
     make_image_entry,
 )
 from detreg.data.formats.coco_file import read_annotation_file
-from detreg.data.formats.lookup import ImageLocator, find_duplicates
+from detreg.data.formats.evidence import Evidence
+from detreg.data.formats.file_index import Hint
+from detreg.data.formats.lookup import ImageIndex, ImageLocator, find_duplicates
+from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, split_name
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
-from detreg.data.splits import SPLITS, parse_split
+from detreg.data.splits import (
+    SPLITS,
+    choose_splits_by_folder,
+    parse_split,
+    parse_split_of_folder,
+)
+from detreg.documents import contains_words
 
-EXPECTED_FILES = "COCO (annotations/*.json, *.json or train/_annotations.coco.json)"
+EXPECTED_FILES = "COCO (images, annotations and categories in .json, as annotations/*.json)"
+
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
+_MIN_KEYS = 2
+"""How many of the keys show that COCO is meant: who reads the file names the one it lacks."""
 
 _ROBOFLOW_NAME = "_annotations.coco.json"
 _SPLIT_ORDER = (*SPLITS, POOL)
@@ -35,17 +47,17 @@ _SPLIT_ORDER = (*SPLITS, POOL)
 class _AnnotationFile:
     """One annotation file; `source` is its path relative to the dataset's folder."""
 
-    path: Path
     source: str
     split: str
 
 
-def detect(folder: Path) -> bool:
-    """Whether `folder` holds annotation files where COCO or Roboflow puts them."""
-    return bool(_find_annotation_files(folder))
+def detect(tree: FileTree) -> Evidence:
+    """Return whether there is a JSON file with COCO's keys."""
+    is_found = any(_is_coco(tree, path) for path in tree.select(".json"))
+    return Evidence.SURE if is_found else Evidence.NONE
 
 
-def read(folder: Path) -> RawDataset:
+def read(tree: FileTree) -> RawDataset:
     """Read every annotation file.
 
     Categories of several files are matched by name. Classes are in the order of the category ids
@@ -56,18 +68,23 @@ def read(folder: Path) -> RawDataset:
     # A dict keeps each name once, at the place where it came first.
     classes: dict[str, None] = {}
 
-    paths = _find_annotation_files(folder)
-    for file in _assign_splits(folder, paths, problems):
-        locator = ImageLocator(folder, _find_image_roots(folder, file))
+    index = ImageIndex(tree)
+    sources = _find_annotation_files(tree, problems)
+    for file in _assign_splits(sources, problems):
+        split = None if file.split == POOL else file.split
+        hint = Hint(file.source, split)
+        locator = ImageLocator(index, _find_image_roots(tree, file), hint, problems)
         with problems.catch_bad_entry(file.source):
-            names, records = read_annotation_file(file.path, file.source, locator, problems)
+            path = tree.folder / file.source
+            names, records = read_annotation_file(path, file.source, locator, problems)
             classes.update(dict.fromkeys(names))
-            splits.setdefault(file.split, []).extend(records)
+            for name, record in zip(_choose_splits(file, records, tree), records, strict=True):
+                splits.setdefault(name, []).append(record)
 
-    is_roboflow = all(path.name == _ROBOFLOW_NAME for path in paths)
+    is_roboflow = all(path.endswith(_ROBOFLOW_NAME) for path in sources)
     return RawDataset(
         format="roboflow" if is_roboflow else "coco",
-        folder=folder,
+        folder=tree.folder,
         classes=tuple(classes),
         splits=splits,
         findings=tuple(problems.findings),
@@ -112,74 +129,122 @@ def _make_document(
     }
 
 
-def _find_annotation_files(folder: Path) -> list[Path]:
-    """Return the annotation files of the first layout that `folder` has."""
-    found = []
-    for child in sorted(folder.glob("*/")):
-        if parse_split(child.name) is not None:
-            found.extend(sorted(child.glob("*.json")))
-    if not found:
-        found = sorted(folder.glob("annotations/*.json"))
-    if not found:
-        found = sorted(folder.glob("*.json"))
+def _is_coco(tree: FileTree, path: str) -> bool:
+    """Whether a JSON file is meant to be COCO's."""
+    return contains_words(tree.folder / path, _KEYS, _MIN_KEYS)
+
+
+def _find_annotation_files(tree: FileTree, problems: ProblemCollector) -> list[str]:
+    """Return the annotation files of the first layout that the dataset has.
+
+    A JSON file that lies among them is one of them, too, if it names a split or holds no object:
+    it is broken, and must not be passed over. What else is left out is noted.
+    """
+    paths = tree.select(".json")
+    files = [path for path in paths if _is_coco(tree, path)]
+    layout = min(map(_rank_layout, files))
+    chosen = [path for path in files if _rank_layout(path) == layout]
+
+    folders = {get_folder(path) for path in chosen}
+    for path in paths:
+        is_beside = get_folder(path) in folders or _rank_layout(path) == layout < _OTHER_LAYOUT
+        if path not in chosen and is_beside and _is_broken(tree, path):
+            chosen.append(path)
 
     # COCO's own download has captions and keypoints beside the boxes.
-    instances = [path for path in found if path.name.startswith("instances_")]
-    return instances or found
+    instances = [path for path in chosen if split_name(path)[1].startswith("instances_")]
+    for path in sorted({*files, *chosen} - {*(instances or chosen)}):
+        if not instances or _rank_layout(path) != layout:
+            problems.add(
+                FindingKind.UNUSED_FILE,
+                Severity.NOTE,
+                path,
+                "annotation file in another folder than the others left out",
+            )
+    return sorted(instances or chosen)
 
 
-def _assign_splits(
-    folder: Path, paths: Sequence[Path], problems: ProblemCollector
-) -> list[_AnnotationFile]:
+_OTHER_LAYOUT = 3
+
+
+def _rank_layout(path: str) -> int:
+    """Return which of the usual places an annotation file is in; the first that is used counts."""
+    folder = get_folder(path)
+    if "/" not in folder and parse_split(folder) is not None:
+        return 0
+    if folder.lower() == "annotations":
+        return 1
+    return 2 if folder == "" else _OTHER_LAYOUT
+
+
+def _is_broken(tree: FileTree, path: str) -> bool:
+    """Whether a JSON file without COCO's keys stands where one with them belongs."""
+    head = tree.read_head(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()
+    return parse_split(get_stem(path)) is not None or not head.startswith(b"{")
+
+
+def _assign_splits(sources: Sequence[str], problems: ProblemCollector) -> list[_AnnotationFile]:
     """Return the annotation files with their splits, train first.
 
     A file that names no split is the pool. Two files of one split are an error.
     """
     files = []
-    for path in paths:
-        source = path.relative_to(folder).as_posix()
-        files.append(_AnnotationFile(path, source, _choose_split(folder, path)))
+    for source in sources:
+        split = parse_split_of_folder(get_folder(source)) or parse_split(get_stem(source))
+        files.append(_AnnotationFile(source, split or POOL))
 
     for split in find_duplicates(file.split for file in files):
-        sources = ", ".join(file.source for file in files if file.split == split)
+        sources_of_split = ", ".join(file.source for file in files if file.split == split)
         if split == POOL:
             advice = "name no split; put train, val or test into each name"
         else:
             advice = f"are all for {split}; merge them or keep one"
-        problems.add_error(FindingKind.AMBIGUOUS_SPLIT, sources, f"these annotation files {advice}")
+        problems.add_error(
+            FindingKind.AMBIGUOUS_SPLIT, sources_of_split, f"these annotation files {advice}"
+        )
 
-    return sorted(files, key=lambda file: (_SPLIT_ORDER.index(file.split), file.path))
-
-
-def _choose_split(folder: Path, path: Path) -> str:
-    """Return the split that the file's folder names, else the file itself, else `POOL`."""
-    split_of_parent = None
-    if path.parent != folder:
-        split_of_parent = parse_split(path.parent.name)
-    return split_of_parent or parse_split(path.stem) or POOL
+    return sorted(files, key=lambda file: (_SPLIT_ORDER.index(file.split), file.source))
 
 
-def _find_image_roots(folder: Path, file: _AnnotationFile) -> tuple[Path, ...]:
+def _choose_splits(
+    file: _AnnotationFile, records: Sequence[ImageRecord], tree: FileTree
+) -> list[str]:
+    """Return the split of each record: the file's, else the one that the image's folder names."""
+    if file.split != POOL:
+        return [file.split] * len(records)
+    root = f"{tree.folder}/"
+    folders = [get_folder(str(record.image).removeprefix(root)) for record in records]
+    return choose_splits_by_folder(folders)
+
+
+def _find_image_roots(tree: FileTree, file: _AnnotationFile) -> tuple[str, ...]:
     """Return the folders that a file's images may lie in, in the order to look.
 
     Folders that belong to this file or its split come first: two splits may use the same names.
     """
-    children = []
-    for base in (folder, folder / "images"):
-        children.extend(sorted(base.glob("*/")))
+    stem = get_stem(file.source).removeprefix("instances_")
+    named_after_file = []
+    named_after_split = []
+    for folder in tree.folders:
+        base, name = split_name(folder)
+        if base not in ("", "images"):
+            continue
+        if name == stem:
+            named_after_file.append(folder)
+        if parse_split(name) == file.split:
+            named_after_split.append(folder)
 
-    stem = file.path.stem.removeprefix("instances_")
-    named_after_file = [child for child in children if child.name == stem]
-    named_after_split = [child for child in children if parse_split(child.name) == file.split]
-
-    beside_file = file.path.parent
+    # Those in the dataset's folder come before those in images/.
+    named_after_file.sort(key=split_name)
+    named_after_split.sort(key=split_name)
+    beside_file = get_folder(file.source)
     return (
         *named_after_file,
         *named_after_split,
         beside_file,
-        beside_file / "images",
-        beside_file / "data",
-        folder,
-        folder / "images",
-        folder / "data",
+        join_path(beside_file, "images"),
+        join_path(beside_file, "data"),
+        "",
+        "images",
+        "data",
     )

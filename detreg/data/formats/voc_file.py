@@ -21,17 +21,11 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_annotation_file(
-    path: Path,
-    source: str,
-    image: Path | None,
-    locator: ImageLocator,
-    problems: ProblemCollector,
+    path: Path, source: str, locator: ImageLocator, problems: ProblemCollector
 ) -> ImageRecord:
     """Return the record of one XML file.
 
     source: the path of the file relative to the dataset's folder.
-    image: the image with the same stem as the file. Where there is none, the one that the file
-        names is located.
 
     Raises BadEntryError where the file as a whole cannot be used.
     """
@@ -49,8 +43,9 @@ def read_annotation_file(
         problems.add_repair(FindingKind.MISSING_SIZE, source, MISSING_SIZE_MESSAGE)
 
     # The XML file's own name comes first: <filename> is often that of an image renamed since.
+    stated_name = (root.findtext("filename") or "").strip() or f"{path.stem}.jpg"
+    image = locator.locate_stem(path.stem, stated_name, source)
     if image is None:
-        stated_name = root.findtext("filename") or f"{path.stem}.jpg"
         image = locator.locate(stated_name)
     return ImageRecord(image, source, tuple(boxes), width, height)
 

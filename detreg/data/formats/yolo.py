@@ -1,63 +1,97 @@
-"""YOLO (https://docs.ultralytics.com/datasets/detect): data.yaml, images, a label file per image.
+"""YOLO (https://docs.ultralytics.com/datasets/detect): images, and a label file for each.
 
-Accepted: the folders that data.yaml names, or `images/train/`, `images/val/` ... An image without
-a label file shows no object.
+Accepted: the folders or lists that data.yaml or Darknet's obj.data names, lists such as train.txt,
+or folders named after splits. Label files lie in `labels/` parallel to `images/`, or beside the
+images. An image without a label file shows no object.
 
-This module knows which images belong to which split; yolo_settings.py parses data.yaml, and
-yolo_labels.py the label file of one image.
+This module knows which images belong to which split; yolo_settings.py finds and parses data.yaml,
+yolo_layout.py finds label files, and yolo_labels.py parses the one of an image.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import dropwhile
 from pathlib import Path
 
 import yaml
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
-from detreg.data.formats.lookup import ImageLocator, find_images
-from detreg.data.formats.yolo_labels import (
-    find_label_file,
-    format_labels,
-    read_label_file,
+from detreg.data.formats.evidence import Evidence
+from detreg.data.formats.file_index import Hint, split_path
+from detreg.data.formats.lookup import ImageIndex, ImageLocator
+from detreg.data.formats.tree import (
+    FileTree,
+    get_folder,
+    get_stem,
+    join_path,
+    list_under,
 )
-from detreg.data.formats.yolo_settings import YoloSettings, find_settings_file, read_settings
+from detreg.data.formats.yolo_labels import format_labels, read_label_file
+from detreg.data.formats.yolo_layout import LabelFiles, has_labels, match_labels
+from detreg.data.formats.yolo_settings import (
+    YoloSettings,
+    find_class_files,
+    find_settings_file,
+    read_settings,
+)
 from detreg.data.images import AnnotatedImage
-from detreg.data.raw import POOL, ImageRecord, RawDataset
-from detreg.data.splits import parse_split
+from detreg.data.raw import ImageRecord, RawDataset
+from detreg.data.splits import (
+    choose_splits_by_folder,
+    is_split_name,
+    parse_split,
+    parse_split_of_folder,
+)
 from detreg.documents import read_text
 from detreg.errors import quote
-from detreg.files import exists
+from detreg.files import IMAGE_SUFFIXES
 
-EXPECTED_FILES = "YOLO (data.yaml with names)"
+EXPECTED_FILES = "YOLO (data.yaml with names, or classes.txt, and a .txt file per image)"
+
+_LIST_LINES = 10
+_MAX_PARTS = 20
+"""How much of the end of a path of another machine is looked for."""
+_HEAD = 4096  # bytes
 
 
-def detect(folder: Path) -> bool:
-    """Whether `folder` holds data.yaml, or another YAML file beside a folder of labels."""
-    return find_settings_file(folder) is not None
+def detect(tree: FileTree) -> Evidence:
+    """Return how sure it is that the folder is a YOLO dataset: settings, labels or both."""
+    try:
+        has_settings = find_settings_file(tree) is not None
+    except BadEntryError:
+        has_settings = True
+
+    labels = match_labels(tree)
+    is_labeled = has_labels(tree, labels)
+    if has_settings and is_labeled:
+        return Evidence.SURE
+    if has_settings or is_labeled or (labels.orphans and find_class_files(tree)):
+        return Evidence.WEAK
+    return Evidence.NONE
 
 
-def read(folder: Path) -> RawDataset:
-    """Read data.yaml, find the images of each split, and read their label files."""
+def read(tree: FileTree) -> RawDataset:
+    """Read the settings, find the images of each split, and read their label files."""
     problems = ProblemCollector()
     classes: tuple[str, ...] = ()
     splits: dict[str, list[ImageRecord]] = {}
 
-    path = find_settings_file(folder) or folder / "data.yaml"
-    with problems.catch_bad_entry(path.name):
-        settings = read_settings(path, problems)
-        classes = tuple(settings.classes.values())
-        for split, images in _find_split_images(folder, settings, problems).items():
-            splits[split] = []
-            for image in images:
-                name = image.relative_to(folder).as_posix()
-                of_image = problems.for_image(name)
-                with of_image.catch_bad_entry(name):
-                    record = read_label_file(image, folder, settings.classes, of_image)
-                    splits[split].append(record)
+    labels = match_labels(tree)
+    where = tree.folder.name or str(tree.folder)
+    with problems.catch_bad_entry(where):
+        settings_file = find_settings_file(tree)
+        with problems.catch_bad_entry(settings_file or where):
+            settings = read_settings(tree, settings_file, problems)
+            classes = tuple(settings.classes.values())
+            splits = _read_splits(tree, settings, labels, problems)
 
-    _check_orphaned_labels(folder, splits, problems)
-    return RawDataset("yolo", folder, classes, splits, tuple(problems.findings), fractions=True)
+    for path in labels.orphans:
+        problems.for_image(path).add_error(
+            FindingKind.MISSING_IMAGE,
+            path,
+            "the image of this label file is missing; add it or remove the labels",
+        )
+    findings = tuple(problems.findings)
+    return RawDataset("yolo", tree.folder, classes, splits, findings, fractions=True)
 
 
 def write(
@@ -84,111 +118,190 @@ def write(
             (label_folder / label_name).write_text(labels, encoding="utf-8")
 
 
-def _find_split_images(
-    folder: Path, settings: YoloSettings, problems: ProblemCollector
-) -> dict[str, list[Path]]:
-    """Return the images of each split.
+def _read_splits(
+    tree: FileTree, settings: YoloSettings, labels: LabelFiles, problems: ProblemCollector
+) -> dict[str, list[ImageRecord]]:
+    """Return the records of each split."""
+    splits: dict[str, list[ImageRecord]] = {}
+    for split, images in _find_split_images(tree, settings, labels, problems).items():
+        splits[split] = []
+        for image in images:
+            record = _read_image(tree, image, labels, settings, problems)
+            if record is not None:
+                splits[split].append(record)
+    return splits
 
-    data.yaml decides where it names any split; else the names of folders do; else all images are
-    one pool.
+
+def _read_image(
+    tree: FileTree,
+    image: str,
+    labels: LabelFiles,
+    settings: YoloSettings,
+    problems: ProblemCollector,
+) -> ImageRecord | None:
+    """Return the record of an image, None where its label file cannot be read."""
+    path = tree.folder / image
+    label = labels.of_image.get(image)
+    if label is None:
+        problems.add(
+            FindingKind.MISSING_ANNOTATIONS,
+            Severity.WARNING,
+            image,
+            "image without a label file taken as one that shows no object",
+        )
+        return ImageRecord(path, image, ())
+    of_image = problems.for_image(image)
+    with of_image.catch_bad_entry(image):
+        return read_label_file(path, tree.folder / label, label, settings.classes, of_image)
+    return None
+
+
+def _find_split_images(
+    tree: FileTree, settings: YoloSettings, labels: LabelFiles, problems: ProblemCollector
+) -> dict[str, list[str]]:
+    """Return the images of each split, relative to the dataset's folder.
+
+    The settings decide where they name any split; else folders that are called after splits; else
+    text files that list images; else folders whose names hold a split; else all are one pool.
     """
     if settings.places:
-        return _find_named_images(folder, settings, problems)
+        return _find_named_images(tree, settings, labels, problems)
 
-    # A folder in images/ comes later and replaces one of the same split beside it.
-    splits = {}
-    for base in (folder, folder / "images"):
-        for child in sorted(base.glob("*/")):
-            split = parse_split(child.name)
-            if split is not None:
-                splits[split] = find_images(child)
-    return splits or {POOL: find_images(folder)}
+    images = _list_images_by_folder(tree, labels)
+    folders = [get_folder(image) for image in images]
+    lists = _find_lists(tree)
+    has_split_folders = any(is_split_name(part) for name in folders for part in name.split("/"))
+    if lists and not has_split_folders:
+        listing = YoloSettings(settings.source, settings.classes, "", lists)
+        return _find_named_images(tree, listing, labels, problems)
+
+    splits: dict[str, list[str]] = {}
+    for split, image in zip(choose_splits_by_folder(folders), images, strict=True):
+        splits.setdefault(split, []).append(image)
+    return splits
+
+
+def _list_images_by_folder(tree: FileTree, labels: LabelFiles) -> list[str]:
+    """Return the images in folders that hold labeled ones or that names of splits lead to.
+
+    Other folders hold previews, masks and the like.
+    """
+    labeled_folders = {get_folder(image) for image in labels.of_image}
+    images = []
+    for image in tree.images:
+        folder = get_folder(image)
+        if folder in labeled_folders or parse_split_of_folder(folder) is not None:
+            images.append(image)
+    return images
+
+
+def _find_lists(tree: FileTree) -> dict[str, tuple[str, ...]]:
+    """Return the text files by split that are named after one and list images."""
+    lists: dict[str, list[str]] = {}
+    for path in tree.select(".txt"):
+        split = parse_split(get_stem(path))
+        if split is None or not is_split_name(get_stem(path)):
+            continue
+        lines = tree.read_head(path, _HEAD).decode("utf-8-sig", errors="replace").splitlines()
+        if any(line.strip().lower().endswith(IMAGE_SUFFIXES) for line in lines[:_LIST_LINES]):
+            lists.setdefault(split, []).append(path)
+    return {split: tuple(paths) for split, paths in lists.items()}
 
 
 def _find_named_images(
-    folder: Path, settings: YoloSettings, problems: ProblemCollector
-) -> dict[str, list[Path]]:
-    """Return the images of each split at the places that data.yaml names."""
-    found: dict[str, list[Path]] = {}
+    tree: FileTree, settings: YoloSettings, labels: LabelFiles, problems: ProblemCollector
+) -> dict[str, list[str]]:
+    """Return the images of each split at the places that the settings name."""
+    index = ImageIndex(tree)
+    found: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for split, places in settings.places.items():
-        where = f"{settings.source} {split}"
         for place in places:
-            with problems.catch_bad_entry(where):
-                path = _resolve_place(place, folder, settings.path)
-                if path is not None:
-                    found.setdefault(split, []).extend(_list_images(path, folder, problems))
-                elif split == "test":
-                    # Roboflow names a test split whether the export has one or not.
-                    problems.add(
-                        FindingKind.MISSING_PATH,
-                        Severity.NOTE,
-                        where,
-                        "test split that data.yaml names but the folder lacks left out",
-                    )
+            with problems.catch_bad_entry(f"{settings.source} {split}"):
+                path = _resolve_place(tree, place, settings)
+                if path is None:
+                    missing.setdefault(split, []).append(place)
                 else:
-                    raise BadEntryError(
-                        FindingKind.MISSING_PATH,
-                        f"{quote(place)} is not in the dataset's folder; "
-                        "copy the images into it and name them relative to it",
-                    )
+                    images = _list_images(index, path, split, settings, problems)
+                    found.setdefault(split, []).extend(images)
+
+    named = {image for images in found.values() for image in images}
+    left_out = [image for image in labels.of_image if image not in named]
+    for split, missing_places in missing.items():
+        # Labeled images that no split has may be those of the place that is not found.
+        is_harmless = split not in found and (split == "test" or not left_out) and "train" in found
+        for place in missing_places:
+            _report_missing_place(place, split, settings, is_harmless, problems)
+    for image in left_out:
+        problems.add(
+            FindingKind.UNUSED_FILE,
+            Severity.NOTE,
+            image,
+            "labeled image that is in no split left out",
+        )
 
     # Two places may hold the same image, such as a folder and a list of files in it.
     return {split: sorted(set(images)) for split, images in found.items()}
 
 
-def _resolve_place(place: str, folder: Path, base: str) -> Path | None:
-    """Return the path inside the folder that a place in data.yaml means, None where there is none.
+def _report_missing_place(
+    place: str, split: str, settings: YoloSettings, is_harmless: bool, problems: ProblemCollector
+) -> None:
+    """Add a note for a whole split that is missing, as Roboflow names some, else an error."""
+    where = f"{settings.source} {split}"
+    if is_harmless:
+        done = "left out" if split == "test" else "cut from train"
+        message = f"{split} split that data.yaml names but the folder lacks {done}"
+        problems.add(FindingKind.MISSING_PATH, Severity.NOTE, where, message)
+        return
+    problems.add_error(
+        FindingKind.MISSING_PATH,
+        where,
+        f"{quote(place)} is not in the dataset's folder; "
+        "copy the images into it and name them relative to it",
+    )
 
-    base: the value of `path` in data.yaml, which may be empty.
+
+def _resolve_place(tree: FileTree, place: str, settings: YoloSettings) -> str | None:
+    """Return the folder or file that a place in the settings means, None where there is none.
 
     Such files often hold the paths of the machine that they come from. Where a place does not
-    exist as it stands, it is looked for without a leading `/` or `..`.
+    exist as it stands, its end is looked for, without the folders at its start one by one.
     """
-    parts = Path(place.replace("\\", "/")).parts
-    inner_place = "/".join(dropwhile(lambda part: part in ("..", "/"), parts))
-
-    for name in (place, inner_place):
-        for root in (folder / base, folder):
-            candidate = Path(os.path.normpath(root / name))
-            if candidate.is_relative_to(folder) and exists(candidate):
-                return candidate
+    bases = [*_list_ends(settings.path), ""]
+    own_folder = get_folder(settings.source)
+    for name in (place, *_list_ends(place)):
+        for base in bases:
+            for folder in (own_folder, ""):
+                path = os.path.normpath(join_path(folder, join_path(base, name)))
+                path = "" if path == "." else path
+                if path in tree.folders or path in tree.file_set:
+                    return path
     return None
 
 
-def _list_images(place: Path, folder: Path, problems: ProblemCollector) -> Iterator[Path]:
+def _list_ends(path: str) -> list[str]:
+    """Return a path without its first folder, without its first two and so on, longest first."""
+    parts = split_path(path)[-_MAX_PARTS:]
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _list_images(
+    index: ImageIndex, place: str, split: str, settings: YoloSettings, problems: ProblemCollector
+) -> Iterator[str]:
     """Yield the images in a folder, or those that a text file lists, one a line."""
-    if place.is_dir():
-        yield from find_images(place)
+    tree = index.tree
+    if place in tree.folders:
+        yield from list_under(tree.images, place)
         return
 
-    text = read_text(place)
-    source = place.relative_to(folder).as_posix()
-    locator = ImageLocator(folder, (folder, place.parent))
+    # Nothing but a list is a file here.
+    text = read_text(tree.folder / place)
+    roots = (*_list_ends(settings.path), "", get_folder(place))
+    locator = ImageLocator(index, roots, Hint(place, split), problems)
+    root = f"{tree.folder}/"
     for number, line in enumerate(text.splitlines(), start=1):
         name = line.strip()
         if name:
-            with problems.catch_bad_entry(f"{source} line {number}"):
-                yield locator.locate(name)
-
-
-def _check_orphaned_labels(
-    folder: Path, splits: Mapping[str, Sequence[ImageRecord]], problems: ProblemCollector
-) -> None:
-    """Add an error for each label file without an image.
-
-    In this format images are looked up first, so nothing else would notice that one is gone.
-    """
-    expected = {find_label_file(image, folder) for image in find_images(folder)}
-    for records in splits.values():
-        expected.update(folder / record.source for record in records)
-
-    for path in sorted(folder.glob("labels/**/*.txt")):
-        # Labeling tools keep a list of the classes beside the labels.
-        if path in expected or path.name == "classes.txt":
-            continue
-        source = path.relative_to(folder).as_posix()
-        problems.for_image(source).add_error(
-            FindingKind.MISSING_IMAGE,
-            source,
-            "the image of this label file is missing; add it or remove the labels",
-        )
+            with problems.catch_bad_entry(f"{place} line {number}"):
+                yield str(locator.locate(name)).removeprefix(root)

@@ -13,7 +13,6 @@ from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
 from detreg.documents import read_text
 from detreg.errors import quote
-from detreg.files import exists
 
 _BOX_COUNT = 5
 _MIN_POLYGON_COUNT = 7
@@ -21,29 +20,17 @@ _MAX_FRACTION = 2
 """A box may reach a little over the edge; values beyond this are pixels."""
 
 
-def find_label_file(image: Path, folder: Path) -> Path:
-    """Return the path where the label file of an image belongs, whether it exists or not.
-
-    YOLO's rule: the last folder `images` of the path becomes `labels`. An image that is in no
-    such folder has its labels beside it.
-    """
-    parts = list(image.relative_to(folder).parts)
-    for position in reversed(range(len(parts) - 1)):
-        if parts[position] == "images":
-            parts[position] = "labels"
-            break
-    return folder.joinpath(*parts).with_suffix(".txt")
-
-
 def read_label_file(
-    image: Path, folder: Path, classes: Mapping[int, str], problems: ProblemCollector
+    image: Path,
+    path: Path,
+    source: str,
+    classes: Mapping[int, str],
+    problems: ProblemCollector,
 ) -> ImageRecord:
-    """Return the record of an image with the boxes of its label file, in fractions."""
-    path = find_label_file(image, folder)
-    source = path.relative_to(folder).as_posix()
-    if not exists(path):
-        return ImageRecord(image, source, ())
+    """Return the record of an image with the boxes of its label file, in fractions.
 
+    source: the path of the label file relative to the dataset's folder.
+    """
     boxes = []
     text = read_text(path)
     for number, line in enumerate(text.splitlines(), start=1):

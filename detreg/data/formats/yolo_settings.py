@@ -1,25 +1,35 @@
-"""Parses data.yaml of a YOLO dataset: class names, and where the images of each split are."""
+"""Finds and parses what names the classes of a YOLO dataset, and the images of its splits.
 
-from collections.abc import Mapping
+That is data.yaml, or a file of Darknet such as obj.data (`names = obj.names`), or a text file with
+the name of a class in each line, as classes.txt.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.lookup import find_duplicates
+from detreg.data.formats.tree import FileTree, split_name
 from detreg.data.splits import SPLITS
-from detreg.errors import quote
+from detreg.documents import DocumentError, decode_text
+from detreg.errors import DataError, quote, shorten
 from detreg.files import read_regular
 from detreg.yaml_documents import MAX_YAML_BYTES, parse_yaml
 
 _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+_USUAL_CLASS_FILES = ("classes.txt", "_darknet.labels")
+_PLACES = ("train", "val", "valid", "test")
+_HEAD = 4096  # bytes
+_DARKNET = re.compile(rb"^\s*names\s*=", re.MULTILINE)
 _NAMES_NEEDED = "the file needs the class names, as in `names: [boat, buoy]`; add them"
 
 
 @dataclass(frozen=True)
 class YoloSettings:
-    """The content of data.yaml.
+    """Classes and places of a dataset.
 
-    source: the name of the file.
+    source: the path of the file, relative to the dataset's folder.
     classes: the class names by the number that label files use, in the order of the numbers.
     path: the folder that places are relative to, as the file states it; may be empty.
     places: for each split that the file names, folders of images or text files that list them.
@@ -31,32 +41,123 @@ class YoloSettings:
     places: Mapping[str, tuple[str, ...]]
 
 
-def find_settings_file(folder: Path) -> Path | None:
-    """Return the path of data.yaml, None where there is none.
+def find_settings_file(tree: FileTree) -> str | None:
+    """Return the path of data.yaml, or of another YAML file with class names; None without one.
 
-    Any YAML file is taken for it where there is a folder of labels.
+    The one that lies in the fewest folders is taken. Raises BadEntryError where several of these
+    differ in their classes.
     """
+    paths = tree.select(".yaml", ".yml")
     for name in _USUAL_NAMES:
-        path = folder / name
-        if path.is_file():
-            return path
-    if (folder / "labels").is_dir():
-        for path in sorted(folder.glob("*.yaml")):
-            return path
-    return None
+        if name in paths:
+            return name
+
+    found = [path for path in paths if _is_settings_file(tree, path)]
+    depth = min((path.count("/") for path in found), default=0)
+    found = [path for path in found if path.count("/") == depth]
+    if len(found) > 1:
+        contents = [_parse_yaml(tree, path).get("names") for path in found]
+        if any(content != contents[0] for content in contents):
+            raise BadEntryError(
+                FindingKind.DUPLICATE_ENTRY,
+                f"{shorten(found[0])} and {shorten(found[1])} both name classes, and differ; "
+                "keep the one that belongs to the labels",
+            )
+    return found[0] if found else None
 
 
-def read_settings(path: Path, problems: ProblemCollector) -> YoloSettings:
-    """Return the content of data.yaml. Raises BadEntryError where it cannot be used."""
-    document = _parse_document(path)
-    classes = _parse_classes(document, path.name, problems)
+def find_class_files(tree: FileTree) -> list[str]:
+    """Return the text files with a class name in each line, by their names."""
+    usual = [path for path in tree.files if split_name(path)[1].lower() in _USUAL_CLASS_FILES]
+    return sorted({*usual, *tree.select(".names")})
+
+
+def read_settings(tree: FileTree, path: str | None, problems: ProblemCollector) -> YoloSettings:
+    """Return the settings of a dataset, from its YAML file where it has one.
+
+    Raises BadEntryError where there are none of use.
+    """
+    if path is not None:
+        return _read_yaml_settings(tree, path, problems)
+
+    class_files = find_class_files(tree)
+    if not class_files:
+        raise BadEntryError(
+            FindingKind.INVALID_CLASS,
+            "the label files number the classes, and nothing names them; add data.yaml with "
+            "`names: [boat, buoy]`, or classes.txt with a name in each line",
+        )
+    return _read_darknet_settings(tree, class_files, problems)
+
+
+def _is_settings_file(tree: FileTree, path: str) -> bool:
+    """Whether a YAML file is called data.yaml or the like, or names classes."""
+    if split_name(path)[1] in _USUAL_NAMES:
+        return True
+    try:
+        return isinstance(_parse_yaml(tree, path).get("names"), list | dict)
+    except (BadEntryError, DocumentError, DataError, OSError):
+        return False
+
+
+def _read_yaml_settings(tree: FileTree, path: str, problems: ProblemCollector) -> YoloSettings:
+    """Return the content of data.yaml."""
+    document = _parse_yaml(tree, path)
+    if document.get("kpt_shape") is not None:
+        raise BadEntryError(
+            FindingKind.MALFORMED_FILE,
+            "this is a YOLO pose dataset (kpt_shape), whose labels hold keypoints behind the box; "
+            "export it for detection, or remove kpt_shape and all columns but the first five",
+        )
+    classes = _parse_classes(document, path, problems)
     base = _format_path(document.get("path") or "")
-    return YoloSettings(path.name, classes, base, _parse_places(document))
+    return YoloSettings(path, classes, base, _parse_places(document))
 
 
-def _parse_document(path: Path) -> Mapping[str, object]:
+def _read_darknet_settings(
+    tree: FileTree, class_files: Sequence[str], problems: ProblemCollector
+) -> YoloSettings:
+    """Return what files of class names, and one such as obj.data, say.
+
+    Where each folder has a file of names, one may lack the last ones, as tools add them when they
+    are used.
+    """
+    lists = {path: _read_lines(tree, path) for path in class_files}
+    source = max(lists, key=lambda path: (len(lists[path]), path))
+    for path, names in lists.items():
+        if names != lists[source][: len(names)]:
+            raise BadEntryError(
+                FindingKind.DUPLICATE_CLASS,
+                f"{shorten(path)} and {shorten(source)} number the classes in different ways; "
+                "number the labels in one way and keep one file",
+            )
+
+    document: dict[str, object] = {"names": lists[source]}
+    for path in tree.select(".data"):
+        if _DARKNET.search(tree.read_head(path, _HEAD)):
+            entries = _parse_pairs(_read_lines(tree, path))
+            document.update({split: entries[split] for split in _PLACES if split in entries})
+            if entries.get("classes", "").isdecimal():
+                document["nc"] = int(entries["classes"][:9])
+    classes = _parse_classes(document, source, problems)
+    return YoloSettings(source, classes, "", _parse_places(document))
+
+
+def _read_lines(tree: FileTree, path: str) -> list[str]:
+    """Return the lines of a small text file up to the last that is not empty."""
+    text = decode_text(read_regular(tree.folder / path, MAX_YAML_BYTES))
+    return [line.strip() for line in text.rstrip().splitlines()]
+
+
+def _parse_pairs(lines: Sequence[str]) -> dict[str, str]:
+    """Return the values of lines such as `names = obj.names`."""
+    pairs = [line.partition("=") for line in lines]
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _parse_yaml(tree: FileTree, path: str) -> Mapping[str, object]:
     """Return the mapping in the file."""
-    document = parse_yaml(read_regular(path, MAX_YAML_BYTES))
+    document = parse_yaml(read_regular(tree.folder / path, MAX_YAML_BYTES))
     if not isinstance(document, dict):
         raise BadEntryError(FindingKind.MALFORMED_FILE, _NAMES_NEEDED)
     return document

@@ -1,0 +1,205 @@
+"""Finds a file by what annotations of any machine call it."""
+
+import os
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from urllib.parse import unquote
+
+from detreg.data.findings import BadEntryError, FindingKind
+from detreg.data.formats.tree import get_folder, get_stem, list_ancestors
+from detreg.data.splits import parse_split_of_folder
+from detreg.errors import shorten
+
+_IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")
+"""Folders that hold images where others hold masks, depth maps and the like of the same name."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What is known of a file besides its name.
+
+    near: the annotation file that asks for it, relative to the dataset's folder.
+    split: the split that it belongs to, None where it may be any.
+    """
+
+    near: str
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Match:
+    """A file that was found, and the most that its path has in common with the stated one.
+
+    has_path: whether the end of the stated path is the whole path of the file.
+    has_name: whether the name is spelled as it was stated, with its suffix.
+    """
+
+    path: str
+    has_path: bool
+    has_name: bool
+
+
+class FileIndex:
+    """Files of one kind, by their names without regard to case and to the form of Unicode."""
+
+    def __init__(self, folder: Path, paths: Sequence[str]) -> None:
+        self.folder = folder
+        self.paths = paths
+        self._by_name = _group(paths, _get_name)
+        self._by_stem = _group(paths, get_stem)
+        self._by_folder = _group(paths, get_folder)
+        self._folder_names = {part for folder in self._by_folder for part in folder.split("/")}
+        # Whether the files of a folder lie beside or parallel to files of a suffix.
+        self._companions: dict[tuple[str, str], bool] = {}
+
+    def find(self, stated: str, hint: Hint) -> Match | None:
+        """Return the file that a stated path of any machine means, None where there is none.
+
+        Of files of the same name, the one is taken that has the most folders in common with the
+        stated path, then with `hint`.
+
+        Raises BadEntryError where several files are as good.
+        """
+        parts = split_path(stated)
+        if not parts:
+            return None
+
+        for name in dict.fromkeys((parts[-1], unquote(parts[-1]))):
+            candidates = self._by_name.get(fold(name), [])
+            if not candidates:
+                candidates = self._list_of_stem(get_stem(name), _get_suffix(name))
+            match = self._choose(candidates, (*parts[:-1], name), hint)
+            if match is not None:
+                return match
+        return None
+
+    def find_stem(self, stem: str, stated_name: str, hint: Hint) -> Match | None:
+        """Return the file with this stem, of several the one whose name or suffix is stated.
+
+        Raises BadEntryError where several files are as good.
+        """
+        candidates = self._by_stem.get(fold(stem), [])
+        suffix = _get_suffix(stated_name)
+        for wanted in (fold(stated_name), fold(stem) + suffix):
+            named = [path for path in candidates if fold(_get_name(path)) == wanted]
+            if named:
+                return self._choose(named, (stated_name,), hint)
+        candidates = self._list_of_stem(stem, suffix)
+        return self._choose(candidates, (stated_name,), hint)
+
+    def _list_of_stem(self, stem: str, suffix: str) -> list[str]:
+        """Return the files with a stem whose suffix may be another one than is stated."""
+        candidates = self._by_stem.get(fold(stem), [])
+        return [path for path in candidates if not self._is_companion(path, suffix)]
+
+    def _is_companion(self, path: str, suffix: str) -> bool:
+        """Whether a file's folder holds companions of the files with a suffix, such as masks.
+
+        They have the names of the images, and another suffix.
+        """
+        key = (get_folder(path), suffix)
+        if key not in self._companions:
+            stems = {fold(get_stem(other)) for other in self._by_folder[fold(key[0])]}
+            same_stems = chain.from_iterable(self._by_stem[stem] for stem in stems)
+            self._companions[key] = any(_get_suffix(other) == suffix for other in same_stems)
+        return self._companions[key] and _get_suffix(path) != suffix
+
+    def _choose(
+        self, candidates: Collection[str], parts: Sequence[str], hint: Hint
+    ) -> Match | None:
+        """Return the candidate that fits best, None where none fits."""
+        stated_folders = [fold(part) for part in parts[:-1]]
+        ranks: dict[tuple[int, ...], list[Match]] = {}
+        for path in candidates:
+            folders = [fold(part) for part in path.split("/")[:-1]]
+            tail = _count_common_end(folders, stated_folders)
+            overlap = len(set(folders) & set(stated_folders))
+            if tail == 0 and not self._is_plausible(path, stated_folders, overlap, hint):
+                continue
+            closeness = _rank_closeness(path, folders, hint)
+            has_name = _get_name(path) == parts[-1]
+            match = Match(path, tail == len(folders), has_name)
+            ranks.setdefault((tail, overlap, *closeness, has_name), []).append(match)
+
+        if not ranks:
+            return None
+        best = ranks[max(ranks)]
+        self._check_unambiguous([match.path for match in best], parts[-1])
+        return best[0]
+
+    def _is_plausible(
+        self, path: str, stated_folders: Sequence[str], overlap: int, hint: Hint
+    ) -> bool:
+        """Whether a file of the right name, and in another folder than stated, may be meant."""
+        split = parse_split_of_folder(get_folder(path))
+        if hint.split is not None and split is not None and split != hint.split:
+            return False
+        # The stated folder is here and does not hold the file: it is missing.
+        is_elsewhere = bool(stated_folders) and stated_folders[-1] in self._folder_names
+        return overlap > 0 or not is_elsewhere
+
+    def _check_unambiguous(self, paths: Sequence[str], name: str) -> None:
+        """Raise BadEntryError where the paths are of more than one file."""
+        if len(paths) == 1:
+            return
+        files = {os.path.realpath(self.folder / path) for path in paths}
+        if len(files) > 1:
+            raise BadEntryError(
+                FindingKind.AMBIGUOUS_FILE,
+                f"{shorten(name)} may be {shorten(paths[0])} or {shorten(paths[1])}; "
+                "state the path with its folder, or remove one of them",
+            )
+
+
+def fold(text: str) -> str:
+    """Return a name without the differences that file systems and tools make to it."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def split_path(stated: str) -> tuple[str, ...]:
+    """Return the parts of a path of any system, without drive, root, `.` and `..`."""
+    parts = stated.strip().replace("\\", "/").split("/")
+    if parts[0].endswith(":"):
+        parts = parts[1:]
+    return tuple(part for part in parts if part not in ("", ".", ".."))
+
+
+def _group(paths: Iterable[str], get_name: Callable[[str], str]) -> dict[str, list[str]]:
+    """Return the paths by their names without regard to spelling."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(fold(get_name(path)), []).append(path)
+    return groups
+
+
+def _get_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _get_suffix(name: str) -> str:
+    """Return the suffix in lower case, with its dot."""
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 (called for each file)
+
+
+def _count_common_end(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return how many parts at the end of two paths are equal."""
+    count = 0
+    for left, right in zip(reversed(first), reversed(second), strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+def _rank_closeness(path: str, folders: Sequence[str], hint: Hint) -> tuple[int, int, int]:
+    """Return how well the place of a file fits: split, folders shared with `near`, its own name."""
+    is_of_split = hint.split is not None and parse_split_of_folder(get_folder(path)) == hint.split
+    around = set(list_ancestors(hint.near))
+    shared = sum(folder in around for folder in list_ancestors(path))
+    is_image_folder = any(folder in _IMAGE_FOLDERS for folder in folders)
+    return is_of_split, shared, is_image_folder

@@ -1,0 +1,133 @@
+"""Finds the label file of each image of a YOLO dataset, and label files without an image."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from detreg.data.formats.file_index import fold
+from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, split_name
+from detreg.data.splits import parse_split_of_folder
+
+_HEAD = 4096  # bytes
+_NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]*(e[-+]?[0-9]+)?", re.IGNORECASE)
+_MIN_NUMBERS = 5
+_MAX_SNIFFED = 100
+
+
+@dataclass(frozen=True)
+class LabelFiles:
+    """The label files of a dataset.
+
+    of_image: the label file of each image that has one; both relative to the dataset's folder.
+    orphans: label files of which no image is known.
+    """
+
+    of_image: Mapping[str, str]
+    orphans: tuple[str, ...]
+
+
+def match_labels(tree: FileTree) -> LabelFiles:
+    """Return which label file belongs to which image.
+
+    YOLO's rule: the last folder `images` of the image's path becomes `labels`; or the label file
+    lies beside the image. What is left is matched between folders whose paths differ in one name,
+    such as `img/` and `txt/`.
+    """
+    texts = {fold(path): path for path in tree.select(".txt")}
+    of_image: dict[str, str] = {}
+    spare: set[str] = set()
+    for image in tree.images:
+        found = [texts[place] for place in _list_places(image) if place in texts]
+        if found:
+            of_image[image] = found[0]
+            spare.update(found[1:])
+
+    unclaimed = set(texts.values()) - set(of_image.values()) - spare
+    orphans = [path for path in sorted(unclaimed) if _is_orphan(tree, path)]
+    if orphans:
+        parallel = _match_parallel(tree, of_image, orphans)
+        of_image.update(parallel)
+        claimed = set(parallel.values())
+        orphans = [path for path in orphans if path not in claimed]
+    return LabelFiles(of_image, tuple(orphans))
+
+
+def is_label_file(tree: FileTree, path: str) -> bool:
+    """Whether the first line of a text file is a label: a number and four more or so."""
+    lines = tree.read_head(path, _HEAD).decode("utf-8-sig", errors="replace").split("\n")
+    words = next((line.replace(",", " ").split() for line in lines if line.strip()), [])
+    return len(words) >= _MIN_NUMBERS and all(_NUMBER.fullmatch(word) for word in words[:20])
+
+
+def has_labels(tree: FileTree, labels: LabelFiles) -> bool:
+    """Whether some of the first label files of images holds a label; others may be captions."""
+    first = sorted(labels.of_image.values())[:_MAX_SNIFFED]
+    return any(is_label_file(tree, path) for path in first)
+
+
+def _list_places(image: str) -> Iterator[str]:
+    """Yield where the label file of an image may be, without regard to spelling."""
+    name = f"{fold(get_stem(image))}.txt"
+    folder = fold(get_folder(image))
+    parts = folder.split("/")
+    for position in reversed(range(len(parts))):
+        if parts[position] in ("images", "jpegimages"):
+            parts[position] = "labels"
+            yield join_path("/".join(parts), name)
+            break
+    yield join_path(folder, name)
+
+
+def _is_orphan(tree: FileTree, path: str) -> bool:
+    """Whether a text file that belongs to no image holds labels, or lies where they belong."""
+    folder, name = split_name(path)
+    if "labels" in fold(folder).split("/"):
+        # Labeling tools keep a list of the classes beside the labels.
+        return fold(name) != "classes.txt"
+    return is_label_file(tree, path)
+
+
+def _match_parallel(
+    tree: FileTree, of_image: Mapping[str, str], orphans: list[str]
+) -> dict[str, str]:
+    """Return the label files that lie in a folder parallel to that of their images.
+
+    A folder counts only as a whole: each of its label files has its image in the other one.
+    """
+    images: dict[str, dict[str, str]] = {}
+    for image in tree.images:
+        if image not in of_image:
+            images.setdefault(get_folder(image), {})[fold(get_stem(image))] = image
+    labels: dict[str, list[str]] = {}
+    for path in orphans:
+        labels.setdefault(get_folder(path), []).append(path)
+
+    matches: dict[str, str] = {}
+    for label_folder, paths in labels.items():
+        stems = {fold(get_stem(path)) for path in paths}
+        fitting = []
+        for image_folder, image_of_stem in images.items():
+            is_parallel = _are_parallel(image_folder, label_folder)
+            if is_parallel and stems <= image_of_stem.keys():
+                fitting.append(image_of_stem)
+        if len(fitting) == 1:
+            matches.update({fitting[0][fold(get_stem(path))]: path for path in paths})
+    return matches
+
+
+def _are_parallel(image_folder: str, label_folder: str) -> bool:
+    """Whether two folders differ in one name at most, and not in their split."""
+    splits = {parse_split_of_folder(image_folder), parse_split_of_folder(label_folder)} - {None}
+    if len(splits) > 1:
+        return False
+
+    rest_of_image = _list_without_one(image_folder)
+    rest_of_label = _list_without_one(label_folder)
+    return not rest_of_image.isdisjoint(rest_of_label)
+
+
+def _list_without_one(folder: str) -> set[tuple[str, ...]]:
+    """Return the parts of a path, and what is left of them without each one."""
+    parts = tuple(folder.split("/")) if folder else ()
+    shorter = {parts[:position] + parts[position + 1 :] for position in range(len(parts))}
+    return {parts, *shorter}
