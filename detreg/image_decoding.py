@@ -93,6 +93,8 @@ def decode_bgr(data: bytes) -> "NDArray[np.uint8]":
     import numpy as np  # noqa: PLC0415
 
     open_header(data)
+    # OpenCV would write lines of its own to the screen for each broken file.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:

@@ -49,6 +49,9 @@ class FindingKind(StrEnum):
     UNKNOWN_IMAGE = auto()
     MISSING_AREA = auto()
     MISSING_SIZE = auto()
+    MISSING_BOX = auto()
+    UNSPECIFIED_FLAG = auto()
+    IGNORED_REGION = auto()
 
     # Classes.
     INVALID_CLASS = auto()

@@ -1,14 +1,17 @@
 """Parses one annotation file of COCO's detection format."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from detreg.data.boxes import Box
-from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.boxes import Box, Corners
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.coco_entries import CocoEntry
+from detreg.data.formats.coco_segmentation import bound_segmentation
+from detreg.data.formats.flags import UNSPECIFIED_MESSAGE, parse_flag
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator, find_duplicates
 from detreg.data.raw import ImageRecord
 from detreg.documents import MAX_JSON_BYTES, parse_json
@@ -16,6 +19,8 @@ from detreg.errors import MAX_VALUE_LENGTH, quote, shorten
 from detreg.files import read_regular
 
 _MAX_CATEGORIES_SHOWN = 10
+_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0)?")
+"""A number as programs write it: with zeros in front, text is a name and not a number."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def _parse_categories(
     for position, entry in enumerate(_get_entries(document, "categories", source), start=1):
         category_id = entry.get("id")
         name = entry.get("name")
-        if not isinstance(name, str) or not isinstance(category_id, int):
+        category_id = _parse_whole_number(category_id)
+        if not isinstance(name, str) or category_id is None:
             raise BadEntryError(
                 FindingKind.INVALID_CLASS,
                 f"category at position {position} needs a number as id and a text as name; "
@@ -127,7 +133,7 @@ def _drop_roboflow_dummy(
     It has the id 0, no annotation, and the name that all other categories state as supercategory.
     """
     parents = [category.supercategory for category in categories if category.id != 0]
-    is_used = any(annotation.get("category_id") == 0 for annotation in annotations)
+    is_used = any(_make_key(annotation.get("category_id")) == "0" for annotation in annotations)
     have_one_parent = len(parents) > 0 and all(parent == parents[0] for parent in parents)
     if is_used or not have_one_parent:
         return list(categories)
@@ -159,7 +165,10 @@ def _check_duplicates(
         (annotations, "id", "annotation id", "give each annotation an id of its own"),
     )
     for entries, key, noun, advice in rules:
-        values = [_make_key(entry[key]) for entry in entries if key in entry]
+        values = [entry[key] for entry in entries if key in entry]
+        # File names are other texts where they differ in any way: 1 and 1.0 are two names.
+        if key == "id" or not all(isinstance(value, str) for value in values):
+            values = [_make_key(value) for value in values]
         for value in find_duplicates(values):
             problems.add_error(
                 FindingKind.DUPLICATE_ENTRY,
@@ -182,7 +191,14 @@ def _parse_annotations(
         name = f"annotation {_format_id(annotation_id)}"
         where = f"{source} {name}"
         try:
-            box = _parse_box(annotation, name, image_ids, categories)
+            label = _find_label(annotation, image_ids, categories)
+            box = Box(
+                corners=_parse_corners(annotation, label, where, problems),
+                label=label,
+                crowd=_is_ignored(annotation, label, where, problems),
+                where=f"{name} (class {label})",
+                area=_parse_area(annotation.get("area")),
+            )
         except BadEntryError as error:
             image = f"{source} image {_format_id(annotation.get('image_id'))}"
             problems.for_image(image).add_error(error.kind, where, str(error))
@@ -196,10 +212,8 @@ def _parse_annotations(
     return boxes
 
 
-def _parse_box(
-    annotation: CocoEntry, name: str, image_ids: set[str], categories: Mapping[str, str]
-) -> Box:
-    """Return the box of an annotation, in pixels."""
+def _find_label(annotation: CocoEntry, image_ids: set[str], categories: Mapping[str, str]) -> str:
+    """Return the class of an annotation. Raises BadEntryError for an unknown image or class."""
     image_id = annotation.get("image_id")
     if _make_key(image_id) not in image_ids:
         raise BadEntryError(
@@ -217,7 +231,40 @@ def _parse_box(
             f"(there are {_format_categories(categories)}); correct it or add the category",
         )
 
+    return label
+
+
+def _is_ignored(annotation: CocoEntry, label: str, where: str, problems: ProblemCollector) -> bool:
+    """Whether an annotation is a region to ignore, by COCO's iscrowd or by ignore."""
+    flags = {}
+    for key in ("iscrowd", "ignore"):
+        flags[key] = parse_flag(annotation.get(key), f"(class {label}) {key}")
+
+    if None in flags.values():
+        problems.add_repair(FindingKind.UNSPECIFIED_FLAG, where, UNSPECIFIED_MESSAGE)
+    if flags["ignore"] and not flags["iscrowd"]:
+        problems.add(
+            FindingKind.IGNORED_REGION,
+            Severity.NOTE,
+            where,
+            "ignore set: taken as a region to ignore, as iscrowd is",
+        )
+    return any(flags.values())
+
+
+def _parse_corners(
+    annotation: CocoEntry, label: str, where: str, problems: ProblemCollector
+) -> Corners:
+    """Return the corners of an annotation's box: of its bbox, else around its segmentation."""
     bbox = annotation.get("bbox")
+    if not bbox:
+        corners = bound_segmentation(annotation.get("segmentation"))
+        if corners is not None:
+            problems.add_repair(
+                FindingKind.MISSING_BOX, where, "missing bbox computed from the segmentation"
+            )
+            return corners
+
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
         raise BadEntryError(
             FindingKind.INVALID_BOX,
@@ -225,16 +272,7 @@ def _parse_box(
             "write [x, y, width, height] in pixels",
         )
     x, y, width, height = map(float, bbox)
-
-    # Exporters write the flag as 1, "1" or true.
-    is_crowd = _make_key(annotation.get("iscrowd")) in ("1", "True")
-    return Box(
-        corners=(x, y, x + width, y + height),
-        label=label,
-        crowd=is_crowd,
-        where=f"{name} (class {label})",
-        area=_parse_area(annotation.get("area")),
-    )
+    return x, y, x + width, y + height
 
 
 def _parse_area(value: object) -> float | None:
@@ -290,11 +328,24 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 
 def _make_key(value: object) -> str:
-    """Return an id as text, by which it is compared: 7 and "7" are the same."""
+    """Return an id as text, by which it is compared: 7, 7.0 and "7" are the same."""
+    number = _parse_whole_number(value)
+    if number is not None:
+        return str(number)
     if isinstance(value, str):
         return value
-    is_short = value is None or isinstance(value, int | float)
-    return str(value) if is_short else quote(value)
+    return str(value) if value is None or isinstance(value, bool | float) else quote(value)
+
+
+def _parse_whole_number(value: object) -> int | None:
+    """Return an id as a number; programs that work with tables write 7.0 for 7, or text."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
+        return int(value.partition(".")[0])
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) else None
 
 
 def _format_id(value: object) -> str:

@@ -6,10 +6,12 @@ are, as MMDetection's XMLDataset does, and at worst a box is off by one pixel.
 """
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 from detreg.data.boxes import Box
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.formats.flags import UNSPECIFIED_MESSAGE, parse_flag
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
@@ -35,7 +37,15 @@ def read_annotation_file(
     for number, element in enumerate(root.findall("object"), start=1):
         name = f"object {number}"
         with problems.catch_bad_entry(f"{source} {name}"):
-            boxes.append(_parse_box(element, name))
+            box = _parse_box(element, name)
+            is_difficult = parse_flag(
+                element.findtext("difficult"), f"(class {box.label}) difficult"
+            )
+            if is_difficult is None:
+                problems.add_repair(
+                    FindingKind.UNSPECIFIED_FLAG, f"{source} {box.where}", UNSPECIFIED_MESSAGE
+                )
+            boxes.append(replace(box, crowd=bool(is_difficult)))
 
     width = _parse_size(root, "width")
     height = _parse_size(root, "height")
@@ -97,7 +107,7 @@ def _parse_size(root: ET.Element, key: str) -> int | None:
 
 
 def _parse_box(element: ET.Element, name: str) -> Box:
-    """Return the box of an object, in pixels."""
+    """Return the box of an object, in pixels, without its flags."""
     label = element.findtext("name") or ""
     texts = [element.findtext(f"bndbox/{key}") for key in _CORNERS]
     try:
@@ -108,7 +118,4 @@ def _parse_box(element: ET.Element, name: str) -> Box:
             f"(class {label}) bndbox {quote(texts)} is not four numbers; "
             "write xmin, ymin, xmax and ymax in pixels",
         ) from error
-
-    difficult = (element.findtext("difficult") or "0").strip()
-    is_crowd = difficult not in ("0", "false", "False")
-    return Box((x1, y1, x2, y2), label, is_crowd, f"{name} (class {label})")
+    return Box((x1, y1, x2, y2), label, where=f"{name} (class {label})")
