@@ -5,8 +5,9 @@ can be mended in one go; the rest is repaired in the canonical copy, and counted
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from detreg.data.box_check import check_boxes
 from detreg.data.findings import (
@@ -18,6 +19,7 @@ from detreg.data.findings import (
     has_errors,
 )
 from detreg.data.images import DatasetImage
+from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.data.splits import SPLITS, complete_splits
@@ -36,14 +38,18 @@ class CheckResult:
     splits: Mapping[str, tuple[DatasetImage, ...]]
 
 
-def check_dataset(raw: RawDataset) -> CheckResult:
-    """Check every image and box of a dataset, and complete its splits. Bad data raises nothing."""
+def check_dataset(raw: RawDataset, cache: Path | None = None) -> CheckResult:
+    """Check every image and box of a dataset, and complete its splits. Bad data raises nothing.
+
+    cache: the folder of `resolve_cache_folder`, which remembers images that have not changed; all
+        are read where it is None.
+    """
     problems = ProblemCollector(list(raw.findings))
     _check_class_names(raw.classes, problems)
     raw = _drop_normalized_boxes(raw, problems)
 
     paths = [record.image for records in raw.splits.values() for record in records]
-    probes = probe_images(paths)
+    probes = _probe_images(paths, raw.folder, cache)
 
     splits: dict[str, tuple[DatasetImage, ...]] = {}
     for split, records in raw.splits.items():
@@ -71,6 +77,15 @@ def count_boxes(images: Iterable[DatasetImage], classes: Iterable[str]) -> tuple
     boxes = [box for image in images for box in image.boxes]
     counts = Counter(box.label for box in boxes if not box.crowd)
     return tuple(counts[name] for name in classes)
+
+
+def _probe_images(
+    paths: Sequence[Path], folder: Path, cache: Path | None
+) -> dict[Path, ImageProbe]:
+    """Return the probe of each image of the dataset in `folder`."""
+    if cache is None:
+        return probe_images(paths)
+    return probe_with_manifest(paths, locate_manifest(folder, cache))
 
 
 def _check_class_names(classes: Iterable[str], problems: ProblemCollector) -> None:

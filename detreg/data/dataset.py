@@ -70,7 +70,7 @@ def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
     cache_folder = resolve_cache_folder(cache)
     source = open_source(data, cache_folder)
     raw = formats.read(source.folder)
-    result = check_dataset(raw)
+    result = check_dataset(raw, cache_folder)
 
     if has_errors(result.findings):
         raise DataError(_describe_problems(result.findings, data))

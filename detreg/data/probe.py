@@ -1,13 +1,12 @@
 """Looks at image files, mostly without decoding: size, orientation, content, and whether whole.
 
-`probe_images` is the only place where the images of a dataset are read. A cache of sizes and
-hashes (a manifest keyed by path, size and time of change) belongs behind it: every caller needs
-no more than the `ImageProbe` of each path.
+`probe_images` is the only place where the images of a dataset are read; manifest.py calls it for
+those that have changed since the last time.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,9 @@ from detreg.image_header import estimate_bytes, is_whole_jpeg
 # each other here. Whoever holds a part of the second budget never waits for the first.
 _FILES = MemoryBudget(256 << 20)
 _PIXELS = MemoryBudget(256 << 20)
+
+_BATCH = 32
+"""Images that a thread takes at a time: handing them out one by one costs as much as reading."""
 
 _QUARTER_TURNS = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
@@ -55,13 +57,32 @@ class ImageProbe:
     error: BadEntryError | None = None
 
 
-def probe_images(paths: Iterable[Path]) -> dict[Path, ImageProbe]:
-    """Return the probe of each image file, each read once."""
-    unique = sorted(set(paths))
+def ignore_progress(count: int) -> None:
+    """Do nothing with the number of images that were read."""
+
+
+def probe_images(
+    paths: Iterable[Path], add_progress: Callable[[int], None] = ignore_progress
+) -> dict[Path, ImageProbe]:
+    """Return the probe of each image file, each read once.
+
+    add_progress: called now and then with the number of images that were read meanwhile.
+    """
+    unique = list(dict.fromkeys(paths))
+    batches = [unique[start : start + _BATCH] for start in range(0, len(unique), _BATCH)]
+    probes: dict[Path, ImageProbe] = {}
+
     # The work is mostly waiting for a disk, which threads do at the same time.
     with ThreadPoolExecutor() as threads:
-        probes = threads.map(probe_image, unique)
-        return dict(zip(unique, probes, strict=True))
+        for batch, found in zip(batches, threads.map(_probe_batch, batches), strict=True):
+            probes.update(zip(batch, found, strict=True))
+            add_progress(len(batch))
+    return probes
+
+
+def _probe_batch(paths: Iterable[Path]) -> list[ImageProbe]:
+    """Return the probe of each image file."""
+    return [probe_image(path) for path in paths]
 
 
 def probe_image(path: Path) -> ImageProbe:

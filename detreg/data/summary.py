@@ -106,12 +106,13 @@ def inspect_dataset(data: str | Path, cache: str | Path | None = None) -> Inspec
     Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
     """
     try:
-        source = open_source(data, resolve_cache_folder(cache))
+        cache_folder = resolve_cache_folder(cache)
+        source = open_source(data, cache_folder)
         raw = formats.read(source.folder)
     except DataError as error:
         return _describe_unrecognized(error)
 
-    result = check_dataset(raw)
+    result = check_dataset(raw, cache_folder)
     groups = group_findings(result.findings)
     summary = _summarize_result(source, raw, result, groups)
     return InspectedDataset(summary, groups, raw, result)
