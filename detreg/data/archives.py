@@ -65,9 +65,9 @@ def unpack_zip(path: Path, file: BinaryIO, folder: Path) -> None:
             counter.check(stated_size)
             _check_free_space(path, stated_size, folder)
             for entry in entries:
-                if not entry.is_dir():
+                if not entry.filename.endswith(("/", "\\")):
                     with archive.open(entry) as source:
-                        _write_member(source, folder / entry.filename, counter)
+                        _write_member(source, _choose_target(folder, entry.filename), counter)
 
 
 def unpack_tar(path: Path, file: BinaryIO, folder: Path) -> None:
@@ -92,7 +92,7 @@ def unpack_tar(path: Path, file: BinaryIO, folder: Path) -> None:
                 problems += _find_problems(path, entry.name, is_special)
                 source = archive.extractfile(entry) if entry.isfile() and not problems else None
                 if source is not None:
-                    _write_member(source, folder / entry.name, None)
+                    _write_member(source, _choose_target(folder, entry.name), None)
         _refuse(path, problems)
 
 
@@ -181,12 +181,17 @@ def _find_problems(path: Path, name: str, is_special: bool) -> list[str]:
             f"{path}: the member {quote(name)} is a link or a device, not a file; "
             "put the file itself into the archive"
         ]
-    if len(PurePosixPath(name).parts) > _MAX_DEPTH:
+    if len(_choose_target(Path(), name).parts) > _MAX_DEPTH:
         return [
             f"{path}: the member {quote(name)} lies in more than {_MAX_DEPTH} folders; "
             "make the archive again with fewer"
         ]
     return []
+
+
+def _choose_target(folder: Path, name: str) -> Path:
+    """Return where a member belongs; some tools of Windows write backslashes into its name."""
+    return folder / name.replace("\\", "/")
 
 
 def _leads_outside(name: str) -> bool:

@@ -5,19 +5,25 @@ That is a folder, an archive that is unpacked into the cache, or the built-in sa
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from detreg.data import formats
 from detreg.data.archives import choose_unpacker
 from detreg.data.raw import RawDataset
 from detreg.data.sample import VERSION, write_sample
+from detreg.data.splits import is_split_name
 from detreg.errors import DataError, NotFoundError, quote, shorten
 from detreg.files import open_regular
 
 SAMPLE = "sample"
+
+_MAX_WRAPPERS = 20
+_README_WORDS = {"readme", "license", "licence", "copying", "citation", "about", "changelog"}
+_PARTS = ("images", "jpegimages", "labels", "annotations", "imagesets", "data")
+"""Folders, in lower case, that formats have beside others."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +134,34 @@ def _create_once(folder: Path, fill: Callable[[Path], None]) -> Path:
 def _find_dataset_root(folder: Path) -> Path:
     """Return the folder that holds the dataset's files: `folder`, or an only subfolder of it.
 
-    Archives often have such a folder around everything, as VOCdevkit/VOC2007. Where no dataset
-    is found, the innermost folder is returned.
+    Archives often have such a folder around everything, as VOCdevkit/VOC2007, and a readme beside
+    it. Where no dataset is found, the innermost folder is returned.
     """
-    while not formats.is_dataset(folder):
-        children = []
+    # Bounded, because links may lead in circles.
+    for _ in range(_MAX_WRAPPERS):
+        folders = []
         for child in folder.iterdir():
-            if not child.name.startswith((".", "__MACOSX")):
-                children.append(child)
-        if len(children) != 1 or not children[0].is_dir():
+            if child.name.startswith((".", "__MACOSX")):
+                continue
+            if child.is_dir():
+                folders.append(child)
+            elif not _is_readme(child.name):
+                return folder
+        if len(folders) != 1 or _is_part_of_dataset(folders[0].name):
             return folder
-        folder = children[0]
+        folder = folders[0]
     return folder
+
+
+def _is_readme(name: str) -> bool:
+    """Whether a file says something about a dataset and is no part of it, by its name."""
+    stem, dot, suffix = name.lower().rpartition(".")
+    if suffix in ("md", "pdf", "html", "rst", "docx"):
+        return True
+    words = re.findall("[a-z]+", stem if dot else name.lower())
+    return suffix in ("txt", name.lower()) and not _README_WORDS.isdisjoint(words)
+
+
+def _is_part_of_dataset(name: str) -> bool:
+    """Whether a folder's name means something to a reader, by which splits are told apart."""
+    return is_split_name(name) or name.lower() in _PARTS

@@ -42,7 +42,7 @@ from detreg.data.splits import (
     parse_split_of_folder,
 )
 from detreg.documents import read_text
-from detreg.errors import quote
+from detreg.errors import quote, shorten
 from detreg.files import IMAGE_SUFFIXES
 
 EXPECTED_FILES = "YOLO (data.yaml with names, or classes.txt, and a .txt file per image)"
@@ -122,14 +122,35 @@ def _read_splits(
     tree: FileTree, settings: YoloSettings, labels: LabelFiles, problems: ProblemCollector
 ) -> dict[str, list[ImageRecord]]:
     """Return the records of each split."""
+    images_by_split = _find_split_images(tree, settings, labels, problems)
+    _check_shared_labels(images_by_split, labels, problems)
+
     splits: dict[str, list[ImageRecord]] = {}
-    for split, images in _find_split_images(tree, settings, labels, problems).items():
+    for split, images in images_by_split.items():
         splits[split] = []
         for image in images:
             record = _read_image(tree, image, labels, settings, problems)
             if record is not None:
                 splits[split].append(record)
     return splits
+
+
+def _check_shared_labels(
+    images_by_split: Mapping[str, Sequence[str]], labels: LabelFiles, problems: ProblemCollector
+) -> None:
+    """Add an error for each label file of two images, of which one may be a mask of the other."""
+    holders: dict[str, str] = {}
+    for images in images_by_split.values():
+        for image in images:
+            label = labels.of_image.get(image)
+            if label is None or holders.setdefault(label, image) == image:
+                continue
+            problems.add_error(
+                FindingKind.AMBIGUOUS_FILE,
+                label,
+                f"the label file belongs to {shorten(holders[label])} and to {shorten(image)}; "
+                "remove the one that is not labeled, or rename it",
+            )
 
 
 def _read_image(
