@@ -6,6 +6,7 @@ trains. A fault depends on what has been written, never on time.
 
 import functools
 import io
+import multiprocessing
 import os
 import signal
 import sys
@@ -212,6 +213,9 @@ def train_with_fault(
     those of a training that SIGTERM has stopped.
     """
     os.environ.update(environment)
+    # As in a training that a user starts. Else processes that load images would be made by the
+    # method that has made this one.
+    multiprocessing.set_start_method("fork", force=True)
     with output.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
