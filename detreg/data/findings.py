@@ -77,6 +77,9 @@ class FindingKind(StrEnum):
     BOX_OUTSIDE_IMAGE = auto()
     BOX_CLIPPED = auto()
     DUPLICATE_BOX = auto()
+    POLYGON = auto()
+    ORIENTED_BOX = auto()
+    KEYPOINTS = auto()
     EMPTY_BOX = auto()
     THIN_BOX = auto()
 

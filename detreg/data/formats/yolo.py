@@ -33,6 +33,7 @@ from detreg.data.formats.yolo_settings import (
     find_settings_file,
     read_settings,
 )
+from detreg.data.formats.yolo_wide_labels import WideLabels
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.data.splits import (
@@ -126,12 +127,19 @@ def _read_splits(
     _check_shared_labels(images_by_split, labels, problems)
 
     splits: dict[str, list[ImageRecord]] = {}
+    wide_labels = WideLabels()
     for split, images in images_by_split.items():
         splits[split] = []
         for image in images:
-            record = _read_image(tree, image, labels, settings, problems)
+            record = _read_image(tree, image, labels, settings, wide_labels, problems)
             if record is not None:
                 splits[split].append(record)
+
+    other_meaning = wide_labels.find_other_meaning()
+    if other_meaning:
+        problems.add_error(FindingKind.KEYPOINTS, wide_labels.source, other_meaning)
+    else:
+        problems.findings.extend(wide_labels.findings)
     return splits
 
 
@@ -158,6 +166,7 @@ def _read_image(
     image: str,
     labels: LabelFiles,
     settings: YoloSettings,
+    wide_labels: WideLabels,
     problems: ProblemCollector,
 ) -> ImageRecord | None:
     """Return the record of an image, None where its label file cannot be read."""
@@ -173,7 +182,9 @@ def _read_image(
         return ImageRecord(path, image, ())
     of_image = problems.for_image(image)
     with of_image.catch_bad_entry(image):
-        return read_label_file(path, tree.folder / label, label, settings.classes, of_image)
+        return read_label_file(
+            path, tree.folder / label, label, settings.classes, wide_labels, of_image
+        )
     return None
 
 

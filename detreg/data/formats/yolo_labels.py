@@ -4,11 +4,13 @@ A label is a line `class x y width height` (center and size), or `class x1 y1 x2
 polygon, taken as the box around it), in fractions of the image.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from detreg.data.boxes import Box, Corners
-from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
+from detreg.data.formats.yolo_wide_labels import WideLabels, is_upright
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
 from detreg.documents import read_text
@@ -16,6 +18,7 @@ from detreg.errors import quote
 
 _BOX_COUNT = 5
 _MIN_POLYGON_COUNT = 7
+_CORNER_COUNT = 8
 _MAX_FRACTION = 2
 """A box may reach a little over the edge; values beyond this are pixels."""
 
@@ -25,18 +28,33 @@ def read_label_file(
     path: Path,
     source: str,
     classes: Mapping[int, str],
+    wide_labels: WideLabels,
     problems: ProblemCollector,
 ) -> ImageRecord:
     """Return the record of an image with the boxes of its label file, in fractions.
 
     source: the path of the label file relative to the dataset's folder.
+    wide_labels: collects the labels of more columns than a box has, and their findings, which
+        matter only if they turn out to be polygons.
     """
     boxes = []
     text = read_text(path)
     for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip():
-            with problems.catch_bad_entry(f"{source} line {number}"):
-                boxes.append(_parse_label(line, number, classes))
+        if not line.strip():
+            continue
+        where = f"{source} line {number}"
+        with problems.catch_bad_entry(where):
+            values = _parse_numbers(line)
+            if len(values) == _BOX_COUNT:
+                boxes.append(_parse_box(values, line, number, classes))
+                continue
+
+            wide_labels.add(values[1:], source)
+            of_polygons = ProblemCollector(wide_labels.findings, problems.image)
+            with of_polygons.catch_bad_entry(where):
+                boxes.append(_parse_box(values, line, number, classes))
+                kind, message = _describe_polygon(values[1:])
+                of_polygons.add(kind, Severity.NOTE, where, message)
     return ImageRecord(image, source, tuple(boxes))
 
 
@@ -60,8 +78,8 @@ def format_labels(image: AnnotatedImage, classes: Sequence[str]) -> str:
     return "".join(lines)
 
 
-def _parse_label(line: str, number: int, classes: Mapping[int, str]) -> Box:
-    """Return the box of one line, in fractions."""
+def _parse_numbers(line: str) -> list[float]:
+    """Return the numbers of a line. Raises BadEntryError unless they are a box or a polygon."""
     try:
         values = [float(word) for word in line.split()]
     except ValueError as error:
@@ -77,7 +95,11 @@ def _parse_label(line: str, number: int, classes: Mapping[int, str]) -> Box:
             f"has {len(values)} numbers; write `class x y width height`, or a class and a polygon "
             "of three points or more",
         )
+    return values
 
+
+def _parse_box(values: Sequence[float], line: str, number: int, classes: Mapping[int, str]) -> Box:
+    """Return the box of one line, in fractions."""
     class_number, *coordinates = values
     if class_number not in classes:
         raise BadEntryError(
@@ -87,14 +109,31 @@ def _parse_label(line: str, number: int, classes: Mapping[int, str]) -> Box:
         )
     label = classes[int(class_number)]
 
+    is_box = len(values) == _BOX_COUNT
+    # The box around a polygon would hide that one of its points is NaN.
+    if not is_box and any(map(math.isnan, coordinates)):
+        raise BadEntryError(
+            FindingKind.INVALID_BOX,
+            f"(class {label}) {quote(line)} has a number that is NaN; correct or remove the label",
+        )
     if any(abs(value) > _MAX_FRACTION for value in coordinates):
         raise BadEntryError(
             FindingKind.WRONG_UNIT,
             f"(class {label}) {quote(line)} is not in fractions of the image; "
             "divide x by its width and y by its height",
         )
-    corners = _bound_polygon(coordinates) if is_polygon else _convert_center(coordinates)
+    corners = _convert_center(coordinates) if is_box else _bound_polygon(coordinates)
     return Box(corners, label, where=f"line {number} (class {label})")
+
+
+def _describe_polygon(polygon: Sequence[float]) -> tuple[FindingKind, str]:
+    """Return how to tell that a polygon has become a box."""
+    if len(polygon) == _CORNER_COUNT and not is_upright(polygon):
+        return (
+            FindingKind.ORIENTED_BOX,
+            "oriented box (four corners) made upright: the box around it is larger",
+        )
+    return FindingKind.POLYGON, "polygon taken as the box around it"
 
 
 def _convert_center(coordinates: Sequence[float]) -> Corners:
