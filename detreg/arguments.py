@@ -52,7 +52,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_templates(subparsers)
-    _add_check(subparsers)
+    _add_check(subparsers, argv)
     _add_sample(subparsers)
     _add_train(subparsers, argv)
     _add_sweep(subparsers, argv)
@@ -122,7 +122,18 @@ def _describe_unknown(names: Iterable[str], parser: argparse.ArgumentParser) -> 
     flags: list[str] = []
     for action in parser._actions:
         flags += [option[2:] for option in action.option_strings if option.startswith("--")]
-    return [f"unknown argument --{name}{suggest_spelling(name, flags)}" for name in names]
+    problems = []
+    for name in names:
+        hint = suggest_spelling(name, flags)
+        if "template" in flags and _is_hyperparameter(name):
+            hint = ": it is a template's, so add --template TEMPLATE"
+        problems.append(f"unknown argument --{name}{hint}")
+    return problems
+
+
+def _is_hyperparameter(name: str) -> bool:
+    """Whether any template has a hyperparameter of this name."""
+    return any(name in get_params(template.params) for template in templates.TEMPLATES.values())
 
 
 def _add_command(subparsers: Subparsers, name: str, command: Command, help: str) -> _Parser:
@@ -168,6 +179,18 @@ def _find_template(argv: list[str], command: str) -> Template | None:
     return template
 
 
+def _find_value(argv: list[str], command: str, flag: str) -> str | None:
+    """Return the value of a flag on the command line of a command, None where it is not given."""
+    if argv[:1] != [command]:
+        return None
+    for place, word in enumerate(argv):
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+        if word == flag and place + 1 < len(argv):
+            return argv[place + 1]
+    return None
+
+
 def _is_template(word: str) -> bool:
     """Whether the word is the name or an alias of a template, in any case."""
     for template in templates.TEMPLATES.values():
@@ -184,12 +207,28 @@ def _add_templates(subparsers: Subparsers) -> None:
     _add_json_flag(parser)
 
 
-def _add_check(subparsers: Subparsers) -> None:
+def _add_check(subparsers: Subparsers, argv: list[str]) -> None:
     help = "find everything that is wrong with a dataset"
     parser = _add_command(subparsers, "check", commands.check, help)
     parser.add_argument(
         "data", help="folder, zip or tar of a COCO, Roboflow, Pascal VOC or YOLO dataset, or sample"
     )
+    parser.add_argument(
+        "--pixels",
+        action="store_true",
+        help="decode every image, too: near duplicates, and blank, dark or blurred images",
+    )
+    parser.add_argument(
+        "--template",
+        metavar="TEMPLATE",
+        help=f"measure boxes at the size at which it trains, one of {TEMPLATE_NAMES}; its "
+        "hyperparameters are flags then, such as --image_size",
+    )
+    name = _find_value(argv, "check", "--template")
+    if name:
+        template = templates.find_template(name)
+        _add_flags(parser, get_params(template.params), f"hyperparameters of {template.name}")
+        parser.set_defaults(values_of="check")
     _add_json_flag(parser)
     parser.add_argument("--strict", action="store_true", help="refuse warnings, too (exit code 65)")
 

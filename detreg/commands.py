@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from detreg import templates
 from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
-from detreg.errors import UsageError
+from detreg.errors import UsageError, make_printable
+from detreg.inspection.plan import TrainingPlan
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 EXIT_BAD_DATA = 65
 EXIT_UNDELIVERED = 75
 MAX_EPOCHS = 200
+MAX_ADVICE = 4
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
@@ -66,20 +68,35 @@ def _print_template(template: Template) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a dataset; the exit code is 65 where it cannot be used."""
+    plan = _make_training_plan(arguments)
     from detreg.data.findings import Severity
     from detreg.data.summary import format_inspection, inspect_dataset
+    from detreg.inspection.measurements import measure_dataset
 
     inspected = inspect_dataset(arguments.data)
+    measured = measure_dataset(inspected, plan, with_pixels=arguments.pixels)
     if arguments.json:
-        print(json.dumps(inspected.summary))
+        print(json.dumps({**inspected.summary, **measured.to_json()}))
     else:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        for line in format_inspection(arguments.data, inspected, columns):
-            print(line)
+        lines = format_inspection(arguments.data, inspected, columns)
+        if inspected.summary["ok"]:
+            lines += measured.format_lines(MAX_ADVICE)
+        for line in lines:
+            print(make_printable(line))
 
     refused = [Severity.ERROR, Severity.WARNING] if arguments.strict else [Severity.ERROR]
     is_refused = any(group.severity in refused for group in inspected.groups)
     return EXIT_BAD_DATA if is_refused else 0
+
+
+def _make_training_plan(arguments: argparse.Namespace) -> TrainingPlan | None:
+    """Return the template and the hyperparameters that a dataset is measured for, if any."""
+    if arguments.template is None:
+        return None
+    template = templates.find_template(arguments.template)
+    params = build(template.params, _get_values(arguments, get_params(template.params)))
+    return TrainingPlan(template, params)
 
 
 def sample(arguments: argparse.Namespace) -> int:

@@ -107,6 +107,34 @@ def test_templates_as_json_keep_the_contract(capsys: Capture) -> None:
     assert yolox["base_model"]["choices"] == list(TEMPLATES["yolox"].base_models)
 
 
+def test_check_measures_boxes_for_a_template(capsys: Capture, folder: Path) -> None:
+    words = ["check", str(folder), "--template", "YOLOX"]
+    shown = run_printing(capsys, *words, "--image_size", "64")
+    assert "\nboxes of yolox at image_size=64: " in shown
+
+    report = json.loads(run_printing(capsys, *words, "--image_size=64", "--json"))
+    assert report["statistics"]["training"]["image_size"] == "64"
+    assert report["statistics"]["pixels"] is None
+    assert all(set(advice) == {"message", "flags"} for advice in report["advice"])
+
+
+def test_check_compares_images_where_it_is_asked_to(capsys: Capture, folder: Path) -> None:
+    report = json.loads(run_printing(capsys, "check", str(folder), "--pixels", "--json"))
+    assert set(report["statistics"]["pixels"]) == {"near_duplicates", "flaws"}
+
+
+def test_check_refuses_hyperparameters_that_are_wrong(capsys: Capture, folder: Path) -> None:
+    template = ["--template", "yolox"]
+    (line,) = run_failing(capsys, ["check", str(folder), *template, "--image_size", "65"], 2)
+    assert "image_size must be" in line
+    (line,) = run_failing(capsys, ["check", str(folder), *template, "--image_sise", "64"], 2)
+    assert "image_size" in line
+    (line,) = run_failing(capsys, ["check", str(folder), "--template", "yolo9"], 2)
+    assert "yolo9" in line
+    (line,) = run_failing(capsys, ["check", str(folder), "--image_size", "64"], 2)
+    assert "--template" in line
+
+
 def test_version(capsys: Capture) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.run(["--version"])

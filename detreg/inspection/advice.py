@@ -1,0 +1,84 @@
+"""Advice: a sentence with a number that was measured, and a flag to copy where one helps."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from detreg.inspection.statistics import DatasetStatistics
+from detreg.inspection.wording import count_of, format_share
+
+if TYPE_CHECKING:
+    from detreg.inspection.pixel_statistics import PixelStatistics
+
+FEW_BOXES = 20
+"""Of a class in the train split, under which little can be learned."""
+IMBALANCE = 20
+"""Boxes of the most frequent class over those of the rarest one, from which on it is told."""
+MANY_EMPTY = 0.5
+"""Share of images without objects, from which on labels may be missing."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A sentence with a number; `flags` is what to add to the command, empty where none helps."""
+
+    message: str
+    flags: str = ""
+
+    def __str__(self) -> str:
+        """Return it as the terminal shows it."""
+        return f"{self.message}: try {self.flags}" if self.flags else self.message
+
+
+def advise_on_dataset(
+    statistics: DatasetStatistics, pixels: "PixelStatistics | None", names: Sequence[str]
+) -> Iterator[Advice]:
+    """Yield what is worth mending in the dataset itself, the most harmful first.
+
+    `names` are those of the images in `pixels`.
+    """
+    if pixels is not None:
+        yield from _advise_pixels(pixels, names)
+
+    rare = []
+    for entry in statistics.classes:
+        boxes = entry.boxes_per_split.get("train", entry.boxes)
+        if boxes < FEW_BOXES:
+            rare.append(f"{entry.name} ({boxes})")
+    if rare:
+        num_classes = len(statistics.classes)
+        yield Advice(
+            f"under {FEW_BOXES} boxes to learn from in {len(rare)} of {num_classes} classes: "
+            f"label more of {_list_some(rare)}"
+        )
+    elif statistics.imbalance is not None and statistics.imbalance >= IMBALANCE:
+        ranked = sorted(statistics.classes, key=lambda entry: entry.boxes)
+        yield Advice(
+            f"{ranked[-1].name} has {statistics.imbalance:.0f} times as many boxes as "
+            f"{ranked[0].name} ({ranked[-1].boxes} and {ranked[0].boxes}): label more of the latter"
+        )
+
+    images = statistics.images
+    if images.count and images.empty / images.count >= MANY_EMPTY:
+        share = format_share(images.empty / images.count)
+        yield Advice(
+            f"{share} of the images show no object ({images.empty} of {images.count}): "
+            "see that none of them lacks its labels"
+        )
+
+
+def _advise_pixels(pixels: "PixelStatistics", names: Sequence[str]) -> Iterator[Advice]:
+    if pixels.across_splits:
+        yield Advice(
+            f"{count_of(pixels.across_splits, 'image')} outside train with a near copy in train, "
+            "which flatters the scores: move copies into one split"
+        )
+    for flaw, images in pixels.flaws.items():
+        counted = count_of(len(images), f"{flaw} image")
+        yield Advice(f"{counted}, such as {names[images[0]]}: see whether objects can be made out")
+
+
+def _list_some(names: Sequence[str]) -> str:
+    """Return the first three of some names, and how many there are beside them."""
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

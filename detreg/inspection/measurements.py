@@ -1,0 +1,144 @@
+"""Everything that is measured of a dataset, as values for the page and as plain ones for JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detreg.data.images import DatasetImage
+from detreg.data.summary import InspectedDataset
+from detreg.inspection.advice import Advice, advise_on_dataset
+from detreg.inspection.outliers import OutlyingBoxes, find_outlying_boxes
+from detreg.inspection.plan import TrainingPlan
+from detreg.inspection.statistics import DatasetStatistics, measure_statistics
+from detreg.inspection.table import BoxTable, make_table
+
+if TYPE_CHECKING:
+    from detreg.inspection.pixel_statistics import PixelStatistics
+    from detreg.inspection.training_size import TrainingStatistics
+
+MAX_EXAMPLES = 20
+"""Of each group in JSON; the count is that of all."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of a dataset.
+
+    names: of the table's images, relative to the dataset's folder.
+    training: None without a template. pixels: None where no image was decoded.
+    """
+
+    table: BoxTable
+    names: tuple[str, ...]
+    statistics: DatasetStatistics
+    outliers: tuple[OutlyingBoxes, ...]
+    advice: tuple[Advice, ...]
+    training: "TrainingStatistics | None" = None
+    pixels: "PixelStatistics | None" = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers and the advice as plain values, with examples by name."""
+        statistics = asdict(self.statistics) | {
+            "outlying_boxes": [self._describe_outliers(group) for group in self.outliers],
+            "training": asdict(self.training) if self.training else None,
+            "pixels": self._describe_pixels(self.pixels) if self.pixels else None,
+        }
+        return {
+            "statistics": statistics,
+            "advice": [asdict(advice) for advice in self.advice],
+        }
+
+    def format_lines(self, max_advice: int) -> list[str]:
+        """Return what a terminal shows: boxes at the training size, and the first advice."""
+        lines = [] if self.training is None else [str(self.training)]
+        return lines + [f"advice: {advice}" for advice in self.advice[:max_advice]]
+
+    def _describe_outliers(self, group: OutlyingBoxes) -> dict[str, Any]:
+        examples = []
+        for box in group.boxes[:MAX_EXAMPLES].tolist():
+            examples.append(
+                {
+                    "image": self.names[self.table.image_of_box[box]],
+                    "class": self.table.classes[self.table.labels[box]],
+                    "box": self.table.corners[box].tolist(),
+                }
+            )
+        return {"reason": group.reason, "count": len(group.boxes), "examples": examples}
+
+    def _describe_pixels(self, pixels: "PixelStatistics") -> dict[str, Any]:
+        groups = []
+        for group in pixels.near_duplicates[:MAX_EXAMPLES]:
+            groups.append([self.names[place] for place in group])
+        flaws = {}
+        for word, places in pixels.flaws.items():
+            examples = [self.names[place] for place in places[:MAX_EXAMPLES]]
+            flaws[word] = {"count": len(places), "examples": examples}
+        return {
+            "near_duplicates": {
+                "groups": len(pixels.near_duplicates),
+                "across_splits": pixels.across_splits,
+                "examples": groups,
+            },
+            "flaws": flaws,
+        }
+
+
+def measure_dataset(
+    inspected: InspectedDataset, plan: TrainingPlan | None = None, *, with_pixels: bool = False
+) -> Measurements:
+    """Measure a dataset, also a broken one, as far as it could be read.
+
+    plan: the training whose image size and anchors the boxes are measured for.
+    with_pixels: whether every image is decoded, to compare how they look.
+    """
+    if inspected.raw is None or inspected.result is None:
+        return measure_splits({}, (), None, plan)
+    raw, result = inspected.raw, inspected.result
+    return measure_splits(result.splits, raw.classes, raw.folder, plan, with_pixels=with_pixels)
+
+
+def measure_splits(
+    splits: Mapping[str, Sequence[DatasetImage]],
+    classes: Sequence[str],
+    folder: Path | None,
+    plan: TrainingPlan | None = None,
+    *,
+    with_pixels: bool = False,
+) -> Measurements:
+    """Measure the images of splits; their names are relative to `folder`."""
+    table = make_table(splits, classes)
+    names = tuple(_name_image(image.path, folder) for image in table.images)
+    statistics = measure_statistics(table)
+    # OpenCV, which both need, takes as long to import as a small dataset to check.
+    pixels = None
+    if with_pixels:
+        from detreg.inspection.pixel_statistics import measure_pixels  # noqa: PLC0415
+
+        pixels = measure_pixels(table)
+
+    training = None
+    advice: list[Advice] = []
+    if plan is not None:
+        from detreg.inspection.training_advice import advise_on_training  # noqa: PLC0415
+        from detreg.inspection.training_size import measure_at_training_size  # noqa: PLC0415
+
+        training = measure_at_training_size(table, plan)
+        advice += advise_on_training(table, plan)
+    advice += advise_on_dataset(statistics, pixels, names)
+    return Measurements(
+        table=table,
+        names=names,
+        statistics=statistics,
+        outliers=find_outlying_boxes(table),
+        advice=tuple(advice),
+        training=training,
+        pixels=pixels,
+    )
+
+
+def _name_image(path: Path, folder: Path | None) -> str:
+    """Return the name of an image below a folder, or its path where it lies elsewhere."""
+    if folder is not None and path.is_relative_to(folder):
+        return path.relative_to(folder).as_posix()
+    return str(path)
