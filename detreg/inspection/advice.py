@@ -1,10 +1,14 @@
 """Advice: a sentence with a number that was measured, and a flag to copy where one helps."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from detreg.inspection.statistics import DatasetStatistics
+from detreg.inspection.statistics import (
+    ClassStatistics,
+    ImageStatistics,
+    compute_imbalance,
+)
 from detreg.inspection.wording import count_of, format_share
 
 if TYPE_CHECKING:
@@ -31,34 +35,28 @@ class Advice:
 
 
 def advise_on_dataset(
-    statistics: DatasetStatistics, pixels: "PixelStatistics | None", names: Sequence[str]
+    classes: Sequence[ClassStatistics],
+    images: ImageStatistics,
 ) -> Iterator[Advice]:
-    """Yield what is worth mending in the dataset itself, the most harmful first.
-
-    `names` are those of the images in `pixels`.
-    """
-    if pixels is not None:
-        yield from _advise_pixels(pixels, names)
-
+    """Yield what is worth mending in the dataset itself, the most harmful first."""
+    imbalance = compute_imbalance(classes)
     rare = []
-    for entry in statistics.classes:
+    for entry in classes:
         boxes = entry.boxes_per_split.get("train", entry.boxes)
         if boxes < FEW_BOXES:
             rare.append(f"{entry.name} ({boxes})")
     if rare:
-        num_classes = len(statistics.classes)
         yield Advice(
-            f"under {FEW_BOXES} boxes to learn from in {len(rare)} of {num_classes} classes: "
+            f"under {FEW_BOXES} boxes to learn from in {len(rare)} of {len(classes)} classes: "
             f"label more of {_list_some(rare)}"
         )
-    elif statistics.imbalance is not None and statistics.imbalance >= IMBALANCE:
-        ranked = sorted(statistics.classes, key=lambda entry: entry.boxes)
+    elif imbalance is not None and imbalance >= IMBALANCE:
+        ranked = sorted(classes, key=lambda entry: entry.boxes)
         yield Advice(
-            f"{ranked[-1].name} has {statistics.imbalance:.0f} times as many boxes as "
+            f"{ranked[-1].name} has {imbalance:.0f} times as many boxes as "
             f"{ranked[0].name} ({ranked[-1].boxes} and {ranked[0].boxes}): label more of the latter"
         )
 
-    images = statistics.images
     if images.count and images.empty / images.count >= MANY_EMPTY:
         share = format_share(images.empty / images.count)
         yield Advice(
@@ -67,7 +65,10 @@ def advise_on_dataset(
         )
 
 
-def _advise_pixels(pixels: "PixelStatistics", names: Sequence[str]) -> Iterator[Advice]:
+def advise_on_images(
+    pixels: "PixelStatistics", name_image: Callable[[int], str]
+) -> Iterator[Advice]:
+    """Yield which images are worth a look; `name_image` names the image of an index."""
     if pixels.across_splits:
         yield Advice(
             f"{count_of(pixels.across_splits, 'image')} outside train with a near copy in train, "
@@ -75,7 +76,9 @@ def _advise_pixels(pixels: "PixelStatistics", names: Sequence[str]) -> Iterator[
         )
     for flaw, images in pixels.flaws.items():
         counted = count_of(len(images), f"{flaw} image")
-        yield Advice(f"{counted}, such as {names[images[0]]}: see whether objects can be made out")
+        yield Advice(
+            f"{counted}, such as {name_image(images[0])}: see whether objects can be made out"
+        )
 
 
 def _list_some(names: Sequence[str]) -> str:

@@ -1,16 +1,22 @@
 """Everything that is measured of a dataset, as values for the page and as plain ones for JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detreg.data.images import DatasetImage
 from detreg.data.summary import InspectedDataset
-from detreg.inspection.advice import Advice, advise_on_dataset
+from detreg.inspection.advice import Advice, advise_on_dataset, advise_on_images
 from detreg.inspection.outliers import OutlyingBoxes, find_outlying_boxes
 from detreg.inspection.plan import TrainingPlan
-from detreg.inspection.statistics import DatasetStatistics, measure_statistics
+from detreg.inspection.statistics import (
+    DatasetStatistics,
+    measure_classes,
+    measure_images,
+    measure_statistics,
+)
 from detreg.inspection.table import BoxTable, make_table
 
 if TYPE_CHECKING:
@@ -25,17 +31,32 @@ MAX_EXAMPLES = 20
 class Measurements:
     """What was measured of a dataset.
 
-    names: of the table's images, relative to the dataset's folder.
+    folder: what the names of images are relative to.
     training: None without a template. pixels: None where no image was decoded.
     """
 
     table: BoxTable
-    names: tuple[str, ...]
-    statistics: DatasetStatistics
-    outliers: tuple[OutlyingBoxes, ...]
+    folder: Path | None
     advice: tuple[Advice, ...]
     training: "TrainingStatistics | None" = None
     pixels: "PixelStatistics | None" = None
+
+    @cached_property
+    def statistics(self) -> DatasetStatistics:
+        """The numbers of classes, images and boxes."""
+        return measure_statistics(self.table)
+
+    @cached_property
+    def outliers(self) -> tuple[OutlyingBoxes, ...]:
+        """The boxes that stand out."""
+        return find_outlying_boxes(self.table)
+
+    def name_image(self, place: int) -> str:
+        """Return the name of an image of the table, or its path where it lies elsewhere."""
+        path = self.table.images[place].path
+        if self.folder is not None and path.is_relative_to(self.folder):
+            return path.relative_to(self.folder).as_posix()
+        return str(path)
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers and the advice as plain values, with examples by name."""
@@ -59,7 +80,7 @@ class Measurements:
         for box in group.boxes[:MAX_EXAMPLES].tolist():
             examples.append(
                 {
-                    "image": self.names[self.table.image_of_box[box]],
+                    "image": self.name_image(int(self.table.image_of_box[box])),
                     "class": self.table.classes[self.table.labels[box]],
                     "box": self.table.corners[box].tolist(),
                 }
@@ -69,10 +90,10 @@ class Measurements:
     def _describe_pixels(self, pixels: "PixelStatistics") -> dict[str, Any]:
         groups = []
         for group in pixels.near_duplicates[:MAX_EXAMPLES]:
-            groups.append([self.names[place] for place in group])
+            groups.append([self.name_image(place) for place in group])
         flaws = {}
         for word, places in pixels.flaws.items():
-            examples = [self.names[place] for place in places[:MAX_EXAMPLES]]
+            examples = [self.name_image(place) for place in places[:MAX_EXAMPLES]]
             flaws[word] = {"count": len(places), "examples": examples}
         return {
             "near_duplicates": {
@@ -108,8 +129,6 @@ def measure_splits(
 ) -> Measurements:
     """Measure the images of splits; their names are relative to `folder`."""
     table = make_table(splits, classes)
-    names = tuple(_name_image(image.path, folder) for image in table.images)
-    statistics = measure_statistics(table)
     # OpenCV, which both need, takes as long to import as a small dataset to check.
     pixels = None
     if with_pixels:
@@ -125,20 +144,10 @@ def measure_splits(
 
         training = measure_at_training_size(table, plan)
         advice += advise_on_training(table, plan)
-    advice += advise_on_dataset(statistics, pixels, names)
-    return Measurements(
-        table=table,
-        names=names,
-        statistics=statistics,
-        outliers=find_outlying_boxes(table),
-        advice=tuple(advice),
-        training=training,
-        pixels=pixels,
-    )
+    advice += advise_on_dataset(measure_classes(table), measure_images(table))
 
-
-def _name_image(path: Path, folder: Path | None) -> str:
-    """Return the name of an image below a folder, or its path where it lies elsewhere."""
-    if folder is not None and path.is_relative_to(folder):
-        return path.relative_to(folder).as_posix()
-    return str(path)
+    measured = Measurements(table, folder, tuple(advice), training, pixels)
+    if pixels is None:
+        return measured
+    on_images = advise_on_images(pixels, measured.name_image)
+    return replace(measured, advice=(*on_images, *advice))

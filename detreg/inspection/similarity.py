@@ -18,8 +18,8 @@ MIN_CORRELATION = 0.985
 """Of the thumbnails of near duplicates."""
 
 _NUM_BANDS = MAX_DISTANCE + 1
-_WINDOW = 200
-"""Images of one band that each is compared with."""
+_WINDOW = 100
+"""Hashes of one band that each is compared with."""
 
 Pairs = npt.NDArray[np.int64]
 
@@ -49,27 +49,44 @@ def find_near_duplicates(looks: Sequence[ImageLook | None]) -> list[tuple[int, .
 
 
 def _find_candidates(hashes: npt.NDArray[np.uint64]) -> Pairs:
-    """Return (pairs, 2), the images whose hashes differ in `MAX_DISTANCE` bits at most."""
-    found = [np.empty((0, 2), np.int64)]
+    """Return (pairs, 2), images whose hashes differ in `MAX_DISTANCE` bits at most.
+
+    Of images with one hash, each is paired with the next one only, and the first with images of
+    other hashes: pairs are joined to groups afterwards.
+    """
+    unique, first_image = np.unique(hashes, return_index=True)
+    by_hash = np.argsort(hashes, kind="stable")
+    is_repeated = hashes[by_hash[:-1]] == hashes[by_hash[1:]]
+    found = [np.stack([by_hash[:-1][is_repeated], by_hash[1:][is_repeated]], axis=1)]
+
+    keys = _split_into_bands(unique)
+    for band in range(_NUM_BANDS):
+        # Hashes of one key are neighbors now; those that differ in low bits are the closest.
+        order = np.lexsort((unique, keys[band]))
+        for distance in range(1, min(_WINDOW, len(unique) - 1) + 1):
+            first, second = order[:-distance], order[distance:]
+            has_same_key = keys[band][first] == keys[band][second]
+            if not has_same_key.any():
+                break
+            first, second = first[has_same_key], second[has_same_key]
+            is_near = np.bitwise_count(unique[first] ^ unique[second]) <= MAX_DISTANCE
+            first, second = first[is_near], second[is_near]
+            # A pair counts in the first band that it shares.
+            is_new = (keys[:band, first] != keys[:band, second]).all(axis=0)
+            pairs = np.stack([first[is_new], second[is_new]], axis=1)
+            found.append(first_image[pairs])
+    return np.sort(np.concatenate(found), axis=1)
+
+
+def _split_into_bands(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return (bands, hashes), the bits of each band."""
+    keys = []
     for band in range(_NUM_BANDS):
         first_bit = 64 * band // _NUM_BANDS
         end_bit = 64 * (band + 1) // _NUM_BANDS
         mask = np.uint64((1 << (end_bit - first_bit)) - 1)
-        keys = (hashes >> np.uint64(first_bit)) & mask
-
-        # Images of one key are neighbors now; those that look alike are close to each other.
-        order = np.lexsort((hashes, keys))
-        for distance in range(1, min(_WINDOW, len(hashes) - 1) + 1):
-            first, second = order[:-distance], order[distance:]
-            has_same_key = keys[first] == keys[second]
-            if not has_same_key.any():
-                break
-            first, second = first[has_same_key], second[has_same_key]
-            differing = np.bitwise_count(hashes[first] ^ hashes[second])
-            is_near = differing <= MAX_DISTANCE
-            found.append(np.stack([first[is_near], second[is_near]], axis=1))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs, axis=0)
+        keys.append((hashes >> np.uint64(first_bit)) & mask)
+    return np.stack(keys)
 
 
 def _join_pairs(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, ...]]:

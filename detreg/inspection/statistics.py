@@ -1,6 +1,7 @@
 """The numbers of a dataset: its classes, images and boxes."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,10 +103,17 @@ class DatasetStatistics:
 
 def measure_statistics(table: BoxTable) -> DatasetStatistics:
     """Return the numbers of a dataset; without images or boxes they are 0."""
-    classes = _measure_classes(table)
+    classes = measure_classes(table)
+    imbalance = compute_imbalance(classes)
+    return DatasetStatistics(classes, imbalance, measure_images(table), measure_boxes(table))
+
+
+def compute_imbalance(classes: Sequence[ClassStatistics]) -> float | None:
+    """Return the boxes of the most frequent class over those of the rarest, if all have some."""
     counts = [entry.boxes for entry in classes]
-    imbalance = max(counts) / min(counts) if counts and min(counts) else None
-    return DatasetStatistics(classes, imbalance, _measure_images(table), _measure_boxes(table))
+    if not counts or not min(counts):
+        return None
+    return max(counts) / min(counts)
 
 
 def measure_spread(values: Floats) -> Spread:
@@ -137,7 +145,7 @@ def make_anchors(shapes: Floats, centers: Floats) -> tuple[Anchor, ...]:
     return tuple(anchors)
 
 
-def _measure_classes(table: BoxTable) -> tuple[ClassStatistics, ...]:
+def measure_classes(table: BoxTable) -> tuple[ClassStatistics, ...]:
     """Return how often each class occurs, in the order of the classes."""
     num_classes = len(table.classes)
     total = np.bincount(table.labels, minlength=num_classes)
@@ -161,7 +169,7 @@ def _measure_classes(table: BoxTable) -> tuple[ClassStatistics, ...]:
     return tuple(measured)
 
 
-def _measure_images(table: BoxTable) -> ImageStatistics:
+def measure_images(table: BoxTable) -> ImageStatistics:
     """Return the numbers of the images."""
     per_image = table.boxes_per_image
     empty_per_split = dict.fromkeys(table.splits, 0)
@@ -184,7 +192,7 @@ def _measure_images(table: BoxTable) -> ImageStatistics:
     )
 
 
-def _measure_boxes(table: BoxTable) -> BoxStatistics:
+def measure_boxes(table: BoxTable) -> BoxStatistics:
     """Return the numbers of the boxes."""
     shapes = table.box_sizes
     return BoxStatistics(
