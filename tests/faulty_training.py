@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from mmengine.runner import Runner
 
 from detreg import cli, publish
 from detreg.export.trained_model import TrainedModel
+from detreg.signals import DeferredSignals
 from detreg.tracking import registry
 from detreg.tracking.runs import Run
 from detreg.training import checkpointing
@@ -145,9 +148,9 @@ class Fault:
 
 
 @contextmanager
-def inject(point: Point | IntoStop, act: Act) -> Iterator[None]:
-    """Act once where a training inside the block reaches the point."""
-    fault = Fault(PLACES[point], act)
+def inject(point: Point | IntoStop | Place, act: Act) -> Iterator[None]:
+    """Act once where a training inside the block reaches the point, or a place of its own."""
+    fault = Fault(point if isinstance(point, Place) else PLACES[point], act)
     before_train_epoch = LossMeter.before_train_epoch
 
     def begin_epoch(self: LossMeter, runner: Runner) -> None:
@@ -174,6 +177,39 @@ def inject(point: Point | IntoStop, act: Act) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def measure_writes() -> Iterator[list[float]]:
+    """Return how many seconds the training inside the block spends on its run in each epoch.
+
+    That is where it would wait for the tracking server.
+    """
+    seconds: list[float] = []
+    before_train_epoch = LossMeter.before_train_epoch
+
+    def begin_epoch(self: LossMeter, runner: Runner) -> None:
+        seconds.append(0.0)
+        before_train_epoch(self, runner)
+
+    def measure(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            started_at = time.monotonic()
+            result = function(*arguments, **options)
+            # Another thread writes what the machine does; training does not wait for that.
+            if seconds and threading.current_thread() is threading.main_thread():
+                seconds[-1] += time.monotonic() - started_at
+            return result
+
+        return call
+
+    writers = ("log_metrics", "log_file", "tag_checkpoints", "note_saved_checkpoints")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(LossMeter, "before_train_epoch", begin_epoch))
+        for name in writers:
+            stack.enter_context(mock.patch.object(Run, name, measure(getattr(Run, name))))
+        yield seconds
+
+
 def write_in_halves(fault: Fault) -> Callable[..., None]:
     """Return a `torch.save` that reaches the fault when half of the file is written."""
     save = torch.save
@@ -198,6 +234,16 @@ def kill() -> None:
 
 def interrupt(number: int) -> None:
     os.kill(os.getpid(), number)
+
+
+def wait_for_signal(pause_file: Path) -> None:
+    """Create the file, and wait for a signal that the training will find after its step."""
+    pause_file.touch()
+    note = signal.getsignal(signal.SIGTERM)
+    deferred = getattr(note, "__self__", None)
+    assert isinstance(deferred, DeferredSignals), note
+    while not deferred.is_pending:
+        time.sleep(0.01)
 
 
 def train_with_fault(

@@ -9,8 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import free_port
 from mlflow import MlflowClient
+from mlflow_server import MlflowServer
 from scripted_proxy import Fault, ScriptedProxy
 
 pytestmark = pytest.mark.soak
@@ -105,23 +104,9 @@ SCENARIOS = [
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Run an MLflow server; return its port."""
-    folder = tmp_path_factory.mktemp("server")
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
-    command += ["--artifacts-destination", (folder / "artifacts").as_uri()]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
-    for _ in range(3000):
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                break
-        except OSError:
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-    yield port
-    process.terminate()
-    process.wait()
+    folder = tmp_path_factory.mktemp("server") / "server"
+    with MlflowServer(folder, free_port()) as server:
+        yield server.port
 
 
 @pytest.fixture(scope="module")
