@@ -1,7 +1,6 @@
 """Checks the boxes of one image: what is wrong is an error, what is harmless is repaired."""
 
 import math
-from dataclasses import replace
 
 from detreg.data.boxes import (
     DECIMALS,
@@ -29,21 +28,25 @@ def check_boxes(
     boxes: dict[tuple[str, Corners, bool], Box] = {}
 
     for box in record.boxes:
+        in_pixels = scale_box(box, width, height) if fractions else box
         where = f"{record.source} {box.where}"
-        with problems.catch_bad_entry(where):
-            in_pixels = scale_box(box, width, height) if fractions else box
+        # Not `catch_bad_entry`: this is called for each of a million boxes.
+        try:
             repaired = _repair_box(in_pixels, width, height, where, problems)
-            if repaired is None:
-                continue
+        except BadEntryError as error:
+            problems.add_error(error.kind, where, str(error))
+            continue
+        if repaired is None:
+            continue
 
-            # The first of several equal boxes is kept. Another class or flag is another box.
-            identity = (repaired.label, repaired.corners, repaired.crowd)
-            if identity in boxes:
-                problems.add_repair(
-                    FindingKind.DUPLICATE_BOX, where, "exact duplicate of a box dropped"
-                )
-            else:
-                boxes[identity] = repaired
+        # The first of several equal boxes is kept. Another class or flag is another box.
+        identity = (repaired.label, repaired.corners, repaired.crowd)
+        if identity in boxes:
+            problems.add_repair(
+                FindingKind.DUPLICATE_BOX, where, "exact duplicate of a box dropped"
+            )
+        else:
+            boxes[identity] = repaired
 
     return tuple(boxes.values())
 
@@ -72,29 +75,30 @@ def _repair_box(
             f"{width}x{height}; correct or remove it",
         )
 
-    clipped = clip_corners(corners, width, height)
-    x1, y1, x2, y2 = clipped
+    is_inside = x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height
+    if not is_inside:
+        x1, y1, x2, y2 = clip_corners(corners, width, height)
 
     # MMDetection leaves such boxes out of training without saying so, but scoring expects them.
-    if round(x2 - x1, DECIMALS) < 1 or round(y2 - y1, DECIMALS) < 1:
+    if round(min(x2 - x1, y2 - y1), DECIMALS) < 1:
         problems.add_repair(
             FindingKind.THIN_BOX, where, "box less than one pixel wide or high dropped"
         )
         return None
 
     area = box.area
-    if clipped != corners:
+    if not is_inside:
         problems.add_repair(FindingKind.BOX_CLIPPED, where, "box clipped to its image")
         # The stated area is that of the whole box.
         area = None
     if not area:
         area = round((x2 - x1) * (y2 - y1), DECIMALS)
-    return replace(box, corners=clipped, area=area)
+    return Box((x1, y1, x2, y2), box.label, box.crowd, box.where, area)
 
 
 def _check_corners(corners: Corners) -> Corners:
     """Return the rounded corners. Raises BadEntryError unless they are finite and in order."""
-    if not all(math.isfinite(value) for value in corners):
+    if not all(map(math.isfinite, corners)):
         raise BadEntryError(
             FindingKind.INVALID_BOX,
             "the box has a coordinate that is not a finite number (NaN or infinite); "

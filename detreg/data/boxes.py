@@ -39,9 +39,14 @@ def scale_box(box: Box, width: int, height: int) -> Box:
 
 def round_corners(corners: Corners) -> Corners:
     """Return the corners rounded to `DECIMALS`."""
+    x1, y1, x2, y2 = corners
     # Adding zero turns -0.0 into 0.0: both are the same place but have different digests.
-    x1, y1, x2, y2 = (round(value, DECIMALS) + 0.0 for value in corners)
-    return x1, y1, x2, y2
+    return (
+        round(x1, DECIMALS) + 0.0,
+        round(y1, DECIMALS) + 0.0,
+        round(x2, DECIMALS) + 0.0,
+        round(y2, DECIMALS) + 0.0,
+    )
 
 
 def clip_corners(corners: Corners, width: int, height: int) -> Corners:

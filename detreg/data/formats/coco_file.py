@@ -55,13 +55,16 @@ def read_annotation_file(
     for position, image in enumerate(images, start=1):
         image_id = image.get("id", f"at position {position}")
         where = f"{source} image {_format_id(image_id)}"
-        of_image = problems.for_image(where)
-        with of_image.catch_bad_entry(where):
-            image_boxes = boxes.get(_make_key(image.get("id")), [])
+        image_boxes = boxes.get(_make_key(image.get("id")), [])
+        try:
             record = _parse_image(image, source, where, image_boxes, locator)
-            records.append(record)
-            if record.width is None or record.height is None:
-                problems.add_repair(FindingKind.MISSING_SIZE, where, MISSING_SIZE_MESSAGE)
+        except BadEntryError as error:
+            problems.for_image(where).add_error(error.kind, where, str(error))
+            continue
+
+        records.append(record)
+        if record.width is None or record.height is None:
+            problems.add_repair(FindingKind.MISSING_SIZE, where, MISSING_SIZE_MESSAGE)
     return list(categories.values()), records
 
 
@@ -236,6 +239,10 @@ def _find_label(annotation: CocoEntry, image_ids: set[str], categories: Mapping[
 
 def _is_ignored(annotation: CocoEntry, label: str, where: str, problems: ProblemCollector) -> bool:
     """Whether an annotation is a region to ignore, by COCO's iscrowd or by ignore."""
+    # Most annotations, of which there may be a million.
+    if annotation.get("iscrowd") == 0 and annotation.get("ignore") is None:
+        return False
+
     flags = {}
     for key in ("iscrowd", "ignore"):
         flags[key] = parse_flag(annotation.get(key), f"(class {label}) {key}")
@@ -319,16 +326,17 @@ def _is_valid_size(value: object) -> TypeGuard[float | None]:
 
 def _is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a JSON document is a number that fits a float."""
-    if isinstance(value, bool):
-        return False
+    # Exact types, which a parser of JSON returns: bool is a kind of int, and no number here.
+    if type(value) is float:
+        return True
     # JSON allows whole numbers that are too long for a float.
-    if isinstance(value, int):
-        return abs(value) < 2**63
-    return isinstance(value, float)
+    return type(value) is int and abs(value) < 2**63
 
 
 def _make_key(value: object) -> str:
     """Return an id as text, by which it is compared: 7, 7.0 and "7" are the same."""
+    if type(value) is int:
+        return str(value)
     number = _parse_whole_number(value)
     if number is not None:
         return str(number)
