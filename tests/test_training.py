@@ -110,7 +110,7 @@ def test_a_run_holds_what_is_promised(trained: dict[str, Any], tiny: Path) -> No
         assert json.loads(str(logged.dataset.source)) == {"uri": str(tiny)}
         assert logged.dataset.digest == trained["dataset_digest"]
         contexts[logged.dataset.name] = logged.tags[0].value
-    assert contexts == {"tiny": "training", "tiny-val": "validation"}
+    assert contexts == {"tiny": "training", "tiny-val": "validation", "tiny-test": "testing"}
     dataset = run.inputs.dataset_inputs[0].dataset
     assert dataset.digest == trained["dataset_digest"]
     assert json.loads(str(dataset.schema))["classes"] == ["balloon", "boat", "house"]
