@@ -133,6 +133,38 @@ LAYOUTS: dict[str, tuple[Files, Expected]] = {
         },
         SPLIT,
     ),
+    "XML of one folder for each split": (
+        {
+            "xml/train/a.xml": xml("cat"),
+            "xml/val/a.xml": xml("dog"),
+            "png/train/a.png": draw(1),
+            "png/val/a.png": draw(2),
+        },
+        SPLIT,
+    ),
+    "XML of several devkits": (
+        {
+            "VOC2007/Annotations/1.xml": xml("cat", "1.png"),
+            "VOC2007/JPEGImages/1.png": draw(1),
+            "VOC2007/ImageSets/Main/train.txt": "1\n",
+            "VOC2012/Annotations/1.xml": xml("dog", "1.png"),
+            "VOC2012/JPEGImages/1.png": draw(2),
+            "VOC2012/ImageSets/Main/val.txt": "1\n",
+            "VOC2012/ImageSets/Segmentation/train.txt": "1\n",
+        },
+        SPLIT,
+    ),
+    "XML with lists that say other splits than folders": (
+        {
+            "val/a.xml": xml("cat"),
+            "val/a.png": draw(1),
+            "train/b.xml": xml("dog"),
+            "train/b.png": draw(2),
+            "ImageSets/train.txt": "a",
+            "ImageSets/val.txt": "b",
+        },
+        SPLIT,
+    ),
     "XML beside masks of the same name": (
         {
             "Annotations/a.xml": xml("cat", "a.png"),
@@ -181,6 +213,14 @@ LAYOUTS: dict[str, tuple[Files, Expected]] = {
             "pictures/two/a.png": draw(2),
         },
         SPLIT,
+    ),
+    "COCO with train and val in one file": (
+        {
+            "annotations/instances_trainval.json": coco(a="cat", b="dog"),
+            "images/a.png": draw(1),
+            "images/b.png": draw(2),
+        },
+        {1: ("train", "cat"), 2: ("train", "dog")},
     ),
     "COCO deep in folders of splits": (
         {
@@ -286,6 +326,18 @@ LAYOUTS: dict[str, tuple[Files, Expected]] = {
         },
         SPLIT,
     ),
+    "YOLO beside another tool's files": (
+        {
+            "classes.txt": NAMES,
+            "a.png": draw(1),
+            "a.json": '{"shapes": [], "imagePath": "a.png"}',
+            "a.txt": CAT,
+            "b.png": draw(2),
+            "b.json": '{"shapes": [], "imagePath": "b.png"}',
+            "b.txt": DOG,
+        },
+        POOL,
+    ),
     "YOLO with lists and no yaml": (
         {
             "classes.txt": NAMES,
@@ -312,6 +364,20 @@ def test_layout_is_read_inside_other_folders(tmp_path: Path, layout: str) -> Non
     moved = {f"boats v1/set/{name}": content for name, content in files.items()}
     moved |= {"docs/README.md": "# Boats", "boats v1/LICENSE": "free", "notes.txt": "see docs"}
     assert describe(write_files(tmp_path, moved)) == expected
+
+
+def test_names_that_differ_by_capitals_are_told_apart(tmp_path: Path) -> None:
+    files = {
+        "classes.txt": NAMES,
+        "images/a.png": draw(1),
+        "images/A.png": draw(2),
+        "labels/a.txt": CAT,
+        "labels/A.txt": DOG,
+    }
+    write_files(tmp_path, files)
+    if len(list((tmp_path / "images").iterdir())) < 2:
+        pytest.skip("this file system takes both names for one file")
+    assert describe(tmp_path) == POOL
 
 
 VOC_FILES: Files = {

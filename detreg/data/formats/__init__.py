@@ -50,7 +50,7 @@ def read(folder: Path) -> RawDataset:
     best = max(evidence.values())
     # The first of those that are equally sure.
     chosen = next(name for name in evidence if evidence[name] == best)
-    foreign = find_foreign_format(tree) if best < Evidence.SURE else None
+    foreign = find_foreign_format(tree) if best < Evidence.LIKELY else None
     if foreign is not None:
         raise DataError(f"{folder}: {foreign}")
     if best == Evidence.NONE:
@@ -61,7 +61,7 @@ def read(folder: Path) -> RawDataset:
         )
 
     raw = FORMATS[chosen].read(tree)
-    others = [name for name in evidence if name != chosen and evidence[name] == Evidence.SURE]
+    others = [name for name in evidence if name != chosen and evidence[name] >= Evidence.LIKELY]
     findings = (*raw.findings, *_note_formats(folder, others), *_note_folders(tree))
     raw = replace(raw, findings=findings)
     return replace(raw, findings=(*findings, *_note_unused_images(tree, raw)))

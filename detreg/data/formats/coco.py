@@ -28,6 +28,7 @@ from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import (
     SPLITS,
     choose_splits_by_folder,
+    names_trainval,
     parse_split,
     parse_split_of_folder,
 )
@@ -186,11 +187,15 @@ def _is_broken(tree: FileTree, path: str) -> bool:
 def _assign_splits(sources: Sequence[str], problems: ProblemCollector) -> list[_AnnotationFile]:
     """Return the annotation files with their splits, train first.
 
-    A file that names no split is the pool. Two files of one split are an error.
+    A file that names no split is the pool, and one that names train and val together is train, of
+    which val is cut. Two files of one split are an error.
     """
     files = []
     for source in sources:
-        split = parse_split_of_folder(get_folder(source)) or parse_split(get_stem(source))
+        stem = get_stem(source)
+        split = parse_split_of_folder(get_folder(source)) or parse_split(stem)
+        if split is None and names_trainval(stem):
+            split = "train"
         files.append(_AnnotationFile(source, split or POOL))
 
     for split in find_duplicates(file.split for file in files):

@@ -12,5 +12,8 @@ class Evidence(IntEnum):
     WEAK = 1
     """A part of what belongs to it: what is missing will be an error."""
 
-    SURE = 2
+    LIKELY = 2
+    """All that belongs to it, in files that others may write, too."""
+
+    SURE = 3
     """Annotations that say themselves that they are of the format."""

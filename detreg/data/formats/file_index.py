@@ -196,10 +196,11 @@ def _count_common_end(first: Sequence[str], second: Sequence[str]) -> int:
     return count
 
 
-def _rank_closeness(path: str, folders: Sequence[str], hint: Hint) -> tuple[int, int, int]:
+def _rank_closeness(path: str, folders: Sequence[str], hint: Hint) -> tuple[int, ...]:
     """Return how well the place of a file fits: split, folders shared with `near`, its own name."""
     is_of_split = hint.split is not None and parse_split_of_folder(get_folder(path)) == hint.split
     around = set(list_ancestors(hint.near))
     shared = sum(folder in around for folder in list_ancestors(path))
+    same_names = len(set(folders) & {fold(part) for part in get_folder(hint.near).split("/")})
     is_image_folder = any(folder in _IMAGE_FOLDERS for folder in folders)
-    return is_of_split, shared, is_image_folder
+    return is_of_split, shared, same_names, is_image_folder

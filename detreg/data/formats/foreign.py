@@ -62,6 +62,12 @@ _FORMATS = (
         "export it from CVAT as COCO 1.0, with images",
     ),
     _ForeignFormat(
+        "MOTChallenge's description of tracks",
+        ".ini",
+        (b"[Sequence]", b"seqLength"),
+        "convert the boxes to COCO",
+    ),
+    _ForeignFormat(
         "a table of boxes",
         ".csv",
         (b"xmin", b"ymin", b"xmax", b"ymax"),

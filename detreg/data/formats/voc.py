@@ -20,7 +20,7 @@ from detreg.data.formats.voc_file import read_annotation_file, write_annotation_
 from detreg.data.formats.voc_lists import read_split_lists
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
-from detreg.data.splits import choose_splits_by_folder, parse_split
+from detreg.data.splits import choose_splits_by_folder, parse_split, parse_split_of_folder
 
 EXPECTED_FILES = "Pascal VOC (<annotation> in .xml, as Annotations/*.xml)"
 
@@ -49,7 +49,7 @@ def read(tree: FileTree) -> RawDataset:
     splits: dict[str, list[ImageRecord]] = {}
     if listed:
         for split, sources in listed.items():
-            splits[split] = _read_annotation_files(sources, split, index, problems)
+            splits[split] = _read_annotation_files(sources, index, problems)
     else:
         splits = _read_by_folder(paths, index, problems)
 
@@ -149,7 +149,7 @@ def _read_by_folder(
     """Return the records of each split that the folders of XML files or else of images name."""
     splits: dict[str, list[ImageRecord]] = {}
     for split, path in zip(choose_splits_by_folder(map(get_folder, paths)), paths, strict=True):
-        splits.setdefault(split, []).extend(_read_annotation_files((path,), split, index, problems))
+        splits.setdefault(split, []).extend(_read_annotation_files((path,), index, problems))
     if set(splits) != {POOL}:
         return splits
 
@@ -162,13 +162,14 @@ def _read_by_folder(
 
 
 def _read_annotation_files(
-    sources: Sequence[str], split: str, index: ImageIndex, problems: ProblemCollector
+    sources: Sequence[str], index: ImageIndex, problems: ProblemCollector
 ) -> list[ImageRecord]:
-    """Return the records of the XML files of a split."""
+    """Return the records of XML files."""
     records = []
     for source in sources:
         # A path in the file is relative to its folder or to the dataset's.
-        hint = Hint(source, None if split == POOL else split)
+        # The split of a list says nothing about folders.
+        hint = Hint(source, parse_split_of_folder(get_folder(source)))
         of_image = problems.for_image(source)
         locator = ImageLocator(index, (get_folder(source), ""), hint, of_image)
         with of_image.catch_bad_entry(source):

@@ -65,7 +65,10 @@ def detect(tree: FileTree) -> Evidence:
     is_labeled = has_labels(tree, labels)
     if has_settings and is_labeled:
         return Evidence.SURE
-    if has_settings or is_labeled or (labels.orphans and find_class_files(tree)):
+    has_class_files = bool(find_class_files(tree))
+    if is_labeled and has_class_files:
+        return Evidence.LIKELY
+    if has_settings or is_labeled or (labels.orphans and has_class_files):
         return Evidence.WEAK
     return Evidence.NONE
 

@@ -1,7 +1,7 @@
 """Finds the label file of each image of a YOLO dataset, and label files without an image."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from detreg.data.formats.file_index import fold
@@ -33,16 +33,13 @@ def match_labels(tree: FileTree) -> LabelFiles:
     lies beside the image. What is left is matched between folders whose paths differ in one name,
     such as `img/` and `txt/`.
     """
-    texts = {fold(path): path for path in tree.select(".txt")}
-    of_image: dict[str, str] = {}
-    spare: set[str] = set()
+    unclaimed = set(tree.select(".txt"))
+    of_image = _match_exactly(tree)
     for image in tree.images:
-        found = [texts[place] for place in _list_places(image) if place in texts]
-        if found:
-            of_image[image] = found[0]
-            spare.update(found[1:])
+        # The second place of an image that has a label file at the first is nobody else's.
+        unclaimed.difference_update(_list_places(image))
+    _match_spellings(tree.images, of_image, unclaimed)
 
-    unclaimed = set(texts.values()) - set(of_image.values()) - spare
     orphans = [path for path in sorted(unclaimed) if _is_orphan(tree, path)]
     if orphans:
         parallel = _match_parallel(tree, of_image, orphans)
@@ -65,13 +62,38 @@ def has_labels(tree: FileTree, labels: LabelFiles) -> bool:
     return any(is_label_file(tree, path) for path in first)
 
 
+def _match_exactly(tree: FileTree) -> dict[str, str]:
+    """Return the label files that lie where YOLO's rule says."""
+    of_image: dict[str, str] = {}
+    for image in tree.images:
+        for place in _list_places(image):
+            if place in tree.file_set:
+                of_image[image] = place
+                break
+    return of_image
+
+
+def _match_spellings(images: Sequence[str], of_image: dict[str, str], unclaimed: set[str]) -> None:
+    """Match the other images with label files whose paths differ in capitals or in accents."""
+    spellings = {fold(path): path for path in sorted(unclaimed)}
+    for image in images:
+        if image in of_image:
+            continue
+        for place in _list_places(image):
+            path = spellings.get(fold(place))
+            if path is not None:
+                of_image[image] = path
+                unclaimed.discard(path)
+                break
+
+
 def _list_places(image: str) -> Iterator[str]:
-    """Yield where the label file of an image may be, without regard to spelling."""
-    name = f"{fold(get_stem(image))}.txt"
-    folder = fold(get_folder(image))
+    """Yield where the label file of an image may be."""
+    name = f"{get_stem(image)}.txt"
+    folder = get_folder(image)
     parts = folder.split("/")
     for position in reversed(range(len(parts))):
-        if parts[position] in ("images", "jpegimages"):
+        if parts[position].lower() in ("images", "jpegimages"):
             parts[position] = "labels"
             yield join_path("/".join(parts), name)
             break
@@ -92,7 +114,7 @@ def _match_parallel(
 ) -> dict[str, str]:
     """Return the label files that lie in a folder parallel to that of their images.
 
-    A folder counts only as a whole: each of its label files has its image in the other one.
+    A folder counts as a whole: at least half of its label files have their images in one other.
     """
     images: dict[str, dict[str, str]] = {}
     for image in tree.images:
@@ -104,14 +126,14 @@ def _match_parallel(
 
     matches: dict[str, str] = {}
     for label_folder, paths in labels.items():
-        stems = {fold(get_stem(path)) for path in paths}
+        stems = {fold(get_stem(path)): path for path in paths}
         fitting = []
         for image_folder, image_of_stem in images.items():
-            is_parallel = _are_parallel(image_folder, label_folder)
-            if is_parallel and stems <= image_of_stem.keys():
-                fitting.append(image_of_stem)
+            found = stems.keys() & image_of_stem.keys()
+            if 2 * len(found) >= len(stems) and _are_parallel(image_folder, label_folder):
+                fitting.append({image_of_stem[stem]: stems[stem] for stem in found})
         if len(fitting) == 1:
-            matches.update({fitting[0][fold(get_stem(path))]: path for path in paths})
+            matches.update(fitting[0])
     return matches
 
 
