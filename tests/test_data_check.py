@@ -71,7 +71,8 @@ def test_many_problems_of_one_kind_are_grouped(tmp_path: Path) -> None:
 
 
 REPAIRS: dict[str, Change] = {
-    "box clipped to its image": update_annotation(bbox=[30, 20, 25, 25]),
+    "box clipped to its image": update_annotation(bbox=[20, 20, 22, 10]),
+    "box clipped to its image by more than a quarter": update_annotation(bbox=[30, 20, 25, 25]),
     "box without extent dropped": update_annotation(bbox=[5, 5, 0, 4]),
     "box less than one pixel wide or high dropped": update_annotation(bbox=[5, 5, 0.5, 4]),
     "exact duplicate of a box dropped": repeat_annotation,

@@ -67,7 +67,7 @@ def test_check_says_kind_severity_and_place(tmp_path: Path) -> None:
     folder = write_pets(tmp_path / "pets")
 
     def damage(document: Document) -> None:
-        document["annotations"][0]["bbox"] = [30, 20, 25, 25]
+        document["annotations"][0]["bbox"] = [30, 20, 11, 9]
         document["annotations"][1]["bbox"] = [20, 5, -10, 5]
         document["images"][1]["width"] = 80
 

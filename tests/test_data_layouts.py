@@ -444,11 +444,11 @@ YOLO_FILES: Files = {
     "images/train/a.png": draw(1),
     "labels/train/a.txt": CAT,
     "images/val/b.png": draw(2),
-    "labels/val/b.txt": DOG,
+    "labels/val/b.txt": CAT,
 }
 COCO_FILES: Files = {
     "annotations/train.json": coco(a="cat"),
-    "annotations/val.json": coco(b="dog"),
+    "annotations/val.json": coco(b="cat"),
     "images/train/a.png": draw(1),
     "images/val/b.png": draw(2),
 }

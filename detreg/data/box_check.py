@@ -7,12 +7,16 @@ from detreg.data.boxes import (
     Box,
     Corners,
     clip_corners,
+    compute_area,
     format_corners,
     round_corners,
     scale_box,
 )
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.raw import ImageRecord
+
+_MIN_SHARE_INSIDE = 0.75
+"""A box of which less is in its image is told apart: many of them are an error (split_check.py)."""
 
 
 def check_boxes(
@@ -88,7 +92,12 @@ def _repair_box(
 
     area = box.area
     if not is_inside:
-        problems.add_repair(FindingKind.BOX_CLIPPED, where, "box clipped to its image")
+        if compute_area((x1, y1, x2, y2)) < _MIN_SHARE_INSIDE * compute_area(corners):
+            problems.add_repair(
+                FindingKind.BOX_CUT, where, "box clipped to its image by more than a quarter"
+            )
+        else:
+            problems.add_repair(FindingKind.BOX_CLIPPED, where, "box clipped to its image")
         # The stated area is that of the whole box.
         area = None
     if not area:

@@ -55,6 +55,12 @@ def clip_corners(corners: Corners, width: int, height: int) -> Corners:
     return max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
 
 
+def compute_area(corners: Corners) -> float:
+    """Return the area of a box."""
+    x1, y1, x2, y2 = corners
+    return (x2 - x1) * (y2 - y1)
+
+
 def format_corners(corners: Corners) -> str:
     """Return the corners as text for a message."""
     return ", ".join(f"{value:g}" for value in corners)

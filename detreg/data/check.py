@@ -23,6 +23,7 @@ from detreg.data.images import DatasetImage, name_inside
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
+from detreg.data.split_check import check_cut_boxes, check_given_splits
 from detreg.data.splits import SPLITS, complete_splits
 from detreg.errors import MAX_VALUE_LENGTH, is_storable, quote
 
@@ -55,16 +56,20 @@ def check_dataset(raw: RawDataset, cache: Path | None = None) -> CheckResult:
     splits: dict[str, tuple[DatasetImage, ...]] = {}
     for split, records in raw.splits.items():
         images = []
+        num_findings = len(problems.findings)
         for record in records:
             image = _check_record(record, probes[record.image], raw, problems)
             if image is not None:
                 images.append(image)
+        check_cut_boxes(split, records, problems.findings[num_findings:], raw, problems)
         # Sorted, because image ids follow this order and readers list images in any order.
         # By parts, as Path compares, but a hundred thousand paths in a tenth of the time.
         splits[split] = tuple(sorted(images, key=lambda image: image.path.parts))
 
-    # Splits are completed only when all else is right: an image that was left out because of an
-    # error could make them look wrong, too.
+    # Splits are judged and completed only when all else is right: an image or a box that was left
+    # out because of an error could make them look wrong, too.
+    if not has_errors(problems.findings):
+        check_given_splits(raw, problems)
     if not has_errors(problems.findings):
         # The name of the folder is empty for the root of a file system.
         where = raw.folder.name or str(raw.folder)
@@ -195,6 +200,14 @@ def _check_record(
         check_boxes(record, stated_size, raw.fractions, problems)
         return None
 
+    if probe.turned and record.width is None and record.boxes:
+        problems.add(
+            FindingKind.EXIF_ROTATION,
+            Severity.NOTE,
+            name,
+            "image turned by its EXIF orientation, with no size stated: boxes taken as those of "
+            "the turned image",
+        )
     size = (probe.width, probe.height)
     boxes = check_boxes(record, size, raw.fractions, problems)
     return DatasetImage(record.image, probe.width, probe.height, probe.sha256, boxes)

@@ -76,6 +76,8 @@ class FindingKind(StrEnum):
     WRONG_UNIT = auto()
     BOX_OUTSIDE_IMAGE = auto()
     BOX_CLIPPED = auto()
+    BOX_CUT = auto()
+    """A box that reaches over its image by more than a quarter of itself."""
     DUPLICATE_BOX = auto()
     POLYGON = auto()
     ORIENTED_BOX = auto()
