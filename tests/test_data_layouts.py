@@ -367,7 +367,7 @@ def test_layout_is_read_inside_other_folders(tmp_path: Path, layout: str) -> Non
 
 
 def test_names_that_differ_by_capitals_are_told_apart(tmp_path: Path) -> None:
-    files = {
+    files: Files = {
         "classes.txt": NAMES,
         "images/a.png": draw(1),
         "images/A.png": draw(2),
@@ -474,6 +474,24 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
     "image of a split is missing": (
         {**without(COCO_FILES, "images/val/b.png"), "images/train/b.png": draw(2)},
         ["b.png (in annotations/val.json)", "missing"],
+    ),
+    "image of a split that is stated is missing": (
+        {
+            "set.json": coco(valid__images__a="cat", train__images__b="dog"),
+            "data/train/images/a.png": draw(1),
+            "data/train/images/b.png": draw(2),
+        },
+        ["valid/images/a.png (in set.json)", "missing"],
+    ),
+    "val is missing, and images has those of train": (
+        {
+            "data.yaml": YAML + "train: images\nval: ../valid/images\n",
+            "images/a.png": draw(1),
+            "labels/a.txt": CAT,
+            "other/b.png": draw(2),
+            "other/b.txt": DOG,
+        },
+        ["data.yaml val: '../valid/images' is not in the dataset's folder"],
     ),
     "two images of one name": (
         {"set.json": coco(a="cat"), "one/a.png": draw(1), "two/a.png": draw(2)},
@@ -689,6 +707,14 @@ def test_links_are_followed_and_never_in_circles(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "images" / "loop").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data" / "itself").symlink_to(tmp_path / "data")
     assert describe(tmp_path / "data") == POOL
+
+
+def test_folder_of_images_under_a_second_name(tmp_path: Path) -> None:
+    folder = write_files(tmp_path, {**YOLO_FILES, "JPEGImages/train/a.png": draw(1)})
+    (folder / "images" / "train" / "a.png").unlink()
+    (folder / "images" / "train").rmdir()
+    (folder / "images" / "train").symlink_to(folder / "JPEGImages" / "train")
+    assert describe(folder) == SPLIT
 
 
 def test_folders_that_lie_too_deeply_are_refused(tmp_path: Path) -> None:

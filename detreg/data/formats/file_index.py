@@ -59,7 +59,8 @@ class FileIndex:
         """Return the file that a stated path of any machine means, None where there is none.
 
         Of files of the same name, the one is taken that has the most folders in common with the
-        stated path, then with `hint`.
+        stated path, then with `hint`. One in the folder of another split, or without a folder
+        that is stated and in the dataset, is not meant.
 
         Raises BadEntryError where several files are as good.
         """
@@ -112,34 +113,32 @@ class FileIndex:
     ) -> Match | None:
         """Return the candidate that fits best, None where none fits."""
         stated_folders = [fold(part) for part in parts[:-1]]
+        stated_split = parse_split_of_folder("/".join(stated_folders)) or hint.split
         ranks: dict[tuple[int, ...], list[Match]] = {}
         for path in candidates:
             folders = [fold(part) for part in path.split("/")[:-1]]
-            tail = _count_common_end(folders, stated_folders)
-            overlap = len(set(folders) & set(stated_folders))
-            if tail == 0 and not self._is_plausible(path, stated_folders, overlap, hint):
+            split = parse_split_of_folder(get_folder(path))
+            if stated_split is not None and split not in (None, stated_split):
                 continue
+
+            tail = _count_common_end(folders, stated_folders)
+            has_path = tail == len(folders)
+            # A stated folder that is here, and does not hold the file: the file is missing.
+            other_folders = self._folder_names.intersection(stated_folders).difference(folders)
+            if other_folders and not has_path:
+                continue
+
+            overlap = len(set(folders) & set(stated_folders))
             closeness = _rank_closeness(path, folders, hint)
             has_name = _get_name(path) == parts[-1]
-            match = Match(path, tail == len(folders), has_name)
-            ranks.setdefault((tail, overlap, *closeness, has_name), []).append(match)
+            rank = (tail, overlap, *closeness, has_name)
+            ranks.setdefault(rank, []).append(Match(path, has_path, has_name))
 
         if not ranks:
             return None
         best = ranks[max(ranks)]
         self._check_unambiguous([match.path for match in best], parts[-1])
         return best[0]
-
-    def _is_plausible(
-        self, path: str, stated_folders: Sequence[str], overlap: int, hint: Hint
-    ) -> bool:
-        """Whether a file of the right name, and in another folder than stated, may be meant."""
-        split = parse_split_of_folder(get_folder(path))
-        if hint.split is not None and split is not None and split != hint.split:
-            return False
-        # The stated folder is here and does not hold the file: it is missing.
-        is_elsewhere = bool(stated_folders) and stated_folders[-1] in self._folder_names
-        return overlap > 0 or not is_elsewhere
 
     def _check_unambiguous(self, paths: Sequence[str], name: str) -> None:
         """Raise BadEntryError where the paths are of more than one file."""
