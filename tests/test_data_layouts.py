@@ -714,7 +714,7 @@ def test_folder_of_images_under_a_second_name(tmp_path: Path) -> None:
     (folder / "images" / "train" / "a.png").unlink()
     (folder / "images" / "train").rmdir()
     (folder / "images" / "train").symlink_to(folder / "JPEGImages" / "train")
-    assert describe(folder) == SPLIT
+    assert describe(folder) == {1: ("train", "cat"), 2: ("val", "cat")}
 
 
 def test_folders_that_lie_too_deeply_are_refused(tmp_path: Path) -> None:
