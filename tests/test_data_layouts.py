@@ -738,7 +738,7 @@ def test_names_that_are_not_utf_8_are_refused_only_where_they_are_used(
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
     voc_files: Files = {
-        "a.png": draw(1), "a.xml": xml("cat"), "b.png": draw(2), "b.xml": xml("dog"),
+        "a.png": draw(1), "a.xml": xml("cat"), "b.png": draw(2), "b.xml": xml("cat"),
     }  # fmt: skip
     files_of: dict[str, Files] = {"yolo": YOLO_FILES, "voc": voc_files, "coco": COCO_FILES}
     files = files_of[format]

@@ -7,9 +7,12 @@ import pytest
 from small_datasets import HEIGHT, WIDTH, make_labeled_image, read_json
 
 from detreg.data import Dataset, load_dataset
+from detreg.data.boxes import Box
+from detreg.data.findings import BadEntryError
 from detreg.data.formats import write
-from detreg.data.images import AnnotatedImage
-from detreg.data.splits import parse_split
+from detreg.data.images import AnnotatedImage, DatasetImage
+from detreg.data.raw import POOL
+from detreg.data.splits import complete_splits, parse_split
 from detreg.errors import DataError
 
 
@@ -96,3 +99,69 @@ def test_dataset_without_train_is_refused(tmp_path: Path) -> None:
     write("coco", tmp_path / "pets", ("cat",), splits)
     with pytest.raises(DataError, match="images for val and test but none for train"):
         load_dataset(tmp_path / "pets", tmp_path / "cache")
+
+
+def cut(labels: list[str]) -> tuple[list[str], list[str]]:
+    """Return the labels in train and in val, of a pool of images with these labels.
+
+    The first images have the first hashes. An empty label stands for an image without a box.
+    """
+    images = []
+    for number, label in enumerate(labels):
+        boxes = tuple(Box((1, 1, 9, 9), name) for name in label.split())
+        sha256 = f"{number * (1 << 32) // 40:08x}"
+        images.append(DatasetImage(Path(f"{number}.png"), 40, 30, sha256, boxes))
+
+    splits = complete_splits({POOL: images})
+    train, val = ([labels[int(image.path.stem)] for image in splits[name]] for name in splits)
+    assert len(train) + len(val) == len(labels)
+    return train, val
+
+
+@pytest.mark.parametrize(
+    ("labels", "val"),
+    [
+        # A fifth of all hashes, of which there are 40, are those of the first eight images.
+        (["a"] * 40, ["a"] * 8),
+        (["a"] * 24, ["a"] * 8),
+        # More than a third: the first fifth is taken instead.
+        (["a"] * 23, ["a"] * 5),
+        (["a"] * 6, ["a"]),
+        (["a"] * 2, ["a"]),
+        # A class that only val would have: as few images as possible are moved.
+        (["b"] + ["a"] * 39, ["a"] * 7),
+        (["a b", "b c"] + ["a"] * 38, ["a b"] + ["a"] * 6),
+        (["b"] * 8 + ["a"] * 32, ["b"] * 7),
+        (["b", "a", "a"], ["a"]),
+        # No box in val.
+        ([""] * 8 + ["b"] + ["a"] * 31, [""] * 8 + ["a"]),
+        ([""] * 40, [""] * 8),
+    ],
+)
+def test_val_is_a_sensible_part_of_the_pool(labels: list[str], val: list[str]) -> None:
+    assert cut(labels)[1] == val
+
+
+def test_val_without_a_low_hash_is_a_fifth() -> None:
+    images = [
+        DatasetImage(Path(f"{number}.png"), 40, 30, f"{240 + number:x}", ()) for number in range(10)
+    ]
+    splits = complete_splits({POOL: images})
+    assert [image.sha256 for image in splits["val"]] == ["f0", "f1"]
+
+
+@pytest.mark.parametrize("labels", [["a", "b"], ["a", "b", "c"], ["a", "", "", "", ""]])
+def test_pool_without_two_images_of_a_class_is_refused(labels: list[str]) -> None:
+    with pytest.raises(BadEntryError, match="no val split with boxes can be cut"):
+        cut(labels)
+
+
+@pytest.mark.parametrize("count", [1, 4, 50])
+def test_copies_stay_together(count: int) -> None:
+    box = Box((1, 1, 9, 9), "a")
+    images = [DatasetImage(Path(f"{n}.png"), 40, 30, "00", (box,)) for n in range(count)]
+    images += [DatasetImage(Path(f"x{n}.png"), 40, 30, f"{n + 16:x}", (box,)) for n in range(5)]
+    splits = complete_splits({POOL: images})
+    train, val = ({image.sha256 for image in splits[name]} for name in splits)
+    assert not train & val
+    assert len(splits["val"]) <= len(images) / 3

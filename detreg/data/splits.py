@@ -1,6 +1,7 @@
 """Splits: which one a name means, and how a missing one is cut from the images that are there."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
@@ -10,6 +11,7 @@ from detreg.data.raw import POOL
 
 SPLITS = ("train", "val", "test")
 VAL_FRACTION = 0.2
+_MAX_VAL_FRACTION = 1 / 3
 
 _SPLIT_OF_WORD = {
     "train": "train",
@@ -114,24 +116,80 @@ def _cut_val(
     """Return images for train and for val, about four to one, at least one for each.
 
     An image's own content decides: it stays on its side when others are added or removed, and
-    copies of it stay together. Raises BadEntryError for fewer than two different images.
+    copies of it stay together. Only where that would leave val with nothing or more than a third,
+    or train without a class, some are moved.
+
+    Raises BadEntryError for too few different images, or too few with boxes.
     """
-    hashes = sorted({image.sha256 for image in images})
-    if len(hashes) < 2:
+    copies: dict[str, list[DatasetImage]] = {}
+    for image in images:
+        copies.setdefault(image.sha256, []).append(image)
+    if len(copies) < 2:
         raise BadEntryError(
             FindingKind.TOO_FEW_IMAGES,
             "a train and a val split cannot be cut from fewer than two different images; "
             "add images",
         )
 
-    # Hashes are spread evenly, so the first fifth of all possible values holds about a fifth.
-    limit = f"{int(VAL_FRACTION * 16**8):08x}"
-    val_hashes = {sha256 for sha256 in hashes if sha256[:8] < limit}
-    if not val_hashes:
-        val_hashes = {hashes[0]}
-    if len(val_hashes) == len(hashes):
-        val_hashes.remove(hashes[-1])
+    labels = {}
+    for sha256, group in copies.items():
+        boxes = [box for image in group for box in image.boxes]
+        labels[sha256] = {box.label for box in boxes if not box.crowd}
+    sizes = {sha256: len(group) for sha256, group in copies.items()}
+    val_hashes = _keep_classes_in_train(_choose_val(sizes), labels)
 
     train = tuple(image for image in images if image.sha256 not in val_hashes)
     val = tuple(image for image in images if image.sha256 in val_hashes)
     return train, val
+
+
+def _choose_val(sizes: Mapping[str, int]) -> set[str]:
+    """Return the hashes of the images for val.
+
+    sizes: how many copies there are of each image, by its hash.
+    """
+    total = sum(sizes.values())
+    # Hashes are spread evenly, so the first fifth of all possible values holds about a fifth.
+    limit = f"{int(VAL_FRACTION * 16**8):08x}"
+    chosen = {sha256 for sha256 in sizes if sha256[:8] < limit}
+    num_chosen = sum(sizes[sha256] for sha256 in chosen)
+    if chosen and num_chosen <= _MAX_VAL_FRACTION * total:
+        return chosen
+
+    # In few images, chance can leave far fewer or more than a fifth there.
+    wanted = max(1, round(VAL_FRACTION * total))
+    chosen = set()
+    for sha256 in sorted(sizes):
+        if sizes[sha256] <= wanted:
+            chosen.add(sha256)
+            wanted -= sizes[sha256]
+    return chosen or {min(sizes, key=lambda sha256: (sizes[sha256], sha256))}
+
+
+def _keep_classes_in_train(chosen: set[str], labels: Mapping[str, set[str]]) -> set[str]:
+    """Return the hashes for val, changed so that train has each class and val has boxes.
+
+    labels: the classes of the boxes of each image, by its hash.
+
+    Raises BadEntryError where that is impossible.
+    """
+    val = set(chosen)
+    all_labels = set().union(*labels.values())
+    in_train = Counter(label for sha256 in labels.keys() - val for label in labels[sha256])
+    for label in sorted(all_labels):
+        if in_train[label] == 0:
+            moved = max(sha256 for sha256 in val if label in labels[sha256])
+            val.remove(moved)
+            in_train.update(labels[moved])
+
+    if not all_labels or any(labels[sha256] for sha256 in val):
+        return val
+    for sha256 in sorted(labels.keys() - val):
+        is_spare = all(in_train[label] > 1 for label in labels[sha256])
+        if labels[sha256] and is_spare:
+            return val | {sha256}
+    raise BadEntryError(
+        FindingKind.TOO_FEW_IMAGES,
+        "no val split with boxes can be cut without taking a class from train; label more images, "
+        "or give a val split",
+    )
