@@ -14,6 +14,7 @@ from detreg.data.check import check_dataset, count_boxes
 from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import Finding, count_repairs, has_errors, list_problems
+from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
 from detreg.errors import DataError
@@ -59,6 +60,7 @@ class Dataset:
     repairs: Mapping[str, int]
 
 
+@pause_garbage_collection()
 def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
     """Check the dataset at `data` and write its canonical copy into the cache.
 

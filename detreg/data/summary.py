@@ -24,6 +24,7 @@ from detreg.data.findings import (
     has_errors,
     list_problems,
 )
+from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.images import DatasetImage
 from detreg.data.raw import RawDataset
 from detreg.data.screen import count_findings, format_count, format_findings, wrap_line
@@ -100,6 +101,7 @@ def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> Data
     return inspect_dataset(data, cache).summary
 
 
+@pause_garbage_collection()
 def inspect_dataset(data: str | Path, cache: str | Path | None = None) -> InspectedDataset:
     """Return the dataset at `data` with its summary; write no canonical copy.
 
