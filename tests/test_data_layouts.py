@@ -10,6 +10,7 @@ import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ Expected = Mapping[int, tuple[str, str]]
 """Split and label of the only box, by the shade of the image; no label for no box."""
 
 
+@cache
 def draw(shade: int, kind: str = "PNG") -> bytes:
     return encode_image(shade, kind)
 
@@ -80,7 +82,7 @@ def write_files(folder: Path, files: Files) -> Path:
 
 def describe(folder: Path) -> dict[int, tuple[str, str]]:
     """Return split and label of each image that is read, by its shade."""
-    shades = {draw(shade, kind): shade for shade in range(1, 9) for kind in ("PNG", "JPEG")}
+    shades = {draw(shade, kind): shade for shade in range(1, 41) for kind in ("PNG", "JPEG")}
     described = {}
     raw = read(folder)
     assert list_problems(raw.findings) == ()
@@ -251,7 +253,7 @@ LAYOUTS: dict[str, tuple[Files, Expected]] = {
     ),
     "YOLO of Darknet": (
         {
-            "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\n"
+            "obj.data": "classes = 2\ntrain = data/train.txt\nValidation = data/valid.txt\n"
             "names = data/obj.names\n",
             "obj.names": NAMES,
             "train.txt": "data/obj_train_data/a.png\n",
@@ -380,6 +382,22 @@ def test_names_that_differ_by_capitals_are_told_apart(tmp_path: Path) -> None:
     assert describe(tmp_path) == POOL
 
 
+@pytest.mark.parametrize("format", ["coco", "voc"])
+def test_frames_of_many_videos_with_the_same_names(tmp_path: Path, format: str) -> None:
+    labels = {number: "cat" if number % 3 else "dog" for number in range(1, 41)}
+    files: dict[str, str | bytes] = {}
+    for number, label in labels.items():
+        files[f"data/video {number}/rgb/1.png"] = draw(number)
+        if format == "voc":
+            files[f"xml/video {number}/1.xml"] = xml(label, "1.png")
+    if format == "coco":
+        names = {f"video {number}/rgb/1.png": label for number, label in labels.items()}
+        files["set.json"] = coco_of(names)
+
+    expected = {number: ("pool", label) for number, label in labels.items()}
+    assert describe(write_files(tmp_path, files)) == expected
+
+
 VOC_FILES: Files = {
     "Annotations/my photo (1).xml": xml("cat"),
     "Annotations/sub/b.xml": xml("dog"),
@@ -458,6 +476,7 @@ def without(files: Files, *names: str) -> dict[str, str | bytes]:
     return {name: content for name, content in files.items() if name not in names}
 
 
+LVIS = coco(a="cat").replace('"file_name": "a.png"', '"coco_url": "http://x/train2017/a.png"')
 REFUSED: dict[str, tuple[Files, list[str]]] = {
     "image of one camera is missing": (
         {"set.json": coco(cam1__a="cat", cam2__a="dog"), "data/cam2/a.png": draw(1)},
@@ -563,6 +582,10 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
     "val that is elsewhere": (
         {**YOLO_FILES, "data.yaml": YAML + "train: images/train\nval: images/valid\n"},
         ["data.yaml val: 'images/valid' is not in the dataset's folder"],
+    ),
+    "LVIS, which names no files": (
+        {**COCO_FILES, "annotations/train.json": LVIS},
+        ["annotations/train.json image 1: LVIS", "coco_url"],
     ),
     "keypoints": (
         {**YOLO_FILES, "data.yaml": YAML + "train: images/train\nkpt_shape: [17, 3]\n"},

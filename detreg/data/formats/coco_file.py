@@ -294,6 +294,12 @@ def _parse_image(
 ) -> ImageRecord:
     """Return the record of an entry of "images" at the place `where`."""
     name = image.get("file_name")
+    if name is None and "coco_url" in image:
+        raise BadEntryError(
+            FindingKind.MALFORMED_ENTRY,
+            "LVIS states a coco_url and no file_name; "
+            "write the end of the URL as file_name, such as train2017/000000000009.jpg",
+        )
     if "id" not in image or not isinstance(name, str) or not name:
         raise BadEntryError(
             FindingKind.MALFORMED_ENTRY, "an image needs an id and a file_name; add them"

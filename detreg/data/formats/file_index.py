@@ -2,8 +2,9 @@
 
 import os
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,6 +16,9 @@ from detreg.errors import shorten
 
 _IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")
 """Folders that hold images where others hold masks, depth maps and the like of the same name."""
+
+_MANY = 16
+_LAST_FOLDERS = 4
 
 
 @dataclass(frozen=True)
@@ -108,15 +112,14 @@ class FileIndex:
             self._companions[key] = any(_get_suffix(other) == suffix for other in same_stems)
         return self._companions[key] and _get_suffix(path) != suffix
 
-    def _choose(
-        self, candidates: Collection[str], parts: Sequence[str], hint: Hint
-    ) -> Match | None:
+    def _choose(self, candidates: Sequence[str], parts: Sequence[str], hint: Hint) -> Match | None:
         """Return the candidate that fits best, None where none fits."""
         stated_folders = [fold(part) for part in parts[:-1]]
+        candidates = self._narrow(candidates, stated_folders or _list_folders(hint.near))
         stated_split = parse_split_of_folder("/".join(stated_folders)) or hint.split
         ranks: dict[tuple[int, ...], list[Match]] = {}
         for path in candidates:
-            folders = [fold(part) for part in path.split("/")[:-1]]
+            folders = _list_folders(path)
             split = parse_split_of_folder(get_folder(path))
             if stated_split is not None and split not in (None, stated_split):
                 continue
@@ -139,6 +142,32 @@ class FileIndex:
         best = ranks[max(ranks)]
         self._check_unambiguous([match.path for match in best], parts[-1])
         return best[0]
+
+    def _narrow(self, candidates: Sequence[str], folders: Sequence[str]) -> Sequence[str]:
+        """Return those of many candidates that are in folders of the given names, if any are.
+
+        Frames of a thousand videos may have the same thousand names. The last folder counts most.
+        """
+        if len(candidates) <= _MANY:
+            return candidates
+
+        stem = fold(get_stem(candidates[0]))
+        narrowed: set[str] = set()
+        for folder in reversed(folders):
+            inside = self._by_folder_and_stem.get(f"{folder}/{stem}", ())
+            wanted = narrowed or set(candidates)
+            narrowed = wanted.intersection(inside) or narrowed
+        return sorted(narrowed) or candidates
+
+    @cached_property
+    def _by_folder_and_stem(self) -> Mapping[str, Sequence[str]]:
+        """The paths by the names of the last folders around them, each with the stem."""
+        groups: dict[str, list[str]] = {}
+        for path in self.paths:
+            stem = fold(get_stem(path))
+            for folder in dict.fromkeys(_list_folders(path)[-_LAST_FOLDERS:]):
+                groups.setdefault(f"{folder}/{stem}", []).append(path)
+        return groups
 
     def _check_unambiguous(self, paths: Sequence[str], name: str) -> None:
         """Raise BadEntryError where the paths are of more than one file."""
@@ -176,6 +205,11 @@ def _group(paths: Iterable[str], get_name: Callable[[str], str]) -> dict[str, li
     return groups
 
 
+def _list_folders(path: str) -> list[str]:
+    """Return the names of the folders around a file, from the outermost."""
+    return [fold(part) for part in path.split("/")[:-1]]
+
+
 def _get_name(path: str) -> str:
     return path.rpartition("/")[2]
 
@@ -200,6 +234,6 @@ def _rank_closeness(path: str, folders: Sequence[str], hint: Hint) -> tuple[int,
     is_of_split = hint.split is not None and parse_split_of_folder(get_folder(path)) == hint.split
     around = set(list_ancestors(hint.near))
     shared = sum(folder in around for folder in list_ancestors(path))
-    same_names = len(set(folders) & {fold(part) for part in get_folder(hint.near).split("/")})
+    same_names = len(set(folders).intersection(_list_folders(hint.near)))
     is_image_folder = any(folder in _IMAGE_FOLDERS for folder in folders)
     return is_of_split, shared, same_names, is_image_folder

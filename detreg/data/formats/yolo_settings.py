@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.lookup import find_duplicates
 from detreg.data.formats.tree import FileTree, split_name
-from detreg.data.splits import SPLITS
+from detreg.data.splits import SPLITS, is_split_name, parse_split
 from detreg.documents import DocumentError, decode_text
 from detreg.errors import DataError, quote, shorten
 from detreg.files import read_regular
@@ -19,7 +19,6 @@ from detreg.yaml_documents import MAX_YAML_BYTES, parse_yaml
 
 _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 _USUAL_CLASS_FILES = ("classes.txt", "_darknet.labels")
-_PLACES = ("train", "val", "valid", "test")
 _HEAD = 4096  # bytes
 _DARKNET = re.compile(rb"^\s*names\s*=", re.MULTILINE)
 _NAMES_NEEDED = "the file needs the class names, as in `names: [boat, buoy]`; add them"
@@ -136,7 +135,8 @@ def _read_darknet_settings(
     for path in tree.select(".data"):
         if _DARKNET.search(tree.read_head(path, _HEAD)):
             entries = _parse_pairs(_read_lines(tree, path))
-            document.update({split: entries[split] for split in _PLACES if split in entries})
+            places = {key: entries[key] for key in entries if is_split_name(key)}
+            document.update(places)
             if entries.get("classes", "").isdecimal():
                 document["nc"] = int(entries["classes"][:9])
     classes = _parse_classes(document, source, problems)
@@ -213,16 +213,16 @@ def _number_names(names: object) -> dict[object, object]:
 
 def _parse_places(document: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
     """Return the places of each split that the file names; each is one path or a list of them."""
-    places = {}
-    for split in SPLITS:
-        entry = document.get(split)
-        if split == "val" and not entry:
-            entry = document.get("valid")
-        if not entry:
+    places: dict[str, tuple[str, ...]] = {}
+    for key in sorted(map(str, document)):
+        split = parse_split(key) if is_split_name(key) else None
+        entry = document.get(key)
+        # "val" comes before "valid" in this order, and is what YOLO calls it.
+        if split is None or split in places or not entry:
             continue
         entries = entry if isinstance(entry, list) else [entry]
         places[split] = tuple(_format_path(item) for item in entries)
-    return places
+    return {split: places[split] for split in SPLITS if split in places}
 
 
 def _format_path(value: object) -> str:
