@@ -1,14 +1,21 @@
 """Random sizes and padding of training images, with their boxes."""
 
+import os
 import random
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch._utils import ExceptionWrapper
 
-from detreg.training.transforms import PadToCanvas, RandomMixedSize, RandomSize
+from detreg.errors import DataError
+from detreg.inference.images import read_image
+from detreg.training.transforms import PadToCanvas, RandomMixedSize, RandomSize, ReadImage
 
 
 def make_results(width: int, height: int) -> dict[str, Any]:
@@ -169,3 +176,58 @@ def test_a_fixed_canvas_is_for_images_of_one_size() -> None:
     square = PADDED | {"max_aspect_ratio": 1.0, "image_size": (96,)}
     assert get_size(PadToCanvas(square, fixed=True)(make_results(90, 64))) == (96, 96)
     assert get_size(PadToCanvas(square, fixed=False)(make_results(90, 64))) == (96, 80)
+
+
+def write_image(path: Path, width: int, height: int) -> dict[str, Any]:
+    """Write an image, and return what the canonical copy says of it."""
+    Image.new("RGB", (width, height), (200, 100, 0)).save(path)
+    return {"img_path": str(path), "width": width, "height": height}
+
+
+def test_image_is_read_as_for_serving(tmp_path: Path) -> None:
+    results = write_image(tmp_path / "a.png", 6, 4)
+    results = ReadImage().transform(results)
+    assert results["img_shape"] == results["ori_shape"] == (4, 6)
+    np.testing.assert_array_equal(results["img"][..., ::-1], read_image(tmp_path / "a.png"))
+
+
+def change_size(path: Path) -> None:
+    write_image(path, 4, 6)
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-30])
+
+
+def make_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (change_size, "the image is 4x6 and was 6x4 when its boxes were checked"),
+        (cut_short, "the image cannot be used"),
+        (make_fifo, "this is a FIFO"),
+        (Path.unlink, "the image is gone"),
+    ],
+)
+def test_image_that_has_changed_is_named(
+    tmp_path: Path, change: Callable[[Path], None], words: str
+) -> None:
+    path = tmp_path / "a.png"
+    results = write_image(path, 6, 4)
+    change(path)
+    with pytest.raises(DataError, match=words) as error:
+        ReadImage().transform(results)
+    assert str(path) in str(error.value)
+
+    # As torch passes an error on from a process of the loader.
+    try:
+        raise error.value
+    except DataError:
+        passed_on = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(DataError) as again:
+        passed_on.reraise()
+    assert again.value.problems == error.value.problems

@@ -15,7 +15,7 @@ from mmdet.registry import TRANSFORMS
 
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import DataError
-from detreg.files import read_regular
+from detreg.files import UnusableFileError, read_regular
 from detreg.image_decoding import ImageFileError, decode_bgr
 from detreg.inference.preprocessing import Preprocessing, pad_image
 from detreg.templates.config import Config
@@ -35,6 +35,20 @@ def is_below_limit(limit: Sequence[int], width: int, height: int) -> bool:
     return width < limit[0] and height < limit[1]
 
 
+class ImageReadError(DataError):
+    """An image that is not as it was when its boxes were checked.
+
+    Torch makes an error of a loader's process anew in the main process, of the text of its
+    traceback, which ends with the line of the error itself.
+    """
+
+    def __init__(self, problem: str) -> None:
+        if "Original Traceback" in problem:
+            last_line = problem.rstrip().rpartition("\n")[2]
+            problem = last_line.partition(f"{type(self).__name__}: ")[2] or last_line
+        super().__init__(problem)
+
+
 @TRANSFORMS.register_module()
 class ReadImage(BaseTransform):
     """Reads an image as serving does: a uint8 array (height, width, 3) in BGR.
@@ -44,18 +58,22 @@ class ReadImage(BaseTransform):
     """
 
     def transform(self, results: Results) -> Results:
-        """Add the pixels. Raises DataError for an image that is not as it was when checked."""
+        """Add the pixels. Raises ImageReadError."""
         path = results["img_path"]
         try:
             image = decode_bgr(read_regular(path, MAX_IMAGE_BYTES))
+        except FileNotFoundError as error:
+            raise ImageReadError(f"{path}: the image is gone; restore it") from error
+        except UnusableFileError as error:
+            raise ImageReadError(str(error)) from error
         except ImageFileError as error:
-            raise DataError(f"{path}: {error}") from error
+            raise ImageReadError(f"{path}: {error}") from error
 
         height, width = image.shape[:2]
         expected_width = results.get("width", width)
         expected_height = results.get("height", height)
         if (width, height) != (expected_width, expected_height):
-            raise DataError(
+            raise ImageReadError(
                 f"{path}: the image is {width}x{height} and was {expected_width}x{expected_height} "
                 "when its boxes were checked; restore it, or start again"
             )
