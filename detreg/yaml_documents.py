@@ -5,17 +5,35 @@ from typing import Any
 import yaml
 
 from detreg.documents import LONG_NUMBER, DocumentError, decode_text
-from detreg.errors import shorten
+from detreg.errors import quote, shorten
 from detreg.files import format_bytes
 
 MAX_YAML_BYTES = 1 << 20
 
 _MAX_MERGED_KEYS = 10_000
 _MAX_REASON = 200
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """A loader of plain values, in which merges (`<<`) cannot grow without end."""
+    """A loader of plain values, in which merges (`<<`) cannot grow without end.
+
+    A key that is given twice is an error, as YAML itself has it: PyYAML would forget the first one.
+    """
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Return a mapping as it is written, before anything is merged into it."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE_TAG:
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{quote(key.value)} is given twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Put the keys of merged mappings into a mapping."""

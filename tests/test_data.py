@@ -106,6 +106,8 @@ def test_roboflow_export_is_read_without_its_dummy_category(tmp_path: Path) -> N
     assert dataset.format == "roboflow"
     assert dataset.classes == ("cat", "dog")
     assert list(dataset.splits) == ["train", "val"]
+    (note,) = dataset.repairs
+    assert "category without annotations that Roboflow adds" in note
 
 
 def test_cocos_own_layout_is_read_without_its_captions(tmp_path: Path) -> None:

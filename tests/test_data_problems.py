@@ -219,6 +219,7 @@ def test_bad_yolo_label(tmp_path: Path, line: str, words: list[str]) -> None:
         ("names: [cat, no]\n", ["data.yaml", "in quotes"]),
         ("names: {a: cat}\n", ["data.yaml", "number the classes"]),
         ("names: [cat, dog]\nnc: 3\n", ["data.yaml: nc says 3 classes and names has 2"]),
+        ("names: {0: cat, 1: dog, 0: ant}\n", ["data.yaml: line 1", "'0' is given twice"]),
         ("names: [cat, cat]\n", ["data.yaml: two classes are named 'cat'"]),
         ("names: [cat, Cat]\n", ["'cat' and 'Cat' differ only by case"]),
         (

@@ -126,6 +126,15 @@ def test_voc_difficult_word_that_could_mean_either_is_refused(tmp_path: Path) ->
     check_only_problem(folder, ["001.xml object 2", "difficult 'hard' is neither 0 nor 1"])
 
 
+def test_voc_objects_count_wherever_they_stand_in_the_file(tmp_path: Path) -> None:
+    plain = load(write_voc(tmp_path / "plain", "0"))
+    folder = write_voc(tmp_path / "nested", "0")
+    path = folder / "Annotations" / "001.xml"
+    text = path.read_text().replace("<object>", "<objects><object>")
+    path.write_text(text.replace("</object>", "</object></objects>"))
+    assert load(folder).digest == plain.digest
+
+
 def drop_boxes(segmentation: object) -> Change:
     def change(document: Document) -> None:
         del document["annotations"][0]["bbox"]

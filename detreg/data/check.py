@@ -23,8 +23,8 @@ from detreg.data.images import DatasetImage, name_inside
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
-from detreg.data.split_check import check_cut_boxes, check_given_splits
-from detreg.data.splits import SPLITS, complete_splits
+from detreg.data.split_check import check_cut_boxes, check_given_splits, warn_of_copies
+from detreg.data.splits import complete_splits
 from detreg.errors import MAX_VALUE_LENGTH, is_storable, quote
 
 
@@ -253,7 +253,7 @@ def _complete_splits(
     given: Mapping[str, tuple[DatasetImage, ...]],
     problems: ProblemCollector,
 ) -> dict[str, tuple[DatasetImage, ...]]:
-    """Return the completed splits, and add a warning for each image that train shares.
+    """Return the completed splits, and add a warning for each copy that matters.
 
     Raises BadEntryError for what shows only now: no images, no train split, nothing to learn.
     """
@@ -271,16 +271,5 @@ def _complete_splits(
             "the train split has no boxes, so there is nothing to learn; label its images",
         )
 
-    # Copies of an image have the same content, whatever their names.
-    train_hashes = {image.sha256 for image in splits["train"]}
-    for split in SPLITS[1:]:
-        for image in splits.get(split, ()):
-            if image.sha256 in train_hashes:
-                problems.add(
-                    FindingKind.IMAGE_IN_SEVERAL_SPLITS,
-                    Severity.WARNING,
-                    name_inside(image.path, raw.folder),
-                    "image of another split found in train too: "
-                    "left there, but it flatters the scores",
-                )
+    warn_of_copies(splits, raw.folder, problems)
     return splits

@@ -59,6 +59,7 @@ class FindingKind(StrEnum):
     SIMILAR_CLASSES = auto()
     UNKNOWN_CLASS = auto()
     CLASS_COUNT_MISMATCH = auto()
+    UNUSED_CATEGORY = auto()
 
     # Images.
     MISSING_IMAGE = auto()
@@ -91,6 +92,7 @@ class FindingKind(StrEnum):
     TOO_FEW_IMAGES = auto()
     NOTHING_TO_LEARN = auto()
     IMAGE_IN_SEVERAL_SPLITS = auto()
+    COPIES_THAT_DIFFER = auto()
 
 
 @dataclass(frozen=True, slots=True)

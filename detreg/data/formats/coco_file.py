@@ -109,7 +109,15 @@ def _parse_categories(
         categories.append(_Category(category_id, name, entry.get("supercategory")))
 
     annotations = _get_entries(document, "annotations", source)
-    categories = _drop_roboflow_dummy(categories, annotations)
+    used_categories = _drop_roboflow_dummy(categories, annotations)
+    if len(used_categories) < len(categories):
+        problems.add(
+            FindingKind.UNUSED_CATEGORY,
+            Severity.NOTE,
+            source,
+            "category without annotations that Roboflow adds for the whole project left out",
+        )
+    categories = used_categories
     categories.sort(key=lambda category: category.id)
 
     for category_id in find_duplicates(category.id for category in categories):

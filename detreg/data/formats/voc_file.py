@@ -34,7 +34,7 @@ def read_annotation_file(
     root = _parse_document(path)
 
     boxes = []
-    for number, element in enumerate(root.findall("object"), start=1):
+    for number, element in enumerate(root.iter("object"), start=1):
         name = f"object {number}"
         with problems.catch_bad_entry(f"{source} {name}"):
             box = _parse_box(element, name)
