@@ -26,7 +26,7 @@ MAX_XML_BYTES = 16 << 20
 MAX_TEXT_BYTES = 256 << 20
 """Most bytes of a text file with a line for each image or box."""
 
-_LARGE_JSON = 1 << 20
+_LARGE_JSON = 8 << 20
 """Bytes from which on a faster parser than Python's is worth its import."""
 
 LONG_NUMBER = "the file holds a number of more digits than any program reads; correct it"

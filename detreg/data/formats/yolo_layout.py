@@ -34,6 +34,10 @@ def match_labels(tree: FileTree) -> LabelFiles:
     such as `img/` and `txt/`.
     """
     unclaimed = set(tree.select(".txt"))
+    # Datasets of other formats, which need not wait for their images to be matched.
+    if not unclaimed:
+        return LabelFiles({}, ())
+
     of_image = _match_exactly(tree)
     for image in tree.images:
         # The second place of an image that has a label file at the first is nobody else's.
@@ -75,6 +79,9 @@ def _match_exactly(tree: FileTree) -> dict[str, str]:
 
 def _match_spellings(images: Sequence[str], of_image: dict[str, str], unclaimed: set[str]) -> None:
     """Match the other images with label files whose paths differ in capitals or in accents."""
+    if not unclaimed:
+        return
+
     spellings = {fold(path): path for path in sorted(unclaimed)}
     for image in images:
         if image in of_image:
