@@ -37,6 +37,12 @@ class RunOptions:
         help="What happens where the GPU has no memory left in a step: shrink trains fewer images "
         "at a time, with the same batch_size; fail ends the training",
     )
+    on_bad_image: str = choice(
+        "refuse",
+        "skip",
+        help="What happens where images of the dataset cannot be used: refuse lists them and ends; "
+        "skip trains without them, and counts them in the run",
+    )
     score_threshold: float = number(
         SCORE_THRESHOLD,
         0.0,

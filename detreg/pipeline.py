@@ -65,7 +65,7 @@ def train_template(
     Of several processes the first one does this. The others train with it, and end with SystemExit.
     """
     torchrun.check_batch_size(params.batch_size)
-    dataset = load_dataset(options.data)
+    dataset = load_dataset(options.data, on_bad_image=options.on_bad_image)
     print(describe_dataset(dataset), flush=True)
 
     if torchrun.get_rank() == 0:

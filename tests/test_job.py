@@ -1,6 +1,8 @@
 """What a training is made of, and what of it is printed and logged before the first step."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ def test_small_images_are_a_warning_on_the_terminal_and_in_a_tag(
     tiny: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = prepare("yolox", tiny, image_size=96, random_resize_upper=128)
+    assert runs.LEFT_OUT not in job.tags
     printed = capsys.readouterr().err
     assert printed.startswith(
         "Warning: 20 of 20 training images (100%) are smaller than random_resize_lower=96"
@@ -63,3 +66,13 @@ def test_a_job_without_anything_special_has_no_warning_and_no_parent(tiny: Path)
     job = prepare("yolox", tiny)
     assert job.tags.keys() == {runs.TEMPLATE, runs.DIGEST, runs.START}
     assert job.tags[runs.START] == "Starts from random weights"
+
+
+def test_images_that_are_left_out_are_counted_in_a_tag(tiny: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    for image in sorted(broken.rglob("*.jpg"))[:2]:
+        image.write_bytes(b"no image")
+    dataset = load_dataset(broken, on_bad_image="skip")
+    job = replace(prepare("yolox", tiny), dataset=dataset)
+    assert job.tags[runs.LEFT_OUT] == "2"

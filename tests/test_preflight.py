@@ -21,6 +21,7 @@ from detreg.disk_space import check_folders, check_output_file
 from detreg.errors import DetregError, DiskError, NotFoundError, UnreachableError, UsageError
 from detreg.model_names import find_name_problem
 from detreg.sweeps.request import make_request
+from detreg.sweeps.sweep import run_sweep
 from detreg.templates import TEMPLATES
 from detreg.tracking import preflight
 from detreg.tracking.preflight import check_disks, check_stores, estimate_checkpoint
@@ -181,6 +182,28 @@ def test_a_training_is_refused_before_its_run_and_before_torch(
         with pytest.raises(error, match=message):
             pipeline.train("yolox", data=str(tiny), **TINY)
     assert count_runs() == before
+
+
+def test_a_training_says_which_images_it_leaves_out(
+    tiny: Path,
+    tmp_path: Path,
+    in_store: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    image = min(broken.rglob("*.jpg"))
+    image.write_bytes(image.read_bytes()[:100])
+    values = {"data": str(broken), "on_bad_image": "skip", **TINY}
+
+    # Both end after the data was accepted, and before torch is imported.
+    set_free_space(monkeypatch, 0)
+    with pytest.raises(DiskError):
+        pipeline.train("yolox", **values)
+    with pytest.raises(DiskError):
+        run_sweep(make_request([TEMPLATES["yolox"]], values))
+    assert capsys.readouterr().out.count(f"left out: {image.relative_to(broken)} (in ") == 2
 
 
 def test_local_artifacts_are_checked(

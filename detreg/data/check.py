@@ -20,6 +20,7 @@ from detreg.data.findings import (
     has_errors,
 )
 from detreg.data.images import DatasetImage, name_inside
+from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
@@ -34,17 +35,22 @@ class CheckResult:
 
     splits: the images of each split as they will be used. With errors among the findings, what is
         left of the splits as they were given, which is good for counting only.
+    left_out: the errors of images that are left out, which are not among the findings.
     """
 
     findings: tuple[Finding, ...]
     splits: Mapping[str, tuple[DatasetImage, ...]]
+    left_out: tuple[Finding, ...] = ()
 
 
-def check_dataset(raw: RawDataset, cache: Path | None = None) -> CheckResult:
+def check_dataset(
+    raw: RawDataset, cache: Path | None = None, *, leaves_out: bool = False
+) -> CheckResult:
     """Check every image and box of a dataset, and complete its splits. Bad data raises nothing.
 
     cache: the folder of `resolve_cache_folder`, which remembers images that have not changed; all
         are read where it is None.
+    leaves_out: whether images that cannot be used are left out (leaving_out.py), and not errors.
     """
     problems = ProblemCollector(list(raw.findings))
     _check_class_names(raw.classes, problems)
@@ -53,15 +59,24 @@ def check_dataset(raw: RawDataset, cache: Path | None = None) -> CheckResult:
     paths = [record.image for records in raw.splits.values() for record in records]
     probes = _probe_images(paths, raw.folder, cache)
 
-    splits: dict[str, tuple[DatasetImage, ...]] = {}
+    checked: dict[str, Sequence[CheckedRecord]] = {}
     for split, records in raw.splits.items():
-        images = []
         num_findings = len(problems.findings)
-        for record in records:
-            image = _check_record(record, probes[record.image], raw, problems)
-            if image is not None:
-                images.append(image)
+        checked[split] = [
+            (record, _check_record(record, probes[record.image], raw, problems))
+            for record in records
+        ]
         check_cut_boxes(split, records, problems.findings[num_findings:], raw, problems)
+
+    left_out: tuple[Finding, ...] = ()
+    if leaves_out:
+        usable = leave_out_unusable(raw, checked, problems.findings)
+        raw, checked, left_out = usable.raw, usable.checked, usable.left_out
+        problems = ProblemCollector(list(usable.findings))
+
+    splits: dict[str, tuple[DatasetImage, ...]] = {}
+    for split, pairs in checked.items():
+        images = [image for _, image in pairs if image is not None]
         # Sorted, because image ids follow this order and readers list images in any order.
         # By parts, as Path compares, but a hundred thousand paths in a tenth of the time.
         splits[split] = tuple(sorted(images, key=lambda image: image.path.parts))
@@ -76,7 +91,7 @@ def check_dataset(raw: RawDataset, cache: Path | None = None) -> CheckResult:
         with problems.catch_bad_entry(where):
             splits = _complete_splits(raw, splits, problems)
 
-    return CheckResult(tuple(problems.findings), splits)
+    return CheckResult(tuple(problems.findings), splits, left_out)
 
 
 def count_boxes(images: Iterable[DatasetImage], classes: Iterable[str]) -> tuple[int, ...]:

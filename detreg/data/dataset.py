@@ -3,17 +3,17 @@
 data, in any format -> formats.read -> check_dataset -> canonical copy -> Dataset
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from detreg.data import formats
 from detreg.data.canonical import write_canonical_copy
-from detreg.data.check import check_dataset, count_boxes
+from detreg.data.check import CheckResult, check_dataset, count_boxes
 from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.finding_groups import group_findings
-from detreg.data.findings import Finding, count_repairs, has_errors, list_problems
+from detreg.data.findings import count_repairs, has_errors, list_problems
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
@@ -48,6 +48,7 @@ class Dataset:
     digest: 16 hex digits over classes, splits, image files and boxes; the same wherever the
         dataset lies and whatever its format.
     repairs: what was mended in the canonical copy, with how often.
+    left_out: a line for each error of an image that was left out.
     """
 
     name: str
@@ -58,24 +59,28 @@ class Dataset:
     digest: str
     folder: Path
     repairs: Mapping[str, int]
+    left_out: tuple[str, ...] = ()
 
 
 @pause_garbage_collection()
-def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
+def load_dataset(
+    data: str | Path, cache: str | Path | None = None, *, on_bad_image: str = "refuse"
+) -> Dataset:
     """Check the dataset at `data` and write its canonical copy into the cache.
 
     data: "sample", a folder, or a zip or tar of a folder.
     cache: a folder, by default that of `resolve_cache_folder`.
+    on_bad_image: "skip" leaves out the images that cannot be used, as the run option says.
 
     Raises DataError with every problem of the dataset, NotFoundError where there is none.
     """
     cache_folder = resolve_cache_folder(cache)
     source = open_source(data, cache_folder)
     raw = formats.read(source.folder)
-    result = check_dataset(raw, cache_folder)
+    result = check_dataset(raw, cache_folder, leaves_out=on_bad_image == "skip")
 
     if has_errors(result.findings):
-        raise DataError(_describe_problems(result.findings, data))
+        raise DataError(_describe_problems(result, data))
 
     digest = compute_digest(raw.classes, result.splits)
     # The copy names absolute paths: one dataset at two places has one digest and two copies.
@@ -96,14 +101,16 @@ def load_dataset(data: str | Path, cache: str | Path | None = None) -> Dataset:
         digest=digest,
         folder=folder,
         repairs=MappingProxyType(count_repairs(result.findings)),
+        left_out=list_problems(result.left_out),
     )
 
 
-def _describe_problems(findings: Sequence[Finding], data: str | Path) -> list[str]:
+def _describe_problems(result: CheckResult, data: str | Path) -> list[str]:
     """Return at most a screenful of problems, and a line that says where all of them are listed."""
-    problems = list_problems(findings)
-    if len(problems) <= _MAX_PROBLEMS_LISTED:
-        return list(problems)
-
-    advice = f"{data}: {len(problems)} problems; `detreg check {data} --json` lists all of them"
-    return [*format_problems(group_findings(findings)), advice]
+    problems = list_problems(result.findings)
+    total = len(problems) + len(result.left_out)
+    advice = f"{data}: {total} problems; `detreg check {data} --json` lists all of them"
+    if len(problems) > _MAX_PROBLEMS_LISTED:
+        return [*format_problems(group_findings(result.findings)), advice]
+    # Problems of images that are left out may explain what is missing.
+    return [*problems, advice] if result.left_out else list(problems)

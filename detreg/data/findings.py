@@ -71,6 +71,7 @@ class FindingKind(StrEnum):
     FILE_ELSEWHERE = auto()
     SIZE_MISMATCH = auto()
     EXIF_ROTATION = auto()
+    IMAGE_LEFT_OUT = auto()
 
     # Boxes.
     INVALID_BOX = auto()

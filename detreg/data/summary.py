@@ -32,6 +32,7 @@ from detreg.data.source import Source, name_format, open_source, resolve_cache_f
 from detreg.errors import DataError, make_printable
 
 _MAX_CLASSES_SHOWN = 10
+_MAX_LEFT_OUT_SHOWN = 3
 
 
 class SplitSummary(TypedDict):
@@ -63,13 +64,18 @@ class DatasetSummary(TypedDict):
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """Return a line on the dataset, and a line for each kind of repair that was made."""
+    """Return a line on the dataset, and a line for each kind of repair and what was left out."""
     counts = ", ".join(f"{split.images} {name}" for name, split in dataset.splits.items())
     classes = _list_classes(dataset.classes)
     title = f"Dataset {dataset.name} ({dataset.format}, digest {dataset.digest})"
     lines = [f"{title}: {counts} images; classes {classes}"]
     for message, count in dataset.repairs.items():
-        lines.append(f"  repaired: {message} ({count})")
+        lines.append(f"  {message} ({count})")
+    for problem in dataset.left_out[:_MAX_LEFT_OUT_SHOWN]:
+        lines.append(f"  left out: {problem}")
+    hidden = len(dataset.left_out) - _MAX_LEFT_OUT_SHOWN
+    if hidden > 0:
+        lines.append(f"  ... and {hidden} more: detreg check {dataset.origin} --json")
     return "\n".join(lines)
 
 

@@ -17,6 +17,8 @@ _NOT_LEARNED = (
     "registered_model_name",
     "num_workers",
     "on_oom",
+    # The digest of the dataset, which enters too, says which images there are.
+    "on_bad_image",
     "score_threshold",
     "run_name",
 )

@@ -59,7 +59,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     Whatever can be refused is refused before the MLflow run and the first trial.
     """
     started_at = time.time()
-    dataset = load_dataset(request.options.data)
+    dataset = load_dataset(request.options.data, on_bad_image=request.options.on_bad_image)
     print(describe_dataset(dataset), flush=True)
     storage_url = request.sweep.storage or choose_default_storage()
     plan = make_plan(request, dataset.digest, storage_url)

@@ -52,7 +52,7 @@ def check_initial_weights(plan: Plan) -> None:
     with Path(os.devnull).open("w") as devnull:
         os.dup2(devnull.fileno(), 1)
 
-    dataset = load_dataset(plan.options.data)
+    dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
     for template in plan.templates:
         defaults = plan.get_first_params(template)
         dimension = plan.space.templates[template.name].dimensions.get("base_model")
@@ -68,7 +68,7 @@ def run_worker(task: WorkerTask) -> None:
     _configure_process(task)
     plan = task.plan
     study = _load_study(task)
-    dataset = load_dataset(plan.options.data)
+    dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
     run_trial = TRIALS_BY_STAGE[task.stage]
 
     def objective(trial: Trial) -> float:

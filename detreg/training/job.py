@@ -9,6 +9,7 @@ from pprint import pformat
 from mmengine.config import Config
 
 from detreg.data.dataset import Dataset
+from detreg.data.leaving_out import LEFT_OUT_MESSAGE
 from detreg.options import RunOptions
 from detreg.params import to_plain, to_texts
 from detreg.templates.common_params import CommonParams
@@ -51,6 +52,8 @@ class Job:
             tags[runs.PARENT] = self.initial_weights.parent
         if self.warning:
             tags[runs.WARNING] = self.warning
+        if self.dataset.left_out:
+            tags[runs.LEFT_OUT] = str(self.dataset.repairs[LEFT_OUT_MESSAGE])
         return tags
 
     def to_json(self) -> dict[str, object]:
