@@ -1,26 +1,26 @@
 """Parses one annotation file of COCO's detection format."""
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from detreg.data.boxes import Box, Corners
+from detreg.data.boxes import Box
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
+from detreg.data.formats.coco_annotations import parse_annotations
 from detreg.data.formats.coco_entries import CocoEntry
-from detreg.data.formats.coco_segmentation import bound_segmentation
-from detreg.data.formats.flags import UNSPECIFIED_MESSAGE, parse_flag
+from detreg.data.formats.coco_values import (
+    format_id,
+    is_number,
+    make_key,
+    parse_whole_number,
+)
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator, find_duplicates
 from detreg.data.raw import ImageRecord
 from detreg.documents import MAX_JSON_BYTES, parse_json
-from detreg.errors import MAX_VALUE_LENGTH, quote, shorten
+from detreg.errors import quote, shorten
 from detreg.files import read_regular
-
-_MAX_CATEGORIES_SHOWN = 10
-_WHOLE_NUMBER = re.compile(r"(0|-?[1-9][0-9]{0,18})(\.0)?")
-"""A number as programs write it: with zeros in front, text is a name and not a number."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def read_annotation_file(
     _check_duplicates(images, annotations, source, problems)
 
     # Ids are compared as text, so that 7 and "7" mean the same image.
-    image_ids = {_make_key(image["id"]) for image in images if "id" in image}
-    boxes = _parse_annotations(annotations, image_ids, categories, source, problems)
+    image_ids = {make_key(image["id"]) for image in images if "id" in image}
+    boxes = parse_annotations(annotations, image_ids, categories, source, problems)
 
     records = []
     for position, image in enumerate(images, start=1):
         image_id = image.get("id", f"at position {position}")
-        where = f"{source} image {_format_id(image_id)}"
-        image_boxes = boxes.get(_make_key(image.get("id")), [])
+        where = f"{source} image {format_id(image_id)}"
+        image_boxes = boxes.get(make_key(image.get("id")), [])
         try:
             record = _parse_image(image, source, where, image_boxes, locator)
         except BadEntryError as error:
@@ -99,7 +99,7 @@ def _parse_categories(
     for position, entry in enumerate(_get_entries(document, "categories", source), start=1):
         category_id = entry.get("id")
         name = entry.get("name")
-        category_id = _parse_whole_number(category_id)
+        category_id = parse_whole_number(category_id)
         if not isinstance(name, str) or category_id is None:
             raise BadEntryError(
                 FindingKind.INVALID_CLASS,
@@ -124,7 +124,7 @@ def _parse_categories(
         problems.add_error(
             FindingKind.DUPLICATE_CLASS,
             source,
-            f"category id {_format_id(category_id)} is given twice; "
+            f"category id {format_id(category_id)} is given twice; "
             "give each category an id of its own",
         )
     for name in find_duplicates(category.name for category in categories):
@@ -133,7 +133,7 @@ def _parse_categories(
             source,
             f"two categories are named {quote(name)}; merge them or rename one",
         )
-    return {_make_key(category.id): category.name for category in categories}
+    return {make_key(category.id): category.name for category in categories}
 
 
 def _drop_roboflow_dummy(
@@ -144,7 +144,7 @@ def _drop_roboflow_dummy(
     It has the id 0, no annotation, and the name that all other categories state as supercategory.
     """
     parents = [category.supercategory for category in categories if category.id != 0]
-    is_used = any(_make_key(annotation.get("category_id")) == "0" for annotation in annotations)
+    is_used = any(make_key(annotation.get("category_id")) == "0" for annotation in annotations)
     have_one_parent = len(parents) > 0 and all(parent == parents[0] for parent in parents)
     if is_used or not have_one_parent:
         return list(categories)
@@ -179,122 +179,13 @@ def _check_duplicates(
         values = [entry[key] for entry in entries if key in entry]
         # File names are other texts where they differ in any way: 1 and 1.0 are two names.
         if key == "id" or not all(isinstance(value, str) for value in values):
-            values = [_make_key(value) for value in values]
+            values = [make_key(value) for value in values]
         for value in find_duplicates(values):
             problems.add_error(
                 FindingKind.DUPLICATE_ENTRY,
                 source,
-                f"{noun} {_format_id(value)} is given more than once; {advice}",
+                f"{noun} {format_id(value)} is given more than once; {advice}",
             )
-
-
-def _parse_annotations(
-    annotations: Sequence[CocoEntry],
-    image_ids: set[str],
-    categories: Mapping[str, str],
-    source: str,
-    problems: ProblemCollector,
-) -> dict[str, list[Box]]:
-    """Return the usable boxes by the id of their image as text."""
-    boxes: dict[str, list[Box]] = {}
-    for position, annotation in enumerate(annotations, start=1):
-        annotation_id = annotation.get("id", f"at position {position}")
-        name = f"annotation {_format_id(annotation_id)}"
-        where = f"{source} {name}"
-        try:
-            label = _find_label(annotation, image_ids, categories)
-            box = Box(
-                corners=_parse_corners(annotation, label, where, problems),
-                label=label,
-                crowd=_is_ignored(annotation, label, where, problems),
-                where=f"{name} (class {label})",
-                area=_parse_area(annotation.get("area")),
-            )
-        except BadEntryError as error:
-            image = f"{source} image {_format_id(annotation.get('image_id'))}"
-            problems.for_image(image).add_error(error.kind, where, str(error))
-            continue
-
-        boxes.setdefault(_make_key(annotation["image_id"]), []).append(box)
-        if box.area is None:
-            problems.add_repair(
-                FindingKind.MISSING_AREA, where, "missing or zero area computed from the box"
-            )
-    return boxes
-
-
-def _find_label(annotation: CocoEntry, image_ids: set[str], categories: Mapping[str, str]) -> str:
-    """Return the class of an annotation. Raises BadEntryError for an unknown image or class."""
-    image_id = annotation.get("image_id")
-    if _make_key(image_id) not in image_ids:
-        raise BadEntryError(
-            FindingKind.UNKNOWN_IMAGE,
-            f"image_id {_format_id(image_id)} is no image of this file; "
-            "add the image or remove the annotation",
-        )
-
-    category_id = annotation.get("category_id")
-    label = categories.get(_make_key(category_id))
-    if label is None:
-        raise BadEntryError(
-            FindingKind.UNKNOWN_CLASS,
-            f"category_id {_format_id(category_id)} is no category of this file "
-            f"(there are {_format_categories(categories)}); correct it or add the category",
-        )
-
-    return label
-
-
-def _is_ignored(annotation: CocoEntry, label: str, where: str, problems: ProblemCollector) -> bool:
-    """Whether an annotation is a region to ignore, by COCO's iscrowd or by ignore."""
-    # Most annotations, of which there may be a million.
-    if annotation.get("iscrowd") == 0 and annotation.get("ignore") is None:
-        return False
-
-    flags = {}
-    for key in ("iscrowd", "ignore"):
-        flags[key] = parse_flag(annotation.get(key), f"(class {label}) {key}")
-
-    if None in flags.values():
-        problems.add_repair(FindingKind.UNSPECIFIED_FLAG, where, UNSPECIFIED_MESSAGE)
-    if flags["ignore"] and not flags["iscrowd"]:
-        problems.add(
-            FindingKind.IGNORED_REGION,
-            Severity.NOTE,
-            where,
-            "ignore set: taken as a region to ignore, as iscrowd is",
-        )
-    return any(flags.values())
-
-
-def _parse_corners(
-    annotation: CocoEntry, label: str, where: str, problems: ProblemCollector
-) -> Corners:
-    """Return the corners of an annotation's box: of its bbox, else around its segmentation."""
-    bbox = annotation.get("bbox")
-    if not bbox:
-        corners = bound_segmentation(annotation.get("segmentation"))
-        if corners is not None:
-            problems.add_repair(
-                FindingKind.MISSING_BOX, where, "missing bbox computed from the segmentation"
-            )
-            return corners
-
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        raise BadEntryError(
-            FindingKind.INVALID_BOX,
-            f"(class {label}) bbox {quote(bbox)} is not four numbers; "
-            "write [x, y, width, height] in pixels",
-        )
-    x, y, width, height = map(float, bbox)
-    return x, y, x + width, y + height
-
-
-def _parse_area(value: object) -> float | None:
-    """Return a stated area in square pixels, None where none is stated that can be meant."""
-    if _is_number(value) and 0 < value < math.inf:
-        return float(value)
-    return None
 
 
 def _parse_image(
@@ -335,49 +226,4 @@ def _parse_image(
 
 def _is_valid_size(value: object) -> TypeGuard[float | None]:
     """Whether a stated width or height is a finite number, or not stated."""
-    return value is None or (_is_number(value) and math.isfinite(value))
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    """Whether a value of a JSON document is a number that fits a float."""
-    # Exact types, which a parser of JSON returns: bool is a kind of int, and no number here.
-    if type(value) is float:
-        return True
-    # JSON allows whole numbers that are too long for a float.
-    return type(value) is int and abs(value) < 2**63
-
-
-def _make_key(value: object) -> str:
-    """Return an id as text, by which it is compared: 7, 7.0 and "7" are the same."""
-    if type(value) is int:
-        return str(value)
-    number = _parse_whole_number(value)
-    if number is not None:
-        return str(number)
-    if isinstance(value, str):
-        return value
-    return str(value) if value is None or isinstance(value, bool | float) else quote(value)
-
-
-def _parse_whole_number(value: object) -> int | None:
-    """Return an id as a number; programs that work with tables write 7.0 for 7, or text."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
-        return int(value.partition(".")[0])
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, int) else None
-
-
-def _format_id(value: object) -> str:
-    """Return an id for a message."""
-    return shorten(_make_key(value))
-
-
-def _format_categories(categories: Mapping[str, str]) -> str:
-    """Return the first categories with their ids, for a message."""
-    names = [f"{category_id} {name}" for category_id, name in categories.items()]
-    shown = ", ".join(names[:_MAX_CATEGORIES_SHOWN])
-    shown = shorten(shown, 2 * MAX_VALUE_LENGTH)
-    return f"{shown} and more" if len(names) > _MAX_CATEGORIES_SHOWN else shown
+    return value is None or (is_number(value) and math.isfinite(value))
