@@ -5,6 +5,7 @@ A cache and a tracking store of their own, and datasets small enough to train on
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from detreg.environment import set_mlflow_defaults
 from detreg.templates import TEMPLATES
 
 set_mlflow_defaults()
+# nohup ignores SIGHUP, a shell SIGINT for what it starts in the background; processes that tests
+# start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # Set before anything reads it, and inherited by the processes that tests start.
 _CACHE = tempfile.TemporaryDirectory(prefix="detreg-tests-")
 os.environ["DETREG_CACHE"] = _CACHE.name
