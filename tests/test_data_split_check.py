@@ -179,3 +179,18 @@ def test_copies_with_other_boxes_are_told(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "set", "coco", splits)
     (told,) = load_dataset(folder, tmp_path / "cache").repairs
     assert told.startswith("copy of an image of the same split with other boxes")
+
+
+@pytest.mark.parametrize(
+    ("rare", "is_told"),
+    [("dgo", True), ("dg", False), ("dogs", True), ("doh", True), ("do1", False), ("cow", False)],
+)
+def test_rare_class_that_may_be_a_typo_is_told(tmp_path: Path, rare: str, is_told: bool) -> None:
+    boxes = [Box((x, y, x + 5, y + 5), "dog") for x in range(10) for y in range(2)]
+    splits = {
+        "train": [make_image(1, *boxes, Box((20, 20, 30, 30), rare))],
+        "val": [make_image(2, *boxes)],
+    }
+    folder = write_dataset(tmp_path / "set", "voc", splits)
+    repairs = load_dataset(folder, tmp_path / "cache").repairs
+    assert any("it may be a typo" in text for text in repairs) == is_told

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detreg.data.box_check import check_boxes
 from detreg.data.boxes import Box
+from detreg.data.class_names import check_class_names, warn_of_typos
 from detreg.data.findings import (
     BadEntryError,
     Finding,
@@ -24,9 +25,12 @@ from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
-from detreg.data.split_check import check_cut_boxes, check_given_splits, warn_of_copies
+from detreg.data.split_check import (
+    check_cut_boxes,
+    check_given_splits,
+    warn_of_copies,
+)
 from detreg.data.splits import complete_splits
-from detreg.errors import MAX_VALUE_LENGTH, is_storable, quote
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def check_dataset(
     leaves_out: whether images that cannot be used are left out (leaving_out.py), and not errors.
     """
     problems = ProblemCollector(list(raw.findings))
-    _check_class_names(raw.classes, problems)
+    check_class_names(raw.classes, problems)
     raw = _drop_normalized_boxes(raw, problems)
 
     paths = [record.image for records in raw.splits.values() for record in records]
@@ -108,37 +112,6 @@ def _probe_images(
     if cache is None:
         return probe_images(paths)
     return probe_with_manifest(paths, locate_manifest(folder, cache))
-
-
-def _check_class_names(classes: Iterable[str], problems: ProblemCollector) -> None:
-    """Add an error for each empty name, and for names that differ only by case or space."""
-    similar_names: dict[str, list[str]] = {}
-    for name in dict.fromkeys(classes):
-        key = "".join(name.split()).casefold()
-        similar_names.setdefault(key, []).append(name)
-        if not is_storable(name):
-            problems.add_error(
-                FindingKind.INVALID_CLASS,
-                "classes",
-                f"the class name {quote(name)} has control characters, halves of characters or "
-                f"more than {MAX_VALUE_LENGTH} characters, which reports and MLflow cannot hold; "
-                "rename it",
-            )
-
-    for key, names in similar_names.items():
-        if not key:
-            problems.add_error(
-                FindingKind.INVALID_CLASS,
-                "classes",
-                "a class has an empty name; give it one in the annotations",
-            )
-        elif len(names) > 1:
-            quoted = " and ".join(map(quote, names))
-            problems.add_error(
-                FindingKind.SIMILAR_CLASSES,
-                "classes",
-                f"{quoted} differ only by case or space; write them in one way in all annotations",
-            )
 
 
 def _drop_normalized_boxes(raw: RawDataset, problems: ProblemCollector) -> RawDataset:
@@ -287,4 +260,5 @@ def _complete_splits(
         )
 
     warn_of_copies(splits, raw.folder, problems)
+    warn_of_typos(splits, problems)
     return splits
