@@ -502,6 +502,14 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
         },
         ["valid/images/a.png (in set.json)", "missing"],
     ),
+    "train is no list": (
+        {**YOLO_FILES, "data.yaml": YAML + "train: data.yaml\nval: images/val\n"},
+        ["data.yaml train: 'data.yaml' is neither a folder nor a .txt file"],
+    ),
+    "an image that is the folder around": (
+        {"annotations/set.json": coco_of({"../../..": "cat"}), "a.png": draw(1)},
+        ["'../../..' leads out of the dataset's folder"],
+    ),
     "val is missing, and images has those of train": (
         {
             "data.yaml": YAML + "train: images\nval: ../valid/images\n",

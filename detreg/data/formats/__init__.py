@@ -67,12 +67,6 @@ def read(folder: Path) -> RawDataset:
     return replace(raw, findings=(*findings, *_note_unused_images(tree, raw)))
 
 
-def is_dataset(folder: Path) -> bool:
-    """Whether the files of some format are in `folder`."""
-    tree = list_files(folder)
-    return any(module.detect(tree) for module in FORMATS.values())
-
-
 def write(
     format: str,
     folder: Path,

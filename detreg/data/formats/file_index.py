@@ -155,8 +155,9 @@ class FileIndex:
         narrowed: set[str] = set()
         for folder in reversed(folders):
             inside = self._by_folder_and_stem.get(f"{folder}/{stem}", ())
-            wanted = narrowed or set(candidates)
-            narrowed = wanted.intersection(inside) or narrowed
+            if inside:
+                wanted = narrowed or set(candidates)
+                narrowed = wanted.intersection(inside) or narrowed
         return sorted(narrowed) or candidates
 
     @cached_property

@@ -85,7 +85,7 @@ class ImageLocator:
                 return self.folder / path
 
         candidates = [posixpath.normpath(posixpath.join(root, stated)) for root in self.roots]
-        inside = [path for path in candidates if not path.startswith(("/", "../"))]
+        inside = [path for path in candidates if not f"{path}/".startswith(("/", "../"))]
         for path in inside:
             # Hidden files are not in the tree. Path.is_file raises on names that are too long.
             if path in self.index.tree.file_set or os.path.isfile(self.folder / path):  # noqa: PTH113

@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Iterator
 
-from detreg.data.findings import FindingKind, ProblemCollector, Severity
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.file_index import Hint, split_path
 from detreg.data.formats.lookup import ImageIndex, ImageLocator
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, list_under
@@ -166,13 +166,24 @@ def _list_ends(path: str) -> list[str]:
 def _list_images(
     index: ImageIndex, place: str, split: str, settings: YoloSettings, problems: ProblemCollector
 ) -> Iterator[str]:
-    """Yield the images in a folder, or those that a text file lists, one a line."""
+    """Yield the images in a folder, or those that a text file lists, one a line.
+
+    Raises BadEntryError for a file of another kind.
+    """
     tree = index.tree
     if place in tree.folders:
         yield from list_under(tree.images, place)
         return
 
-    # Nothing but a list is a file here.
+    if place.lower().endswith(IMAGE_SUFFIXES):
+        yield place
+        return
+    if not place.lower().endswith(".txt"):
+        raise BadEntryError(
+            FindingKind.MISSING_PATH,
+            f"{quote(place)} is neither a folder nor a .txt file that lists images; name one",
+        )
+
     text = read_text(tree.folder / place)
     roots = (*_list_ends(settings.path), "", get_folder(place))
     locator = ImageLocator(index, roots, Hint(place, split), problems)
