@@ -195,3 +195,20 @@ def test_box_around_a_compressed_mask(
     size: tuple[int, int], text: str, corners: Corners | None
 ) -> None:
     assert bound_segmentation({"size": list(size), "counts": text}) == corners
+
+
+@pytest.mark.parametrize("as_corners", [True, False])
+def test_corners_as_bbox_are_seen_by_the_segmentations(tmp_path: Path, as_corners: bool) -> None:
+    def add_segmentations(document: Document) -> None:
+        for entry in document["annotations"]:
+            x, y, width, height = entry["bbox"]
+            x2, y2 = x + width, y + height
+            entry["segmentation"] = [[x, y, x2, y, x2, y2]]
+            if as_corners:
+                entry["bbox"] = [x, y, x2, y2]
+
+    folder = write_coco(tmp_path / "set", add_segmentations)
+    if as_corners:
+        check_only_problem(folder, ["annotations/train.json: bbox has the corners"])
+    else:
+        assert load(folder).repairs == {}

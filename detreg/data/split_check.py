@@ -115,8 +115,8 @@ def warn_of_copies(
                     FindingKind.COPIES_THAT_DIFFER,
                     Severity.WARNING,
                     name,
-                    "copy of an image of the same split with other boxes: left there, but each "
-                    "teaches that the boxes of the other are background",
+                    "copy of an image of the same split with other boxes: left there, but the two "
+                    "contradict each other",
                 )
 
 

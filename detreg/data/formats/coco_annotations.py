@@ -13,6 +13,11 @@ from detreg.errors import MAX_VALUE_LENGTH, quote, shorten
 
 _MAX_CATEGORIES_SHOWN = 10
 
+_MAX_COMPARED = 100
+_MIN_COMPARED = 2
+_CORNERS_SHARE = 0.8
+"""How many of the first annotations are compared with their segmentations; how many must fit."""
+
 
 def parse_annotations(
     annotations: Sequence[CocoEntry],
@@ -21,7 +26,17 @@ def parse_annotations(
     source: str,
     problems: ProblemCollector,
 ) -> dict[str, list[Box]]:
-    """Return the usable boxes by the id of their image as text."""
+    """Return the usable boxes by the id of their image as text.
+
+    Raises BadEntryError where the form of all boxes is another than COCO's.
+    """
+    if _are_corners(annotations):
+        raise BadEntryError(
+            FindingKind.WRONG_UNIT,
+            "bbox has the corners of the segmentations, x1, y1, x2, y2; "
+            "write [x, y, width, height] in pixels",
+        )
+
     boxes: dict[str, list[Box]] = {}
     for position, annotation in enumerate(annotations, start=1):
         annotation_id = annotation.get("id", f"at position {position}")
@@ -47,6 +62,35 @@ def parse_annotations(
                 FindingKind.MISSING_AREA, where, "missing or zero area computed from the box"
             )
     return boxes
+
+
+def _are_corners(annotations: Sequence[CocoEntry]) -> bool:
+    """Whether bbox holds corners where width and height belong, by the first segmentations.
+
+    Where there are none, the check still sees that many boxes reach over their images.
+    """
+    num_compared = num_corners = 0
+    for annotation in annotations[:_MAX_COMPARED]:
+        bbox = annotation.get("bbox")
+        outline = bound_segmentation(annotation.get("segmentation"))
+        if outline is None or not isinstance(bbox, list) or not all(map(is_number, bbox)):
+            continue
+
+        x1, y1, x2, y2 = outline
+        is_corners = _are_near(bbox, outline)
+        is_size = _are_near(bbox, (x1, y1, x2 - x1, y2 - y1))
+        # Near the upper left corner of an image, a small box is both.
+        if not (is_corners and is_size):
+            num_compared += 1
+            num_corners += is_corners
+    return num_compared >= _MIN_COMPARED and num_corners >= _CORNERS_SHARE * num_compared
+
+
+def _are_near(bbox: Sequence[float], numbers: Corners) -> bool:
+    """Whether four numbers are equal up to the pixel that ways to count differ by."""
+    if len(bbox) != len(numbers):
+        return False
+    return all(abs(one - other) <= 2 for one, other in zip(bbox, numbers, strict=True))
 
 
 def _find_label(annotation: CocoEntry, image_ids: set[str], categories: Mapping[str, str]) -> str:
