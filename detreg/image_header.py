@@ -37,10 +37,14 @@ def count_pixels(header: "Image.Image") -> int:
 def estimate_bytes(header: "Image.Image") -> int:
     """Return about how many bytes the decoded pixels take."""
     tags = getattr(header, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE) or 8
-    bits_of_one = max(map(_get_number, bits)) if isinstance(bits, tuple) else _get_number(bits)
     samples = max(_get_number(tags.get(_SAMPLES_PER_PIXEL)), len(header.getbands()))
-    return count_pixels(header) * samples * max(1, bits_of_one // 8)
+    return count_pixels(header) * samples * max(1, count_tiff_bits(header) // 8)
+
+
+def count_tiff_bits(header: "Image.Image") -> int:
+    """Return the most bits of a channel that a TIFF states, 8 for other formats."""
+    bits = getattr(header, "tag_v2", {}).get(_BITS_PER_SAMPLE) or 8
+    return max(map(_get_number, bits)) if isinstance(bits, tuple) else _get_number(bits)
 
 
 def is_whole_jpeg(content: bytes) -> bool:

@@ -190,3 +190,40 @@ def test_jpeg_is_whole_whatever_follows_its_end(
     else:
         assert probe.error is not None
         assert probe.error.kind is FindingKind.TRUNCATED_IMAGE
+
+
+def make_frames(kind: str) -> bytes:
+    """Return a file of two images."""
+    first = Image.new("RGB", (40, 30))
+    second = Image.new("RGB", (40, 30), (250, 0, 0))
+    return encode(first, kind, save_all=True, append_images=[second])
+
+
+def make_gray(type_: type[np.unsignedinteger], kind: str) -> bytes:
+    return encode(Image.fromarray(np.full((30, 40), 200, type_)), kind)
+
+
+@pytest.mark.parametrize(
+    ("content", "loss"),
+    [
+        (make_gray(np.uint16, "PNG"), "16 bits a channel"),
+        (make_gray(np.uint16, "TIFF"), "16 bits a channel"),
+        (make_gray(np.uint8, "PNG"), ""),
+        (make_gray(np.uint8, "TIFF"), ""),
+        (make_frames("TIFF"), "the first is read"),
+        (make_frames("GIF"), "the first is read"),
+        (make_frames("WEBP"), "the first is read"),
+        (make_frames("PNG"), "the first is read"),
+        (make_frames("MPO"), ""),
+        (encode_plain("GIF"), ""),
+        (encode_plain("WEBP"), ""),
+        (encode_plain("BMP"), ""),
+    ],
+)
+def test_what_decoding_leaves_out_is_told(tmp_path: Path, content: bytes, loss: str) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    probe = probe_image(path)
+    assert probe.error is None
+    assert loss in probe.loss
+    assert bool(loss) == bool(probe.loss)

@@ -188,6 +188,8 @@ def _check_record(
         check_boxes(record, stated_size, raw.fractions, problems)
         return None
 
+    if probe.loss:
+        problems.add(FindingKind.IMAGE_REDUCED, Severity.NOTE, name, probe.loss)
     if probe.turned and record.width is None and record.boxes:
         problems.add(
             FindingKind.EXIF_ROTATION,

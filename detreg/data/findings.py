@@ -66,6 +66,7 @@ class FindingKind(StrEnum):
     UNREADABLE_IMAGE = auto()
     TRUNCATED_IMAGE = auto()
     """A JPEG that lacks its last bytes; other decoders than OpenCV show nearly all of it."""
+    IMAGE_REDUCED = auto()
     IMAGE_OUTSIDE_FOLDER = auto()
     AMBIGUOUS_FILE = auto()
     FILE_ELSEWHERE = auto()

@@ -19,7 +19,7 @@ from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import shorten
 from detreg.files import UnusableFileError, read_regular
 from detreg.image_decoding import DECODING_ERRORS, ImageFileError, decode_bgr, open_header
-from detreg.image_header import estimate_bytes, is_whole_jpeg
+from detreg.image_header import count_tiff_bits, estimate_bytes, is_whole_jpeg
 
 # Images are read and decoded by many threads at a time. Most are small; those that are not wait for
 # each other here. Whoever holds a part of the second budget never waits for the first.
@@ -36,6 +36,12 @@ _ORIENTATION_TAGS = (b"\x01\x12", b"\x12\x01")
 _USUAL_ORIENTATIONS = (b"\x01\x12\x00\x03", b"\x12\x01\x03\x00")
 """EXIF's tag of the orientation, and the tag with its usual type, for both orders of bytes."""
 
+_LOST_BITS = "image of 16 bits a channel read with the upper 8 of them"
+_LOST_FRAMES = "file of several images of which the first is read"
+
+_PNG_DEPTH = 24
+"""The byte of a PNG that holds the bits of a channel."""
+
 _MAX_SURE_SIDE = 65_500
 """Longest side that every codec of OpenCV loads, in pixels."""
 
@@ -47,6 +53,7 @@ class ImageProbe:
     width, height: in pixels after the rotation that EXIF asks for, as OpenCV loads the image.
     turned: whether that rotation swaps width and height.
     sha256: of the file, in hex digits.
+    loss: what of the file is not used, in words for users; empty for nothing.
     error: None for a usable image; otherwise the other fields mean nothing.
     """
 
@@ -54,6 +61,7 @@ class ImageProbe:
     height: int = 0
     turned: bool = False
     sha256: str = ""
+    loss: str = ""
     error: BadEntryError | None = None
 
 
@@ -133,6 +141,7 @@ def _parse_image(content: bytes) -> ImageProbe:
             width, height, is_turned = *image.size, False
         else:
             width, height, is_turned = _measure_by_decoding(image, content)
+        loss = _describe_loss(image, content)
     except BadEntryError:
         raise
     except ImageFileError as error:
@@ -141,7 +150,7 @@ def _parse_image(content: bytes) -> ImageProbe:
     except DECODING_ERRORS as error:
         raise _make_unreadable_error(shorten(str(error)) or type(error).__name__) from error
 
-    return ImageProbe(width, height, is_turned, hashlib.sha256(content).hexdigest())
+    return ImageProbe(width, height, is_turned, hashlib.sha256(content).hexdigest(), loss)
 
 
 def _is_header_sure(image: Image.Image, content: bytes) -> bool:
@@ -195,6 +204,29 @@ def _measure_by_decoding(image: Image.Image, content: bytes) -> tuple[int, int, 
     else:
         is_turned = (width, height) != image.size
     return width, height, is_turned
+
+
+def _describe_loss(image: Image.Image, content: bytes) -> str:
+    """Return what of a file decoding leaves out, in words for users; empty for nothing."""
+    if image.format == "PNG" and content[_PNG_DEPTH] == 16:
+        return _LOST_BITS
+    if count_tiff_bits(image) > 8:
+        return _LOST_BITS
+    if image.format in ("JPEG", "MPO", "BMP"):
+        return ""
+
+    # The number of frames is not asked for, because a file may have millions of them.
+    try:
+        has_frames = image.is_animated if image.format == "PNG" else _can_seek(image)
+    except DECODING_ERRORS:
+        has_frames = False
+    return _LOST_FRAMES if has_frames else ""
+
+
+def _can_seek(image: Image.Image) -> bool:
+    """Whether there is a second frame. Raises EOFError or another error of Pillow if not."""
+    image.seek(1)
+    return True
 
 
 def _make_unreadable_error(
