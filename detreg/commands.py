@@ -70,10 +70,12 @@ def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a dataset; the exit code is 65 where it cannot be used."""
     plan = _make_training_plan(arguments)
     from detreg.data.findings import Severity
+    from detreg.data.progress import show_progress
     from detreg.data.summary import format_inspection, inspect_dataset
     from detreg.inspection.measurements import measure_dataset
 
-    inspected = inspect_dataset(arguments.data)
+    with show_progress(is_wanted=not arguments.json) as progress:
+        inspected = inspect_dataset(arguments.data, progress=progress)
     measured = measure_dataset(inspected, plan, with_pixels=arguments.pixels)
     if arguments.json:
         print(json.dumps({**inspected.summary, **measured.to_json()}))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from detreg import torchrun
 from detreg.data.dataset import load_dataset
+from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import UsageError
@@ -65,7 +66,8 @@ def train_template(
     Of several processes the first one does this. The others train with it, and end with SystemExit.
     """
     torchrun.check_batch_size(params.batch_size)
-    dataset = load_dataset(options.data, on_bad_image=options.on_bad_image)
+    with show_progress(is_wanted=torchrun.get_rank() == 0) as progress:
+        dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
     print(describe_dataset(dataset), flush=True)
 
     if torchrun.get_rank() == 0:

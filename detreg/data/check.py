@@ -24,6 +24,7 @@ from detreg.data.images import DatasetImage, name_inside
 from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
+from detreg.data.progress import Progress
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.data.split_check import (
     check_cut_boxes,
@@ -48,7 +49,11 @@ class CheckResult:
 
 
 def check_dataset(
-    raw: RawDataset, cache: Path | None = None, *, leaves_out: bool = False
+    raw: RawDataset,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    leaves_out: bool = False,
 ) -> CheckResult:
     """Check every image and box of a dataset, and complete its splits. Bad data raises nothing.
 
@@ -56,20 +61,25 @@ def check_dataset(
         are read where it is None.
     leaves_out: whether images that cannot be used are left out (leaving_out.py), and not errors.
     """
+    progress = progress or Progress()
     problems = ProblemCollector(list(raw.findings))
     check_class_names(raw.classes, problems)
     raw = _drop_normalized_boxes(raw, problems)
 
     paths = [record.image for records in raw.splits.values() for record in records]
-    probes = _probe_images(paths, raw.folder, cache)
+    progress.begin("reading images", len(paths))
+    probes = _probe_images(paths, raw.folder, cache, progress)
 
+    progress.begin("checking boxes", len(paths))
     checked: dict[str, Sequence[CheckedRecord]] = {}
     for split, records in raw.splits.items():
         num_findings = len(problems.findings)
-        checked[split] = [
-            (record, _check_record(record, probes[record.image], raw, problems))
-            for record in records
-        ]
+        found: list[CheckedRecord] = []
+        for record in records:
+            image = _check_record(record, probes[record.image], raw, problems)
+            found.append((record, image))
+            progress.add()
+        checked[split] = found
         check_cut_boxes(split, records, problems.findings[num_findings:], raw, problems)
 
     left_out: tuple[Finding, ...] = ()
@@ -80,10 +90,10 @@ def check_dataset(
 
     splits: dict[str, tuple[DatasetImage, ...]] = {}
     for split, pairs in checked.items():
-        images = [image for _, image in pairs if image is not None]
+        usable_images = [image for _, image in pairs if image is not None]
         # Sorted, because image ids follow this order and readers list images in any order.
         # By parts, as Path compares, but a hundred thousand paths in a tenth of the time.
-        splits[split] = tuple(sorted(images, key=lambda image: image.path.parts))
+        splits[split] = tuple(sorted(usable_images, key=_get_path_parts))
 
     # Splits are judged and completed only when all else is right: an image or a box that was left
     # out because of an error could make them look wrong, too.
@@ -98,6 +108,11 @@ def check_dataset(
     return CheckResult(tuple(problems.findings), splits, left_out)
 
 
+def _get_path_parts(image: DatasetImage) -> tuple[str, ...]:
+    """Return the parts of an image's path, by which Path compares, too."""
+    return image.path.parts
+
+
 def count_boxes(images: Iterable[DatasetImage], classes: Iterable[str]) -> tuple[int, ...]:
     """Return how many boxes each class has, in the order of the classes, without crowd regions."""
     boxes = [box for image in images for box in image.boxes]
@@ -106,12 +121,12 @@ def count_boxes(images: Iterable[DatasetImage], classes: Iterable[str]) -> tuple
 
 
 def _probe_images(
-    paths: Sequence[Path], folder: Path, cache: Path | None
+    paths: Sequence[Path], folder: Path, cache: Path | None, progress: Progress
 ) -> dict[Path, ImageProbe]:
     """Return the probe of each image of the dataset in `folder`."""
     if cache is None:
-        return probe_images(paths)
-    return probe_with_manifest(paths, locate_manifest(folder, cache))
+        return probe_images(paths, progress.add)
+    return probe_with_manifest(paths, locate_manifest(folder, cache), progress.add)
 
 
 def _drop_normalized_boxes(raw: RawDataset, problems: ProblemCollector) -> RawDataset:

@@ -15,6 +15,7 @@ from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import count_repairs, has_errors, list_problems
 from detreg.data.garbage_collection import pause_garbage_collection
+from detreg.data.progress import Progress
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
 from detreg.errors import DataError
@@ -64,24 +65,32 @@ class Dataset:
 
 @pause_garbage_collection()
 def load_dataset(
-    data: str | Path, cache: str | Path | None = None, *, on_bad_image: str = "refuse"
+    data: str | Path,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+    *,
+    on_bad_image: str = "refuse",
 ) -> Dataset:
     """Check the dataset at `data` and write its canonical copy into the cache.
 
     data: "sample", a folder, or a zip or tar of a folder.
     cache: a folder, by default that of `resolve_cache_folder`.
+    progress: is told what is being done.
     on_bad_image: "skip" leaves out the images that cannot be used, as the run option says.
 
     Raises DataError with every problem of the dataset, NotFoundError where there is none.
     """
+    progress = progress or Progress()
     cache_folder = resolve_cache_folder(cache)
     source = open_source(data, cache_folder)
+    progress.begin("reading annotations")
     raw = formats.read(source.folder)
-    result = check_dataset(raw, cache_folder, leaves_out=on_bad_image == "skip")
+    result = check_dataset(raw, cache_folder, progress, leaves_out=on_bad_image == "skip")
 
     if has_errors(result.findings):
         raise DataError(_describe_problems(result, data))
 
+    progress.begin("writing the canonical copy")
     digest = compute_digest(raw.classes, result.splits)
     # The copy names absolute paths: one dataset at two places has one digest and two copies.
     folder = cache_folder / "datasets" / f"{digest}-{hash_paths(result.splits)}"

@@ -26,6 +26,7 @@ from detreg.data.findings import (
 )
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.images import DatasetImage
+from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import count_findings, format_count, format_findings, wrap_line
 from detreg.data.source import Source, name_format, open_source, resolve_cache_folder
@@ -108,19 +109,25 @@ def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> Data
 
 
 @pause_garbage_collection()
-def inspect_dataset(data: str | Path, cache: str | Path | None = None) -> InspectedDataset:
+def inspect_dataset(
+    data: str | Path, cache: str | Path | None = None, progress: Progress | None = None
+) -> InspectedDataset:
     """Return the dataset at `data` with its summary; write no canonical copy.
+
+    progress: is told what is being done.
 
     Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
     """
+    progress = progress or Progress()
     try:
         cache_folder = resolve_cache_folder(cache)
         source = open_source(data, cache_folder)
+        progress.begin("reading annotations")
         raw = formats.read(source.folder)
     except DataError as error:
         return _describe_unrecognized(error)
 
-    result = check_dataset(raw, cache_folder)
+    result = check_dataset(raw, cache_folder, progress)
     groups = group_findings(result.findings)
     summary = _summarize_result(source, raw, result, groups)
     return InspectedDataset(summary, groups, raw, result)

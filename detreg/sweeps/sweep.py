@@ -12,6 +12,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from detreg.data.dataset import load_dataset
+from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
@@ -59,7 +60,9 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     Whatever can be refused is refused before the MLflow run and the first trial.
     """
     started_at = time.time()
-    dataset = load_dataset(request.options.data, on_bad_image=request.options.on_bad_image)
+    options = request.options
+    with show_progress() as progress:
+        dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
     print(describe_dataset(dataset), flush=True)
     storage_url = request.sweep.storage or choose_default_storage()
     plan = make_plan(request, dataset.digest, storage_url)
