@@ -231,6 +231,16 @@ def _add_check(subparsers: Subparsers, argv: list[str]) -> None:
         parser.set_defaults(values_of="check")
     _add_json_flag(parser)
     parser.add_argument("--strict", action="store_true", help="refuse warnings, too (exit code 65)")
+    parser.add_argument(
+        "--fix",
+        metavar="OUT",
+        help="write a mended copy into the new folder OUT, without images that cannot be used",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("coco", "voc", "yolo"),
+        help="format of the copy (default coco)",
+    )
 
 
 def _add_sample(subparsers: Subparsers) -> None:

@@ -25,6 +25,7 @@ from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
 
 if TYPE_CHECKING:
+    from detreg.data.mended_copy import MendedCopy
     from detreg.publish import TrainingResult
     from detreg.sweeps.result import SweepResult
 
@@ -68,18 +69,21 @@ def _print_template(template: Template) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a dataset; the exit code is 65 where it cannot be used."""
+    if arguments.format and not arguments.fix:
+        raise UsageError("--format is that of the copy which --fix writes: give --fix OUT, too")
     plan = _make_training_plan(arguments)
     from detreg.data.findings import Severity
+    from detreg.data.mended_copy import resolve_target
     from detreg.data.progress import show_progress
     from detreg.data.summary import format_inspection, inspect_dataset
     from detreg.inspection.measurements import measure_dataset
 
+    if arguments.fix:
+        resolve_target(arguments.fix, arguments.data)
     with show_progress(is_wanted=not arguments.json) as progress:
         inspected = inspect_dataset(arguments.data, progress=progress)
     measured = measure_dataset(inspected, plan, with_pixels=arguments.pixels)
-    if arguments.json:
-        print(json.dumps({**inspected.summary, **measured.to_json()}))
-    else:
+    if not arguments.json:
         columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         lines = format_inspection(arguments.data, inspected, columns)
         if inspected.summary["ok"]:
@@ -87,9 +91,29 @@ def check(arguments: argparse.Namespace) -> int:
         for line in lines:
             print(make_printable(line))
 
+    copy = _write_mended_copy(arguments) if arguments.fix else None
+    if arguments.json:
+        parts = {**inspected.summary, **measured.to_json()}
+        if copy is not None:
+            parts["fix"] = copy.to_json()
+        print(json.dumps(parts))
+
+    if copy is not None:
+        return EXIT_BAD_DATA if arguments.strict and copy.warnings else 0
     refused = [Severity.ERROR, Severity.WARNING] if arguments.strict else [Severity.ERROR]
     is_refused = any(group.severity in refused for group in inspected.groups)
     return EXIT_BAD_DATA if is_refused else 0
+
+
+def _write_mended_copy(arguments: argparse.Namespace) -> "MendedCopy":
+    """Write the copy of a dataset that `--fix` asks for, and say so."""
+    from detreg.data.mended_copy import describe_copy, write_mended_copy
+
+    copy = write_mended_copy(arguments.data, arguments.fix, arguments.format or "coco")
+    if not arguments.json:
+        for line in describe_copy(copy):
+            print(make_printable(line))
+    return copy
 
 
 def _make_training_plan(arguments: argparse.Namespace) -> TrainingPlan | None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,19 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
             "files; make it smaller or divide it",
         )
     return b"".join(blocks)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Create `target` with the content of the file `source`, as a hard link where that is possible.
+
+    It is not on another disk, on a file system without links, or for a file of somebody else.
+    """
+    real_source = os.path.realpath(source)
+    try:
+        os.link(real_source, target)
+    except OSError:
+        with open_regular(real_source) as file, target.open("xb") as copy:
+            shutil.copyfileobj(file, copy, _BLOCK)
 
 
 def exists(path: str | os.PathLike[str]) -> bool:

@@ -1,10 +1,13 @@
 """The two values that stand for an image of a dataset: one that was checked, one to be written."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detreg.data.boxes import Box
+from detreg.data.outlines import Outline
+from detreg.files import link_or_copy
 
 
 @dataclass(frozen=True)
@@ -27,16 +30,26 @@ class DatasetImage:
 class AnnotatedImage:
     """An image that a format's `write` puts into a dataset.
 
-    content: the bytes of the image file.
+    content: the bytes of the image file, or a file to link or copy.
     width, height: in pixels.
     boxes: in pixels, inside the image.
+    outlines: the outlines of boxes that have one, by the position of the box.
     """
 
     file_name: str
-    content: bytes
+    content: bytes | Path
     width: int
     height: int
     boxes: tuple[Box, ...]
+    outlines: Mapping[int, Outline] = field(default_factory=dict)
+
+    def store(self, folder: Path) -> None:
+        """Write the image file into `folder`."""
+        path = folder / self.file_name
+        if isinstance(self.content, bytes):
+            path.write_bytes(self.content)
+        else:
+            link_or_copy(self.content, path)
 
 
 def name_inside(path: Path, folder: Path) -> str:

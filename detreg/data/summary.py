@@ -26,6 +26,7 @@ from detreg.data.findings import (
 )
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.images import DatasetImage
+from detreg.data.leaving_out import can_leave_out
 from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import count_findings, format_count, format_findings, wrap_line
@@ -144,6 +145,10 @@ def format_inspection(
     findings = [finding for group in inspected.groups for finding in group.findings]
     if len(findings) > len(inspected.groups):
         lines += wrap_line(f"all places: detreg check {shlex.quote(data)} --json", width)
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+    if errors and all(map(can_leave_out, errors)):
+        advice = f"detreg check {shlex.quote(data)} --fix OUT writes a copy without these images"
+        lines += wrap_line(advice, width)
     return lines + wrap_line(make_printable(_judge(data, inspected)), width)
 
 

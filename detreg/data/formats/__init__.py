@@ -12,6 +12,7 @@ from detreg.data.formats.file_index import fold
 from detreg.data.formats.foreign import find_foreign_format
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, list_files
 from detreg.data.images import AnnotatedImage
+from detreg.data.outlines import Outline
 from detreg.data.raw import RawDataset
 from detreg.errors import DataError
 
@@ -32,6 +33,9 @@ class Format(Protocol):
         self, folder: Path, classes: Sequence[str], splits: Mapping[str, Sequence[AnnotatedImage]]
     ) -> None:
         """Write a dataset into `folder`, which is made where it is missing."""
+
+    def read_outlines(self, path: Path) -> Mapping[str, Outline]:
+        """Return the outlines in an annotation file, by the places of their boxes in it."""
 
 
 FORMATS: Mapping[str, Format] = {"yolo": yolo, "voc": voc, "coco": coco}
@@ -75,6 +79,12 @@ def write(
 ) -> None:
     """Write a dataset in `format` ("coco", "voc" or "yolo") into `folder`."""
     FORMATS[format].write(folder, classes, splits)
+
+
+def read_outlines(format: str, path: Path) -> Mapping[str, Outline]:
+    """Return the outlines in an annotation file of a dataset of `format`, as it was read."""
+    name = "coco" if format == "roboflow" else format
+    return FORMATS[name].read_outlines(path)
 
 
 def _note_formats(folder: Path, others: Sequence[str]) -> list[Finding]:

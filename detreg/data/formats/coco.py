@@ -17,8 +17,10 @@ from detreg.data.formats.coco_entries import (
     make_annotation,
     make_categories,
     make_image_entry,
+    make_segmentation,
 )
 from detreg.data.formats.coco_file import read_annotation_file
+from detreg.data.formats.coco_outlines import read_outlines as read_outlines
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.file_index import Hint
 from detreg.data.formats.lookup import ImageIndex, ImageLocator, find_duplicates
@@ -103,10 +105,19 @@ def write(
         image_folder = folder / "images" / split
         image_folder.mkdir(parents=True, exist_ok=True)
         for image in images:
-            (image_folder / image.file_name).write_bytes(image.content)
+            image.store(image_folder)
 
-        text = json.dumps(_make_document(images, classes), indent=1)
+        text = _format_document(_make_document(images, classes))
         (annotation_folder / f"{split}.json").write_text(text, encoding="utf-8")
+
+
+def _format_document(document: Mapping[str, Sequence[CocoEntry]]) -> str:
+    """Return a document as JSON with a line for each entry."""
+    parts = []
+    for key, entries in document.items():
+        lines = ",\n".join(json.dumps(entry) for entry in entries)
+        parts.append(f'"{key}": [\n{lines}\n]')
+    return "{" + ",\n".join(parts) + "}\n"
 
 
 def _make_document(
@@ -118,10 +129,13 @@ def _make_document(
     for image_id, image in enumerate(images, start=1):
         entry = make_image_entry(image_id, image.file_name, image.width, image.height)
         image_entries.append(entry)
-        for box in image.boxes:
+        for position, box in enumerate(image.boxes):
             annotation_id = len(annotations) + 1
             category_id = classes.index(box.label) + 1
-            annotations.append(make_annotation(annotation_id, image_id, category_id, box))
+            annotation = make_annotation(annotation_id, image_id, category_id, box)
+            if position in image.outlines:
+                annotation["segmentation"] = make_segmentation(image.outlines[position])
+            annotations.append(annotation)
 
     return {
         "images": image_entries,

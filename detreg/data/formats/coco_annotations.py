@@ -39,8 +39,7 @@ def parse_annotations(
 
     boxes: dict[str, list[Box]] = {}
     for position, annotation in enumerate(annotations, start=1):
-        annotation_id = annotation.get("id", f"at position {position}")
-        name = f"annotation {format_id(annotation_id)}"
+        name = name_annotation(annotation, position)
         where = f"{source} {name}"
         try:
             label = _find_label(annotation, image_ids, categories)
@@ -91,6 +90,12 @@ def _are_near(bbox: Sequence[float], numbers: Corners) -> bool:
     if len(bbox) != len(numbers):
         return False
     return all(abs(one - other) <= 2 for one, other in zip(bbox, numbers, strict=True))
+
+
+def name_annotation(annotation: CocoEntry, position: int) -> str:
+    """Return what findings call the annotation at a position in its file, from 1."""
+    annotation_id = annotation.get("id", f"at position {position}")
+    return f"annotation {format_id(annotation_id)}"
 
 
 def _find_label(annotation: CocoEntry, image_ids: set[str], categories: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from detreg.data.boxes import DECIMALS, Box
+from detreg.data.outlines import Outline
 
 CocoEntry = dict[str, object]
 
@@ -25,6 +26,11 @@ def make_annotation(annotation_id: int, image_id: int, category_id: int, box: Bo
         "area": box.area or round(width * height, DECIMALS),
         "iscrowd": int(box.crowd),
     }
+
+
+def make_segmentation(outline: Outline) -> object:
+    """Return an outline as the segmentation of an annotation."""
+    return outline.mask or [list(polygon) for polygon in outline.polygons]
 
 
 def make_categories(classes: Sequence[str]) -> list[CocoEntry]:

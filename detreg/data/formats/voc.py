@@ -19,6 +19,7 @@ from detreg.data.formats.tree import FileTree, get_folder
 from detreg.data.formats.voc_file import read_annotation_file, write_annotation_file
 from detreg.data.formats.voc_lists import read_split_lists
 from detreg.data.images import AnnotatedImage
+from detreg.data.outlines import Outline
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import choose_splits_by_folder, parse_split, parse_split_of_folder
 
@@ -79,11 +80,16 @@ def write(
         for image in images:
             name = Path(image.file_name).stem
             names.append(name)
-            (image_folder / image.file_name).write_bytes(image.content)
+            image.store(image_folder)
             write_annotation_file(annotation_folder / f"{name}.xml", image)
 
         lines = "".join(f"{name}\n" for name in names)
         (list_folder / f"{split}.txt").write_text(lines, encoding="utf-8")
+
+
+def read_outlines(path: Path) -> dict[str, Outline]:  # noqa: ARG001 (as of other formats)
+    """Return nothing: the format has boxes only."""
+    return {}
 
 
 def _is_voc(tree: FileTree, path: str) -> bool:

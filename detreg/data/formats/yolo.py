@@ -17,6 +17,7 @@ from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, S
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.tree import FileTree
 from detreg.data.formats.yolo_labels import format_labels, read_label_file
+from detreg.data.formats.yolo_labels import read_outlines as read_outlines
 from detreg.data.formats.yolo_layout import LabelFiles, has_labels, match_labels
 from detreg.data.formats.yolo_settings import (
     YoloSettings,
@@ -95,7 +96,7 @@ def write(
         image_folder.mkdir(parents=True, exist_ok=True)
         label_folder.mkdir(parents=True, exist_ok=True)
         for image in images:
-            (image_folder / image.file_name).write_bytes(image.content)
+            image.store(image_folder)
             labels = format_labels(image, classes)
             label_name = f"{Path(image.file_name).stem}.txt"
             (label_folder / label_name).write_text(labels, encoding="utf-8")

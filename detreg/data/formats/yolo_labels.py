@@ -12,6 +12,7 @@ from detreg.data.boxes import Box, Corners
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.yolo_wide_labels import WideLabels, is_upright
 from detreg.data.images import AnnotatedImage
+from detreg.data.outlines import Outline, Polygon, find_corners, parse_polygon
 from detreg.data.raw import ImageRecord
 from detreg.documents import read_text
 from detreg.errors import quote
@@ -58,24 +59,56 @@ def read_label_file(
     return ImageRecord(image, source, tuple(boxes))
 
 
+def read_outlines(path: Path) -> dict[str, Outline]:
+    """Return the polygons of a label file that was read without errors, by their places."""
+    outlines = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        words = line.split()
+        polygon = parse_polygon([float(word) for word in words[1:]])
+        if polygon is not None:
+            outlines[f"line {number}"] = Outline((polygon,))
+    return outlines
+
+
+def get_polygon(image: AnnotatedImage, position: int) -> Polygon | None:
+    """Return the polygon that may stand for a box, None where it would be read as another box."""
+    outline = image.outlines.get(position)
+    if outline is None or len(outline.polygons) != 1:
+        return None
+    (polygon,) = outline.polygons
+    return polygon if find_corners(polygon) == image.boxes[position].corners else None
+
+
 def format_labels(image: AnnotatedImage, classes: Sequence[str]) -> str:
     """Return the content of an image's label file. Raises BadEntryError for a crowd region."""
     lines = []
-    for box in image.boxes:
+    for position, box in enumerate(image.boxes):
         if box.crowd:
             raise BadEntryError(
                 FindingKind.INVALID_BOX,
                 "YOLO has no crowd regions; write the dataset as COCO or VOC",
             )
+        polygon = get_polygon(image, position)
+        if polygon is not None:
+            sizes = (image.width, image.height) * (len(polygon) // 2)
+            fractions = [value / size for value, size in zip(polygon, sizes, strict=True)]
+            lines.append(_format_line(classes.index(box.label), fractions))
+            continue
+
         x1, y1, x2, y2 = box.corners
         center_x = (x1 + x2) / 2 / image.width
         center_y = (y1 + y2) / 2 / image.height
         width = (x2 - x1) / image.width
         height = (y2 - y1) / image.height
 
-        numbers = " ".join(f"{value:.8g}" for value in (center_x, center_y, width, height))
-        lines.append(f"{classes.index(box.label)} {numbers}\n")
+        lines.append(_format_line(classes.index(box.label), (center_x, center_y, width, height)))
     return "".join(lines)
+
+
+def _format_line(class_number: int, fractions: Sequence[float]) -> str:
+    """Return a label as a line of text."""
+    numbers = " ".join(f"{value:.8g}" for value in fractions)
+    return f"{class_number} {numbers}\n"
 
 
 def _parse_numbers(line: str) -> list[float]:
