@@ -85,7 +85,7 @@ def check_dataset(
     left_out: tuple[Finding, ...] = ()
     if leaves_out:
         usable = leave_out_unusable(raw, checked, problems.findings)
-        raw, checked, left_out = usable.raw, usable.checked, usable.left_out
+        raw, checked, left_out = usable.raw, dict(usable.checked), usable.left_out
         problems = ProblemCollector(list(usable.findings))
 
     splits: dict[str, tuple[DatasetImage, ...]] = {}

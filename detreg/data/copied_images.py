@@ -1,4 +1,4 @@
-"""The image files of a copy of a dataset: their names, and the room that they need."""
+"""The images of a copy of a dataset: their names and outlines, and the room that they need."""
 
 import os
 import unicodedata
@@ -7,7 +7,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from detreg.data import formats
+from detreg.data.check import CheckResult
 from detreg.data.images import AnnotatedImage, DatasetImage, name_inside
+from detreg.data.outlines import Outline, fit_outline
+from detreg.data.raw import ImageRecord, RawDataset
 from detreg.disk_space import check_folders
 from detreg.files import IMAGE_SUFFIXES
 
@@ -17,6 +21,63 @@ _BYTES_PER_BOX = 400
 _BYTES_PER_NUMBER = 20
 
 _SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif"}
+
+
+def make_images(raw: RawDataset, result: CheckResult) -> dict[str, list[AnnotatedImage]]:
+    """Return the images of each split as they are written."""
+    records: dict[Path, ImageRecord] = {}
+    records_of_splits: dict[tuple[str, Path], ImageRecord] = {}
+    for split, listed in raw.splits.items():
+        for record in listed:
+            records[record.image] = records_of_splits[split, record.image] = record
+
+    pairs = []
+    for split, images in result.splits.items():
+        for image in images:
+            # Of an image in two splits each has annotations of its own, unless splits were cut.
+            record = records_of_splits.get((split, image.path), records[image.path])
+            pairs.append((record, image))
+
+    names = iter(name_files([image for _, image in pairs], raw.folder))
+    outlines = iter(_find_outlines(raw, pairs))
+    splits: dict[str, list[AnnotatedImage]] = {}
+    for split, images in result.splits.items():
+        splits[split] = [
+            AnnotatedImage(
+                file_name=next(names),
+                content=image.path,
+                width=image.width,
+                height=image.height,
+                boxes=image.boxes,
+                outlines=next(outlines),
+            )
+            for image in images
+        ]
+    return splits
+
+
+def _find_outlines(
+    raw: RawDataset, pairs: Sequence[tuple[ImageRecord, DatasetImage]]
+) -> list[dict[int, Outline]]:
+    """Return for each image its outlines in pixels, by the positions of their boxes."""
+    found: list[dict[int, Outline]] = [{} for _ in pairs]
+    source = ""
+    outlines: Mapping[str, Outline] = {}
+    # In the order of the annotation files, so that each is read once.
+    for position in sorted(range(len(pairs)), key=lambda number: pairs[number][0].source):
+        record, image = pairs[position]
+        if record.boxes and record.source != source:
+            source = record.source
+            outlines = formats.read_outlines(raw.format, raw.folder / source)
+
+        for number, box in enumerate(image.boxes):
+            outline = outlines.get(box.where.removesuffix(f" (class {box.label})"))
+            if outline is None:
+                continue
+            fitted = fit_outline(outline, (image.width, image.height), raw.fractions)
+            if fitted is not None:
+                found[position][number] = fitted
+    return found
 
 
 def name_files(images: Iterable[DatasetImage], folder: Path) -> list[str]:

@@ -11,15 +11,14 @@ from pathlib import Path
 
 from detreg.data import formats
 from detreg.data.check import CheckResult, check_dataset
-from detreg.data.copied_images import check_space, name_files
+from detreg.data.copied_images import check_space, make_images
 from detreg.data.digest import compute_digest
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import Severity, count_repairs, has_errors, list_problems
 from detreg.data.formats.yolo_labels import get_polygon
-from detreg.data.images import AnnotatedImage, DatasetImage
+from detreg.data.images import AnnotatedImage
 from detreg.data.leaving_out import LEFT_OUT_MESSAGE
-from detreg.data.outlines import Outline, fit_outline
-from detreg.data.raw import ImageRecord, RawDataset
+from detreg.data.raw import RawDataset
 from detreg.data.screen import format_number, format_problems
 from detreg.data.source import open_source, resolve_cache_folder
 from detreg.errors import DataError, UsageError, make_printable
@@ -140,7 +139,7 @@ def describe_copy(copy: MendedCopy) -> list[str]:
 
 def _fill(part: Path, raw: RawDataset, result: CheckResult, format: str) -> MendedCopy:
     """Write the dataset into an empty folder and read it back."""
-    splits = _make_images(raw, result)
+    splits = make_images(raw, result)
     check_space(splits, part)
     formats.write(format, part, raw.classes, splits)
 
@@ -162,62 +161,6 @@ def _fill(part: Path, raw: RawDataset, result: CheckResult, format: str) -> Mend
         notes=_list_losses(raw, copy, splits, format),
         warnings=sum(finding.severity is Severity.WARNING for finding in copied.findings),
     )
-
-
-def _make_images(raw: RawDataset, result: CheckResult) -> dict[str, list[AnnotatedImage]]:
-    """Return the images of each split as they are written."""
-    records = {}
-    for split, listed in raw.splits.items():
-        for record in listed:
-            records[record.image] = records[split, record.image] = record
-
-    images = [image for images in result.splits.values() for image in images]
-    names = iter(name_files(images, raw.folder))
-    outlines = _OutlineFiles(raw)
-    splits: dict[str, list[AnnotatedImage]] = {}
-    for split, images_of_split in result.splits.items():
-        splits[split] = []
-        for image in images_of_split:
-            # Of an image in two splits each has annotations of its own, unless splits were cut.
-            record = records.get((split, image.path), records[image.path])
-            splits[split].append(
-                AnnotatedImage(
-                    file_name=next(names),
-                    content=image.path,
-                    width=image.width,
-                    height=image.height,
-                    boxes=image.boxes,
-                    outlines=outlines.find(record, image),
-                )
-            )
-    return splits
-
-
-class _OutlineFiles:
-    """Finds the outlines of boxes in annotation files, of which it keeps the last one."""
-
-    def __init__(self, raw: RawDataset) -> None:
-        self.raw = raw
-        self.source = ""
-        self.outlines: Mapping[str, Outline] = {}
-
-    def find(self, record: ImageRecord, image: DatasetImage) -> dict[int, Outline]:
-        """Return the outlines in pixels by the positions of their boxes."""
-        if not image.boxes:
-            return {}
-        if record.source != self.source:
-            self.outlines = formats.read_outlines(self.raw.format, self.raw.folder / record.source)
-            self.source = record.source
-
-        found = {}
-        size = (image.width, image.height)
-        for position, box in enumerate(image.boxes):
-            place = box.where.removesuffix(f" (class {box.label})")
-            outline = self.outlines.get(place)
-            fitted = outline and fit_outline(outline, size, self.raw.fractions)
-            if fitted:
-                found[position] = fitted
-        return found
 
 
 def _list_losses(
