@@ -108,8 +108,11 @@ def check(arguments: argparse.Namespace) -> int:
 def _write_mended_copy(arguments: argparse.Namespace) -> "MendedCopy":
     """Write the copy of a dataset that `--fix` asks for, and say so."""
     from detreg.data.mended_copy import describe_copy, write_mended_copy
+    from detreg.data.progress import show_progress
 
-    copy = write_mended_copy(arguments.data, arguments.fix, arguments.format or "coco")
+    format = arguments.format or "coco"
+    with show_progress(is_wanted=not arguments.json) as progress:
+        copy = write_mended_copy(arguments.data, arguments.fix, format, progress=progress)
     if not arguments.json:
         for line in describe_copy(copy):
             print(make_printable(line))

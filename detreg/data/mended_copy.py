@@ -18,6 +18,7 @@ from detreg.data.findings import Severity, count_repairs, has_errors, list_probl
 from detreg.data.formats.yolo_labels import get_polygon
 from detreg.data.images import AnnotatedImage
 from detreg.data.leaving_out import LEFT_OUT_MESSAGE
+from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import format_number, format_problems
 from detreg.data.source import open_source, resolve_cache_folder
@@ -54,11 +55,16 @@ class MendedCopy:
 
 
 def write_mended_copy(
-    data: str | Path, out: str | Path, format: str = "coco", cache: str | Path | None = None
+    data: str | Path,
+    out: str | Path,
+    format: str = "coco",
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> MendedCopy:
     """Write the usable images of the dataset at `data` into the folder `out`.
 
     format: "coco", "voc" or "yolo".
+    progress: is told what is being done.
 
     Raises UsageError where `out` or the format cannot be used, DataError where leaving out images
     is not enough, DiskError where there is no room, and what `open_source` raises.
@@ -70,7 +76,8 @@ def write_mended_copy(
         # The dataset may lie deeper than what the user has named.
         target = resolve_target(out, source.origin)
     raw = formats.read(source.folder)
-    result = check_dataset(raw, cache_folder, leaves_out=True)
+    progress = progress or Progress()
+    result = check_dataset(raw, cache_folder, progress, leaves_out=True)
     if has_errors(result.findings):
         problems = format_problems(group_findings(result.findings))
         advice = f"{out} was not written: no image can be left out to mend this; correct it"
@@ -84,7 +91,7 @@ def write_mended_copy(
     ) as temporary:
         part = Path(temporary) / target.name
         part.mkdir()
-        copy = _fill(part, raw, result, format)
+        copy = _fill(part, raw, result, format, progress)
         _write_report(part / REPORT_NAME, str(data), result, copy)
         part.rename(target)
     return replace(copy, folder=target)
@@ -137,14 +144,17 @@ def describe_copy(copy: MendedCopy) -> list[str]:
     return lines
 
 
-def _fill(part: Path, raw: RawDataset, result: CheckResult, format: str) -> MendedCopy:
+def _fill(
+    part: Path, raw: RawDataset, result: CheckResult, format: str, progress: Progress
+) -> MendedCopy:
     """Write the dataset into an empty folder and read it back."""
+    progress.begin("writing the copy")
     splits = make_images(raw, result)
     check_space(splits, part)
     formats.write(format, part, raw.classes, splits)
 
     copy = formats.read(part)
-    copied = check_dataset(copy)
+    copied = check_dataset(copy, progress=progress)
     # Classes without boxes, and their order, are not in every format.
     wanted = compute_digest(raw.classes, result.splits)
     if has_errors(copied.findings) or compute_digest(raw.classes, copied.splits) != wanted:

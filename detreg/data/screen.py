@@ -8,8 +8,10 @@ from detreg.data.finding_groups import MAX_EXAMPLES, FindingGroup
 from detreg.data.findings import Severity
 from detreg.errors import make_printable, shorten
 
-MAX_ROWS = 20
+MAX_ROWS = 19
 """Rows of a screen that findings may fill; a verdict follows them, and a screen has 24 or more."""
+
+_MIN_WIDTH = 40
 
 _MAX_ROWS_OF_LINE = 5
 
@@ -24,18 +26,20 @@ LineFormatter = Callable[[FindingGroup, int], list[str]]
 """Returns the lines of a group that show so many examples."""
 
 
-def format_findings(groups: Sequence[FindingGroup], width: int | None) -> list[str]:
+def format_findings(
+    groups: Sequence[FindingGroup], width: int | None, max_rows: int = MAX_ROWS
+) -> list[str]:
     """Return what a terminal shows of the findings of a dataset.
 
     width: columns of the terminal, at which lines are broken; None does not break them.
     """
-    return _fit(groups, _format_group, width)
+    return _fit(groups, _format_group, width, max_rows)
 
 
 def format_problems(groups: Sequence[FindingGroup]) -> list[str]:
     """Return the lines of an exception that refuses a dataset with these findings."""
     errors = [group for group in groups if group.severity is Severity.ERROR]
-    return _fit(errors, _format_error, width=None)
+    return _fit(errors, _format_error, None, MAX_ROWS)
 
 
 def count_findings(groups: Sequence[FindingGroup], severity: Severity) -> int:
@@ -55,12 +59,16 @@ def wrap_line(line: str, width: int | None) -> list[str]:
     """Return a line as the rows that it fills on a terminal of `width` columns."""
     if width is None:
         return [line]
+    width = max(width, _MIN_WIDTH)
     shown = shorten(line, _MAX_ROWS_OF_LINE * width)
     return textwrap.wrap(shown, width, subsequent_indent="    ", break_on_hyphens=False)
 
 
 def _fit(
-    groups: Sequence[FindingGroup], format_group: LineFormatter, width: int | None
+    groups: Sequence[FindingGroup],
+    format_group: LineFormatter,
+    width: int | None,
+    max_rows: int,
 ) -> list[str]:
     """Return the lines of all groups with three examples each, or with as many as fit a screen.
 
@@ -68,13 +76,13 @@ def _fit(
     """
     for examples in range(MAX_EXAMPLES, 0, -1):
         blocks = [_wrap_lines(format_group(group, examples), width) for group in groups]
-        if sum(map(len, blocks)) <= MAX_ROWS:
+        if sum(map(len, blocks)) <= max_rows:
             return list(chain.from_iterable(blocks))
 
     rows: list[str] = []
     for position, block in enumerate(blocks):
         # A row is left for what is hidden.
-        if len(rows) + len(block) >= MAX_ROWS:
+        if len(rows) + len(block) >= max_rows:
             return [*rows, f"... and {_count_hidden(groups[position:])}"]
         rows += block
     return rows

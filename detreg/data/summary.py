@@ -29,12 +29,13 @@ from detreg.data.images import DatasetImage
 from detreg.data.leaving_out import can_leave_out
 from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
-from detreg.data.screen import count_findings, format_count, format_findings, wrap_line
+from detreg.data.screen import MAX_ROWS, count_findings, format_count, format_findings, wrap_line
 from detreg.data.source import Source, name_format, open_source, resolve_cache_folder
 from detreg.errors import DataError, make_printable
 
 _MAX_CLASSES_SHOWN = 10
 _MAX_LEFT_OUT_SHOWN = 3
+_MAX_ROWS_IF_GOOD = 14
 
 
 class SplitSummary(TypedDict):
@@ -141,7 +142,9 @@ def format_inspection(
 
     width: columns of the terminal, at which lines are broken; None does not break them.
     """
-    lines = format_findings(inspected.groups, width)
+    # Advice follows where the dataset is good.
+    max_rows = _MAX_ROWS_IF_GOOD if inspected.summary["ok"] else MAX_ROWS
+    lines = format_findings(inspected.groups, width, max_rows)
     findings = [finding for group in inspected.groups for finding in group.findings]
     if len(findings) > len(inspected.groups):
         lines += wrap_line(f"all places: detreg check {shlex.quote(data)} --json", width)
