@@ -37,12 +37,17 @@ def test_equal_findings_are_one_group_the_most_harmful_first() -> None:
     for number in range(5):
         problems.add_error(FindingKind.INVALID_BOX, f"c {number}", f"has {number} values; write 4")
     problems.add_error(FindingKind.INVALID_BOX, "d", "is not finite; correct it")
+    for number in range(9):
+        of_image = problems.for_image(f"{number}.jpg")
+        of_image.add_error(FindingKind.MISSING_IMAGE, "e", "the image is missing; add it")
 
     groups = group_findings(problems.findings)
     assert [(group.severity, group.count) for group in groups] == [
         ("error", 5),
         ("error", 1),
         ("error", 1),
+        # More, but the rest of the dataset is right without these images.
+        ("error", 9),
         ("repair", 1),
     ]
     assert groups[0].list_places() == ["c 0", "c 1", "c 2", "c 3", "c 4"]

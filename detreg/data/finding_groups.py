@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from detreg.data.findings import Finding, FindingKind, Severity
+from detreg.data.leaving_out import can_leave_out
 from detreg.errors import make_printable
 
 MAX_EXAMPLES = 3
@@ -65,7 +66,8 @@ class FindingGroup:
 def group_findings(findings: Iterable[Finding]) -> tuple[FindingGroup, ...]:
     """Return equal findings as groups, the most harmful first.
 
-    That is by severity, then by how many there are, then in the order in which they were found.
+    That is by severity, and what may concern all labels before what concerns single images; then
+    by how many there are, then in the order in which they were found.
     """
     exact: dict[tuple[Severity, FindingKind, str], list[Finding]] = {}
     for finding in findings:
@@ -80,7 +82,13 @@ def group_findings(findings: Iterable[Finding]) -> tuple[FindingGroup, ...]:
 
     severities = list(Severity)
     groups = [FindingGroup(tuple(equal)) for equal in similar.values()]
-    groups.sort(key=lambda group: (severities.index(group.severity), -group.count))
+    groups.sort(
+        key=lambda group: (
+            severities.index(group.severity),
+            can_leave_out(group.first),
+            -group.count,
+        )
+    )
     return tuple(groups)
 
 
