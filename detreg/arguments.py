@@ -224,6 +224,11 @@ def _add_check(subparsers: Subparsers, argv: list[str]) -> None:
         help=f"measure boxes at the size at which it trains, one of {TEMPLATE_NAMES}; its "
         "hyperparameters are flags then, such as --image_size",
     )
+    parser.add_argument(
+        "--page",
+        metavar="FILE.html",
+        help="write all of that, with plots and images, as one HTML file; implies --pixels",
+    )
     name = _find_value(argv, "check", "--template")
     if name:
         template = templates.find_template(name)

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +27,10 @@ from detreg.templates.template import Template
 
 if TYPE_CHECKING:
     from detreg.data.mended_copy import MendedCopy
+    from detreg.data.summary import InspectedDataset
+    from detreg.inspection.measurements import Measurements
     from detreg.publish import TrainingResult
+    from detreg.report.section import GalleryItem
     from detreg.sweeps.result import SweepResult
 
 EXIT_BAD_DATA = 65
@@ -69,27 +73,21 @@ def _print_template(template: Template) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a dataset; the exit code is 65 where it cannot be used."""
-    if arguments.format and not arguments.fix:
-        raise UsageError("--format is that of the copy which --fix writes: give --fix OUT, too")
     plan = _make_training_plan(arguments)
+    _check_targets(arguments)
     from detreg.data.findings import Severity
-    from detreg.data.mended_copy import resolve_target
     from detreg.data.progress import show_progress
-    from detreg.data.summary import format_inspection, inspect_dataset
+    from detreg.data.summary import inspect_dataset
     from detreg.inspection.measurements import measure_dataset
 
-    if arguments.fix:
-        resolve_target(arguments.fix, arguments.data)
     with show_progress(is_wanted=not arguments.json) as progress:
         inspected = inspect_dataset(arguments.data, progress=progress)
-    measured = measure_dataset(inspected, plan, with_pixels=arguments.pixels)
+    with_pixels = arguments.pixels or arguments.page is not None
+    measured = measure_dataset(inspected, plan, with_pixels=with_pixels)
     if not arguments.json:
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        lines = format_inspection(arguments.data, inspected, columns)
-        if inspected.summary["ok"]:
-            lines += measured.format_lines(MAX_ADVICE)
-        for line in lines:
-            print(make_printable(line))
+        _print_inspection(arguments.data, inspected, measured)
+    if arguments.page is not None:
+        _write_dataset_page(arguments, inspected, measured)
 
     copy = _write_mended_copy(arguments) if arguments.fix else None
     if arguments.json:
@@ -103,6 +101,30 @@ def check(arguments: argparse.Namespace) -> int:
     refused = [Severity.ERROR, Severity.WARNING] if arguments.strict else [Severity.ERROR]
     is_refused = any(group.severity in refused for group in inspected.groups)
     return EXIT_BAD_DATA if is_refused else 0
+
+
+def _check_targets(arguments: argparse.Namespace) -> None:
+    """Raise an error where what the check is to write could not be written."""
+    if arguments.format and not arguments.fix:
+        raise UsageError("--format is that of the copy which --fix writes: give --fix OUT, too")
+    if arguments.page is not None:
+        check_output_file(Path(arguments.page))
+    if arguments.fix:
+        from detreg.data.mended_copy import resolve_target
+
+        resolve_target(arguments.fix, arguments.data)
+
+
+def _print_inspection(data: str, inspected: "InspectedDataset", measured: "Measurements") -> None:
+    """Print what was found in a dataset, and the first advice where it is good."""
+    from detreg.data.summary import format_inspection
+
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = format_inspection(data, inspected, columns)
+    if inspected.summary["ok"]:
+        lines += measured.format_lines(MAX_ADVICE)
+    for line in lines:
+        print(make_printable(line))
 
 
 def _write_mended_copy(arguments: argparse.Namespace) -> "MendedCopy":
@@ -126,6 +148,40 @@ def _make_training_plan(arguments: argparse.Namespace) -> TrainingPlan | None:
     template = templates.find_template(arguments.template)
     params = build(template.params, _get_values(arguments, get_params(template.params)))
     return TrainingPlan(template, params)
+
+
+def _write_dataset_page(
+    arguments: argparse.Namespace, inspected: "InspectedDataset", measured: "Measurements"
+) -> None:
+    """Write the page of a dataset, with images as training sees them if a template is given."""
+    from detreg.inspection.page import DatasetPage, write_dataset_page
+
+    with tempfile.TemporaryDirectory(prefix="detreg-preview-") as folder:
+        preview: list[GalleryItem] = []
+        if measured.plan is not None and inspected.summary["ok"]:
+            # torch and MMDetection take seconds to import, and this is all that needs them.
+            from detreg.data.dataset import load_dataset
+            from detreg.training.preview import draw_training_images
+
+            dataset = load_dataset(arguments.data)
+            plan = measured.plan
+            preview = draw_training_images(plan.template, plan.params, dataset, Path(folder))
+
+        page = DatasetPage(
+            title=Path(arguments.data).name or arguments.data,
+            facts={
+                "data": arguments.data,
+                "format": inspected.summary["format"] or "-",
+                "digest": inspected.summary["digest"] or "-",
+            },
+            measured=measured,
+            groups=inspected.groups,
+            raw=inspected.raw,
+            preview=preview,
+        )
+        write_dataset_page(page, Path(arguments.page))
+    if not arguments.json:
+        print(make_printable(f"page: {arguments.page}"))
 
 
 def sample(arguments: argparse.Namespace) -> int:

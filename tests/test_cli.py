@@ -123,6 +123,26 @@ def test_check_compares_images_where_it_is_asked_to(capsys: Capture, folder: Pat
     assert set(report["statistics"]["pixels"]) == {"near_duplicates", "flaws"}
 
 
+def test_check_writes_a_page_also_of_what_it_refuses(
+    capsys: Capture, folder: Path, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    shown = run_printing(capsys, "check", str(folder), "--page", str(page))
+    assert shown.endswith(f"page: {page}\n")
+    assert "Good" in page.read_text()
+
+    next(folder.rglob("*.jpg")).unlink()
+    assert cli.run(["check", str(folder), "--page", str(page), "--json"]) == 65
+    report = json.loads(capsys.readouterr().out)
+    assert report["statistics"]["pixels"] is not None
+    assert "Refused" in page.read_text()
+
+
+def test_check_refuses_a_page_where_none_can_be_written(capsys: Capture, folder: Path) -> None:
+    (line,) = run_failing(capsys, ["check", str(folder), "--page", str(folder)], 2)
+    assert str(folder) in line
+
+
 def test_check_refuses_hyperparameters_that_are_wrong(capsys: Capture, folder: Path) -> None:
     template = ["--template", "yolox"]
     (line,) = run_failing(capsys, ["check", str(folder), *template, "--image_size", "65"], 2)

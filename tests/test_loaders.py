@@ -1,8 +1,10 @@
 """Training and scoring images reach the network in the sizes asked for, with their boxes."""
 
 import random
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
 from detreg.training.loaders import compose_scoring_loader
+from detreg.training.preview import draw_training_images
 
 pytestmark = pytest.mark.usefixtures("mmdet_scope")
 EACH_TEMPLATE = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
@@ -100,6 +103,26 @@ def test_images_of_random_sizes_reach_the_network_with_their_boxes(
 
     for item, same in zip(loaded, load_images(), strict=True):
         assert torch.equal(item["inputs"], same["inputs"])
+
+
+# One that mixes images after resizing, and one that crops them before.
+@pytest.mark.parametrize("template", [TEMPLATES["yolox"], TEMPLATES["ssd"]])
+def test_a_preview_shows_images_of_the_size_of_training(
+    dataset: Dataset, template: Template, tmp_path: Path
+) -> None:
+    params = build(template.params, {"image_size": 64, "min_samples_per_epoch": 8})
+    items = draw_training_images(template, params, dataset, tmp_path)
+    assert len(items) == 8
+    canvas = make_preprocessing(template, params).fixed_canvas
+    for item in items:
+        assert item.caption
+        pixels = cv2.imread(str(item.file))
+        assert pixels is not None
+        if canvas is not None:
+            assert item.name == f"{canvas[0]} x {canvas[1]} px"
+
+    again = draw_training_images(template, params, dataset, tmp_path)
+    assert again == items
 
 
 @pytest.mark.parametrize(

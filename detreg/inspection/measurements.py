@@ -32,12 +32,13 @@ class Measurements:
     """What was measured of a dataset.
 
     folder: what the names of images are relative to.
-    training: None without a template. pixels: None where no image was decoded.
+    plan, training: None without a template. pixels: None where no image was decoded.
     """
 
     table: BoxTable
     folder: Path | None
     advice: tuple[Advice, ...]
+    plan: TrainingPlan | None = None
     training: "TrainingStatistics | None" = None
     pixels: "PixelStatistics | None" = None
 
@@ -146,7 +147,7 @@ def measure_splits(
         advice += advise_on_training(table, plan)
     advice += advise_on_dataset(measure_classes(table), measure_images(table))
 
-    measured = Measurements(table, folder, tuple(advice), training, pixels)
+    measured = Measurements(table, folder, tuple(advice), plan, training, pixels)
     if pixels is None:
         return measured
     on_images = advise_on_images(pixels, measured.name_image)

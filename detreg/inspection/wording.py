@@ -9,6 +9,7 @@ def format_share(share: float) -> str:
     return f"{percent:.0f} %"
 
 
-def count_of(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural where that is needed."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def count_of(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun; the plural is that with an s where none is given."""
+    word = noun if count == 1 else plural or f"{noun}s"
+    return f"{count:,} {word}"

@@ -18,6 +18,7 @@ MAX_SIDE = 640
 DASH = 6
 PADDING = 3
 JPEG_QUALITY = 82
+LOWER_QUALITIES = (60, 40, 20)
 
 Box = npt.NDArray[np.floating]
 """(4,), x1 y1 x2 y2 in pixels of the image, before it is scaled."""
@@ -31,13 +32,15 @@ class Canvas:
     `image` is uint8 (height, width, 3) in RGB. Coordinates are those of the image as it is given.
     """
 
-    def __init__(self, image: npt.NDArray[np.uint8]) -> None:
+    def __init__(
+        self, image: npt.NDArray[np.uint8], min_side: int = MIN_SIDE, max_side: int = MAX_SIDE
+    ) -> None:
         height, width = image.shape[:2]
         longer_side = max(height, width)
-        canvas_side = min(max(longer_side, MIN_SIDE), MAX_SIDE)
+        canvas_side = min(max(longer_side, min_side), max_side)
         self._scale = canvas_side / longer_side
 
-        size = (round(width * self._scale), round(height * self._scale))
+        size = (max(round(width * self._scale), 1), max(round(height * self._scale), 1))
         # Averaging areas keeps thin objects visible; it has nothing to average when enlarging.
         method = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(image, size, interpolation=method)
@@ -85,9 +88,15 @@ class Canvas:
         text_color = choose_text_color(color)
         self._draw.text(position, text, font=font, anchor="lt", fill=text_color)
 
-    def save(self, path: Path) -> Path:
-        """Write the canvas as a JPEG, and return its path."""
-        self._image.save(path, quality=JPEG_QUALITY, optimize=True)
+    def save(self, path: Path, max_bytes: int | None = None) -> Path:
+        """Write the canvas as a JPEG, and return its path.
+
+        A quality is chosen that keeps the file under `max_bytes`, if one of the usual ones does.
+        """
+        for quality in (JPEG_QUALITY, *LOWER_QUALITIES):
+            self._image.save(path, quality=quality, optimize=True)
+            if max_bytes is None or path.stat().st_size <= max_bytes:
+                break
         return path
 
     def _to_rectangle(self, box: Box) -> tuple[float, float, float, float]:

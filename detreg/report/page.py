@@ -1,15 +1,23 @@
 """A report's page: one HTML file that needs no network, no script and no other file."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from detreg.files import write_atomically
 from detreg.redaction import redact
-from detreg.report.theme import GRID, INK, MUTED_TEXT
-
-MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+from detreg.report.section import (
+    GalleryItem,
+    Section,
+    render_figures,
+    render_legend,
+    render_lines,
+    render_plots,
+    render_section,
+    render_table,
+)
+from detreg.report.theme import GRID, INK, MUTED_TEXT, RIGHT, WRONG
 
 STYLE = f"""
 body {{
@@ -27,7 +35,7 @@ p {{ margin: 4px 0 16px; max-width: 72ch; color: {MUTED_TEXT} }}
 .numbers b {{ display: block; font-size: 24px; font-variant-numeric: tabular-nums }}
 .numbers span {{ color: {MUTED_TEXT}; font-size: 13px }}
 
-table {{ border-collapse: collapse }}
+table {{ border-collapse: collapse; margin: 12px 0 }}
 th, td {{ padding: 4px 20px 4px 0; border-bottom: 1px solid #eef0f2; text-align: left }}
 th {{ color: {MUTED_TEXT}; font-weight: normal; white-space: nowrap; vertical-align: top }}
 td {{ overflow-wrap: anywhere }}
@@ -43,20 +51,41 @@ figure img {{ width: 100%; display: block }}
 figcaption {{ font-size: 13px; color: {MUTED_TEXT}; overflow-wrap: anywhere }}
 figcaption b {{ color: {INK} }}
 
+.thumbnails {{
+  display: grid; gap: 12px; margin-top: 10px;
+  grid-template-columns: repeat(auto-fill, minmax(min(140px, 100%), 1fr))
+}}
+.thumbnails figure {{ max-width: 260px }}
+.thumbnails figure img {{ height: 150px; object-fit: contain; background: #f3f4f6 }}
+.thumbnails figcaption {{ font-size: 12px; line-height: 1.35; margin-top: 3px }}
+
+.verdict {{
+  margin: 16px 0; padding: 12px 16px; border-left: 6px solid {RIGHT}; background: #f3f6fa;
+  font-size: 17px
+}}
+.verdict.bad {{ border-color: {WRONG}; background: #fdf3ec }}
+
+.columns {{
+  display: grid; gap: 14px;
+  grid-template-columns: repeat(auto-fill, minmax(min(400px, 100%), 1fr))
+}}
+.columns .block {{ margin: 0 }}
+
+h3 {{ margin: 0 0 4px; font-size: 15px; font-weight: 600; overflow-wrap: anywhere }}
+.block {{ margin: 14px 0; padding: 12px 14px; border: 1px solid {GRID}; border-radius: 8px }}
+.badge {{
+  display: inline-block; margin-right: 8px; padding: 0 8px; border-radius: 10px;
+  color: #fff; font-size: 12px; font-weight: normal; line-height: 20px; vertical-align: 1px
+}}
+ul {{ margin: 4px 0 12px; padding-left: 20px }}
+li {{ margin: 2px 0; overflow-wrap: anywhere }}
+.block ul {{ color: {MUTED_TEXT}; font-size: 13px }}
+
 .legend span {{ margin-right: 16px; white-space: nowrap }}
 .legend i {{
   display: inline-block; width: 12px; height: 12px; margin-right: 6px; vertical-align: -1px
 }}
 """
-
-
-@dataclass(frozen=True)
-class GalleryItem:
-    """An image file, with the name and the caption that stand under it."""
-
-    file: Path
-    name: str
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -70,27 +99,40 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """The most important sentence of a page, and whether it is a good one."""
+
+    text: str
+    is_good: bool
+
+
+@dataclass(frozen=True)
 class Page:
     """The content of a report's page, in the order in which it is shown.
 
-    `numbers` are the figures that matter most, None where one is not defined; `facts` is a table
-    of two columns; `plots` are files of images; the rows of `table` have the same keys, which are
-    its head. What is empty is left out.
+    `numbers` are the figures that matter most, None where one is not defined; `lines` are sentences
+    that should be read first; `facts` is a table of two columns; `plots` are files of images; the
+    rows of `table` have the same keys, which are its head. What is empty is left out.
     """
 
     title: str
     subtitle: str
-    numbers: Mapping[str, float | None]
+    numbers: Mapping[str, float | int | None]
+    verdict: Verdict | None = None
+    lines: Sequence[str] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     plots: Sequence[Path] = ()
     table: Sequence[Mapping[str, str]] = ()
     galleries: Sequence[Gallery] = ()
+    sections: Sequence[Section] = ()
 
 
 def write_page(page: Page, path: Path) -> Path:
     """Write a page as an HTML file that embeds its images, and return its path."""
     # Reasons of failed trials come from studies that older versions have written.
-    path.write_text(redact(render_page(page)), encoding="utf-8")
+    content = redact(render_page(page))
+    with write_atomically(path) as file:
+        file.write(content.encode())
     return path
 
 
@@ -98,24 +140,40 @@ def render_page(page: Page) -> str:
     """Return a page as HTML, with its images embedded."""
     parts = [
         f"<h1>{escape(page.title)}</h1><p>{escape(page.subtitle)}</p>",
+        _render_verdict(page.verdict),
         _render_numbers(page.numbers),
+        render_lines(page.lines),
         _render_facts(page.facts),
         _render_plots(page.plots),
-        _render_table(page.table),
+        render_table(page.table),
     ]
     parts += [_render_gallery(gallery) for gallery in page.galleries]
+    parts += [render_section(section) for section in page.sections]
     body = "\n".join(part for part in parts if part)
 
     head = f'<meta charset="utf-8"><title>{escape(page.title)}</title><style>{STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _render_numbers(numbers: Mapping[str, float | None]) -> str:
+def _render_verdict(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    style = "verdict" if verdict.is_good else "verdict bad"
+    return f'<div class="{style}">{escape(verdict.text)}</div>'
+
+
+def _render_numbers(numbers: Mapping[str, float | int | None]) -> str:
     tiles = ""
     for name, value in numbers.items():
-        text = "-" if value is None else f"{value:.3f}"
+        text = _format_number(value)
         tiles += f"<div><b>{text}</b><span>{escape(name)}</span></div>"
     return f'<div class="numbers">{tiles}</div>'
+
+
+def _format_number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def _render_facts(facts: Mapping[str, str]) -> str:
@@ -130,45 +188,15 @@ def _render_facts(facts: Mapping[str, str]) -> str:
 def _render_plots(plots: Sequence[Path]) -> str:
     if not plots:
         return ""
-    parts = ["<h2>Plots</h2>"]
-    for plot in plots:
-        source = _make_data_uri(plot)
-        parts.append(f'<img class="plot" alt="{escape(plot.stem)}" src="{source}">')
-    return "\n".join(parts)
-
-
-def _render_table(rows: Sequence[Mapping[str, str]]) -> str:
-    if not rows:
-        return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
-    body = ""
-    for row in rows:
-        cells = "".join(f"<td>{escape(value)}</td>" for value in row.values())
-        body += f"<tr>{cells}</tr>"
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<h2>Plots</h2>\n{render_plots(plots)}"
 
 
 def _render_gallery(gallery: Gallery) -> str:
     if not gallery.items:
         return ""
 
-    legend = ""
-    for name, color in gallery.legend.items():
-        legend += f'<span><i style="background:{color}"></i>{escape(name)}</span>'
-
-    figures = ""
-    for item in gallery.items:
-        name = escape(item.name)
-        image = f'<img alt="{name}" src="{_make_data_uri(item.file)}">'
-        caption = f"<figcaption><b>{escape(item.caption)}</b><br>{name}</figcaption>"
-        figures += f"<figure>{image}{caption}</figure>"
-
     return (
         f"<h2>{escape(gallery.heading)}</h2><p>{escape(gallery.explanation)}</p>"
-        f'<p class="legend">{legend}</p><div class="images">{figures}</div>'
+        f"{render_legend(gallery.legend)}"
+        f'<div class="images">{render_figures(gallery.items)}</div>'
     )
-
-
-def _make_data_uri(file: Path) -> str:
-    content = base64.b64encode(file.read_bytes()).decode("ascii")
-    return f"data:{MEDIA_TYPES[file.suffix]};base64,{content}"

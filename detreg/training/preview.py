@@ -1,0 +1,62 @@
+"""Images as a training sees them, drawn with their boxes."""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.utils import register_all_modules
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from detreg.data.dataset import Dataset
+from detreg.options import RunOptions
+from detreg.report.canvas import Canvas
+from detreg.report.section import GalleryItem
+from detreg.report.theme import get_class_color
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
+from detreg.training.compose import load_published_config
+from detreg.training.loaders import compose_train_loader
+from detreg.training.network import silence_libraries
+
+NUM_IMAGES = 12
+SIDE = 400
+"""Pixels of the longer side of a drawn image."""
+MAX_BYTES = 60_000
+
+
+def draw_training_images(
+    template: Template, params: CommonParams, dataset: Dataset, folder: Path
+) -> list[GalleryItem]:
+    """Draw the first images of a training's first epoch, as augmented, into a folder."""
+    published = load_published_config(template, params)
+    options = RunOptions(num_workers=0)
+    config = compose_train_loader(template, params, dataset, options, published)
+    register_all_modules(init_default_scope=False)
+    with silence_libraries(), DefaultScope.overwrite_default_scope("mmdet"):
+        loader = Runner.build_dataloader(config, seed=options.seed)
+        items = []
+        for place, index in enumerate(islice(loader.sampler, NUM_IMAGES), start=1):
+            path = folder / f"training_{place}.jpg"
+            items.append(_draw(loader.dataset[index], dataset.classes, path))
+    return items
+
+
+def _draw(sample: dict[str, Any], classes: tuple[str, ...], path: Path) -> GalleryItem:
+    """Write an item of a batch as JPEG: its pixels are uint8 (3, height, width) in BGR."""
+    pixels = np.ascontiguousarray(sample["inputs"].numpy().transpose(1, 2, 0)[..., ::-1])
+    instances = sample["data_samples"].gt_instances
+    # Some transforms keep boxes in a type of their own.
+    boxes = getattr(instances.bboxes, "tensor", instances.bboxes).numpy()
+    labels = instances.labels.tolist()
+
+    canvas = Canvas(pixels, min_side=SIDE, max_side=SIDE)
+    for box, label in zip(boxes, labels, strict=True):
+        canvas.draw_box(box, get_class_color(label), width=4)
+
+    height, width = pixels.shape[:2]
+    counts = [f"{count} {classes[label]}" for label, count in sorted(Counter(labels).items())]
+    caption = ", ".join(counts) or "no object"
+    return GalleryItem(canvas.save(path, MAX_BYTES), f"{width} x {height} px", caption)
