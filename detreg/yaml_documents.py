@@ -21,7 +21,7 @@ class _BoundedLoader(yaml.SafeLoader):
     A key that is given twice is an error, as YAML itself has it: PyYAML would forget the first one.
     """
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Return a mapping as it is written, before anything is merged into it."""
         node = super().compose_mapping_node(anchor)
         seen = set()

@@ -1,10 +1,11 @@
-"""Looks at image files, mostly without decoding: size, orientation, content, and whether whole.
+"""Looks at image files: size, orientation, content, and whether training can decode them.
 
 `probe_images` is the only place where the images of a dataset are read; manifest.py calls it for
 those that have changed since the last time.
 """
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,13 @@ from detreg.data.memory_budget import MemoryBudget
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import shorten
 from detreg.files import UnusableFileError, read_regular
-from detreg.image_decoding import DECODING_ERRORS, ImageFileError, decode_bgr, open_header
+from detreg.image_decoding import (
+    DECODING_ERRORS,
+    ImageFileError,
+    decode_bgr,
+    decode_small,
+    open_header,
+)
 from detreg.image_header import count_tiff_bits, estimate_bytes, is_whole_jpeg
 
 # Images are read and decoded by many threads at a time. Most are small; those that are not wait for
@@ -32,18 +39,17 @@ _BATCH = 32
 _QUARTER_TURNS = (5, 6, 7, 8)
 """Values of EXIF's orientation that swap width and height."""
 
-_ORIENTATION_TAGS = (b"\x01\x12", b"\x12\x01")
-_USUAL_ORIENTATIONS = (b"\x01\x12\x00\x03", b"\x12\x01\x03\x00")
-"""EXIF's tag of the orientation, and the tag with its usual type, for both orders of bytes."""
-
 _LOST_BITS = "image of 16 bits a channel read with the upper 8 of them"
 _LOST_FRAMES = "file of several images of which the first is read"
 
 _PNG_DEPTH = 24
 """The byte of a PNG that holds the bits of a channel."""
 
-_MAX_SURE_SIDE = 65_500
-"""Longest side that every codec of OpenCV loads, in pixels."""
+_MAX_PNG_SIDE = 65_500
+"""Longest side of a PNG that is surely loaded; libpng refuses a million pixels."""
+
+_PNG_END = b"IEND\xaeB\x60\x82"
+"""The last chunk of a PNG with its checksum."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +140,9 @@ def _parse_image(content: bytes) -> ImageProbe:
     """Return the probe of a file's bytes. Raises BadEntryError where they are no whole image."""
     try:
         image = open_header(content)
-        if image.format in ("JPEG", "MPO") and _is_header_sure(image, content):
+        if image.format in ("JPEG", "MPO"):
             width, height, is_turned = _measure_jpeg(image, content)
-        elif image.format == "PNG" and _is_header_sure(image, content):
-            image.verify()
+        elif image.format == "PNG" and _is_plain_png(image, content):
             width, height, is_turned = *image.size, False
         else:
             width, height, is_turned = _measure_by_decoding(image, content)
@@ -153,17 +158,17 @@ def _parse_image(content: bytes) -> ImageProbe:
     return ImageProbe(width, height, is_turned, hashlib.sha256(content).hexdigest(), loss)
 
 
-def _is_header_sure(image: Image.Image, content: bytes) -> bool:
-    """Whether OpenCV surely loads a JPEG or PNG in the size that Pillow reads from its header."""
-    if max(image.size) > _MAX_SURE_SIDE:
-        return False
-    # Pillow finds EXIF data of a PNG only where it comes before the pixels.
-    if image.format == "PNG":
-        return b"eXIf" not in content
+def _is_plain_png(image: Image.Image, content: bytes) -> bool:
+    """Whether a PNG is surely loaded in the size of its header, by its checksums.
 
-    exif = image.info.get("exif", b"")
-    has_usual_orientation = any(entry in exif for entry in _USUAL_ORIENTATIONS)
-    return has_usual_orientation or not any(tag in exif for tag in _ORIENTATION_TAGS)
+    Decoding would take long. Raises an exception of Pillow where a checksum is wrong.
+    """
+    # Pillow finds EXIF data only where they come before the pixels.
+    if b"eXIf" in content or max(image.size) > _MAX_PNG_SIDE:
+        return False
+    image.verify()
+    # Pillow does not verify the last chunk.
+    return _PNG_END in content
 
 
 def _measure_jpeg(image: Image.Image, content: bytes) -> tuple[int, int, bool]:
@@ -172,9 +177,18 @@ def _measure_jpeg(image: Image.Image, content: bytes) -> tuple[int, int, bool]:
         raise _make_unreadable_error(
             "the file is cut short: a JPEG without its end marker", FindingKind.TRUNCATED_IMAGE
         )
-    is_turned = _read_orientation(image.info.get("exif", b"")) in _QUARTER_TURNS
+
+    with _PIXELS.reserve(estimate_bytes(image)):
+        small_height, small_width = decode_small(content).shape[:2]
     width, height = image.size
-    return (height, width, True) if is_turned else (width, height, False)
+    is_turned = _read_orientation(image.info.get("exif", b"")) in _QUARTER_TURNS
+    if is_turned:
+        width, height = height, width
+
+    # EXIF data may be written in ways that Pillow and OpenCV understand differently.
+    if (small_width, small_height) != (math.ceil(width / 8), math.ceil(height / 8)):
+        return _measure_by_decoding(image, content)
+    return width, height, is_turned
 
 
 def _read_orientation(exif_data: bytes) -> object:
@@ -217,7 +231,8 @@ def _describe_loss(image: Image.Image, content: bytes) -> str:
 
     # The number of frames is not asked for, because a file may have millions of them.
     try:
-        has_frames = image.is_animated if image.format == "PNG" else _can_seek(image)
+        is_png = image.format == "PNG"
+        has_frames = getattr(image, "is_animated", False) if is_png else _can_seek(image)
     except DECODING_ERRORS:
         has_frames = False
     return _LOST_FRAMES if has_frames else ""
