@@ -1,0 +1,255 @@
+"""Compare `detreg check` with its peers: a loop over all images, and `json.load`.
+
+    python benchmarks/check.py             10,000 images, and a file as large as COCO train2017's
+    python benchmarks/check.py --share 0.1 a tenth of both
+
+Draws both datasets into a temporary folder, which takes a gigabyte. Each row is a process of its
+own: its CPU time (user and system), wall time and peak memory, minima of three runs. Peers read
+the same files: pycocotools with OpenCV's decoder, and json.load as `json.load(open(path))` does it.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+RUNS = 3
+
+COCO_CLASSES = 80
+
+Entry = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a dataset consists of.
+
+    size: width and height of its images in pixels.
+    drawn: how many of its images are drawn; the others are copies with another comment.
+    noise: of the drawn colors, of 256.
+    """
+
+    images: int
+    boxes: int
+    size: tuple[int, int]
+    drawn: int
+    noise: int
+    has_polygons: bool
+
+
+SMALL = Plan(10_000, 30_000, (320, 240), 1000, 6, has_polygons=False)
+COCO = Plan(118_287, 860_001, (640, 480), 100, 0, has_polygons=True)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process took: seconds, and MiB at most."""
+
+    cpu: float
+    wall: float
+    memory: float
+
+
+def draw_image(rng: np.random.Generator, size: tuple[int, int], noise: int) -> bytes:
+    """Return a JPEG file of smooth colors and some noise."""
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    pixels = cv2.resize(coarse, size, interpolation=cv2.INTER_LINEAR).astype(np.int16)
+    pixels += rng.integers(-noise, noise + 1, pixels.shape, dtype=np.int16)
+    _, content = cv2.imencode(".jpg", pixels.clip(0, 255).astype(np.uint8))
+    return content.tobytes()
+
+
+def write_images(folder: Path, names: list[str], plan: Plan) -> None:
+    """Write images that all differ: some are drawn, and copies of them get a comment."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    drawn = [draw_image(rng, plan.size, plan.noise) for _ in range(plan.drawn)]
+    for number, name in enumerate(names):
+        content = drawn[number % plan.drawn]
+        # The start of the image, then a comment segment with the image's number.
+        comment = b"\xff\xfe\x00\x0a%08d" % number
+        (folder / name).write_bytes(content[:2] + comment + content[2:])
+
+
+def write_dataset(folder: Path, plan: Plan, share: float) -> None:
+    """Write a share of a dataset in COCO form, with all the keys that COCO has."""
+    num_images = round(plan.images * share)
+    names = [f"{number * 7 + 1:012d}.jpg" for number in range(num_images)]
+    write_images(folder / "images", names, plan)
+
+    path = folder / "annotations" / "instances_train2017.json"
+    path.parent.mkdir()
+    categories = []
+    for number in range(1, COCO_CLASSES + 1):
+        categories.append({"supercategory": "thing", "id": number, "name": f"class {number:02d}"})
+    document = {
+        "images": [make_image_entry(number, name, plan) for number, name in enumerate(names)],
+        "annotations": make_annotations(num_images, round(plan.boxes * share), plan),
+        "categories": categories,
+    }
+    path.write_text(json.dumps(document))
+
+
+def make_image_entry(number: int, name: str, plan: Plan) -> Entry:
+    """Return the entry of an image."""
+    width, height = plan.size
+    url = f"http://images.cocodataset.org/train2017/{name}"
+    return {
+        "license": 3,
+        "file_name": name,
+        "coco_url": url,
+        "height": height,
+        "width": width,
+        "date_captured": "2013-11-14 11:18:45",
+        "flickr_url": url,
+        "id": number * 7 + 1,
+    }
+
+
+def make_annotations(num_images: int, num_boxes: int, plan: Plan) -> list[Entry]:
+    """Return boxes anywhere on the images, with a polygon of up to 30 points each."""
+    width, height = plan.size
+    rng = np.random.default_rng(1)
+    owners = rng.integers(0, num_images, num_boxes).tolist()
+    corners = (rng.random((num_boxes, 2)) * 0.8 * plan.size).round(2).tolist()
+    extents = (2 + rng.random((num_boxes, 2)) * 0.19 * plan.size).round(2).tolist()
+    point_counts = rng.integers(4, 31, num_boxes).tolist()
+
+    annotations: list[Entry] = []
+    for number, owner in enumerate(owners):
+        extent = extents[number]
+        points = (rng.random(2 * point_counts[number]) * min(width, height)).round(2).tolist()
+        annotations.append(
+            {
+                "segmentation": [points] if plan.has_polygons else [],
+                "area": round(extent[0] * extent[1] * 0.7, 4),
+                "iscrowd": 0,
+                "image_id": owner * 7 + 1,
+                "bbox": [*corners[number], *extent],
+                "category_id": number % COCO_CLASSES + 1,
+                "id": 100_000 + number,
+            }
+        )
+    return annotations
+
+
+DECODE_ALL = """
+import pathlib, sys
+import cv2
+from pycocotools.coco import COCO
+
+folder = pathlib.Path(sys.argv[1])
+coco = COCO(folder / "annotations" / "instances_train2017.json")
+for image in coco.loadImgs(coco.getImgIds()):
+    pixels = cv2.imread(str(folder / "images" / image["file_name"]))
+    assert pixels.shape[:2] == (image["height"], image["width"])
+"""
+"""What users write to look at a dataset."""
+
+LOAD_JSON = """
+import json, pathlib, sys
+
+with open(pathlib.Path(sys.argv[1]) / "annotations" / "instances_train2017.json") as file:
+    json.load(file)
+"""
+
+READ_ANNOTATIONS = """
+import pathlib, sys
+from detreg.data import formats
+from detreg.data.garbage_collection import pause_garbage_collection
+
+with pause_garbage_collection():
+    formats.read(pathlib.Path(sys.argv[1]).resolve())
+"""
+"""The part of a check that comes before the images."""
+
+
+def measure_once(command: list[str], cache: Path) -> Usage:
+    """Run a command and return what it took. Raises CalledProcessError where it fails."""
+    started_at = time.perf_counter()
+    child = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, env={**os.environ, "DETREG_CACHE": str(cache)}
+    )
+    _, status, usage = os.wait4(child.pid, 0)
+    wall = time.perf_counter() - started_at
+    if status != 0:
+        raise subprocess.CalledProcessError(os.waitstatus_to_exitcode(status), command)
+    return Usage(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024)
+
+
+def measure(command: list[str], cache: Path, *, is_first: bool = False) -> Usage:
+    """Return the minima of several runs; a first one finds no manifest in the cache."""
+    usages = []
+    for number in range(RUNS):
+        own_cache = cache / str(number) if is_first else cache / "0"
+        usages.append(measure_once(command, own_cache))
+    return Usage(
+        cpu=min(usage.cpu for usage in usages),
+        wall=min(usage.wall for usage in usages),
+        memory=min(usage.memory for usage in usages),
+    )
+
+
+def run_script(script: str, folder: Path) -> list[str]:
+    """Return the command that does one of the scripts above."""
+    return [sys.executable, "-c", script, str(folder)]
+
+
+def run_check(folder: Path) -> list[str]:
+    """Return the command that checks a dataset."""
+    return [sys.executable, "-m", "detreg", "check", str(folder)]
+
+
+def print_row(name: str, usage: Usage, peer: Usage) -> None:
+    """Print what something took, and how many times its peer's."""
+    cells = (
+        f"{usage.cpu:.2f} ({usage.cpu / peer.cpu:.2f})",
+        f"{usage.wall:.2f} ({usage.wall / peer.wall:.2f})",
+        f"{usage.memory:.0f} ({usage.memory / peer.memory:.2f})",
+    )
+    print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def compare(share: float) -> None:
+    """Draw the datasets, and print a row for each peer and each check."""
+    with tempfile.TemporaryDirectory() as temporary:
+        small, large, cache = (Path(temporary) / name for name in ("small", "large", "cache"))
+        # In a process of its own: the peak memory of a process begins with that of its parent.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+            for folder, plan in ((small, SMALL), (large, COCO)):
+                process.submit(write_dataset, folder, plan, share).result()
+        print("| | CPU s | wall s | MiB |\n|---|---|---|---|")
+
+        decoding = measure(run_script(DECODE_ALL, small), cache)
+        print_row("small: pycocotools and OpenCV", decoding, decoding)
+        first = measure(run_check(small), cache, is_first=True)
+        print_row("small: first check", first, decoding)
+        print_row("small: second check", measure(run_check(small), cache), decoding)
+
+        loading = measure(run_script(LOAD_JSON, large), cache)
+        print_row("COCO's size: json.load", loading, loading)
+        reading = measure(run_script(READ_ANNOTATIONS, large), cache)
+        print_row("COCO's size: annotations read", reading, loading)
+        measure_once(run_check(large), cache / "0")
+        print_row("COCO's size: second check", measure(run_check(large), cache), loading)
+
+
+def main() -> None:
+    """Draw, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="part of the images to draw")
+    compare(parser.parse_args().share)
+
+
+if __name__ == "__main__":
+    main()
