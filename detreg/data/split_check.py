@@ -8,7 +8,7 @@ from pathlib import Path
 from detreg.data.boxes import Box, Corners
 from detreg.data.findings import Finding, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.lookup import find_duplicates
-from detreg.data.images import DatasetImage
+from detreg.data.images import DatasetImage, name_inside
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.errors import quote
 
@@ -87,11 +87,16 @@ def warn_of_copies(
 
     Copies have the same content, whatever their names. The splits are those that will be used.
     """
+    num_copies = Counter(image.sha256 for images in splits.values() for image in images)
     hashes = {split: {image.sha256 for image in images} for split, images in splits.items()}
     for split, images in splits.items():
         first_boxes: dict[str, set[tuple[str, Corners, bool]]] = {}
         for image in images:
-            name = image.path.relative_to(folder).as_posix()
+            # Nearly all images: no more is computed of those that have no copy.
+            if num_copies[image.sha256] == 1:
+                continue
+
+            name = name_inside(image.path, folder)
             of_image = problems.for_image(name)
             if split != "train" and image.sha256 in hashes["train"]:
                 of_image.add(
