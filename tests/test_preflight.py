@@ -202,7 +202,7 @@ def test_a_training_says_which_images_it_leaves_out(
     with pytest.raises(DiskError):
         pipeline.train("yolox", **values)
     with pytest.raises(DiskError):
-        run_sweep(make_request([TEMPLATES["yolox"]], values))
+        run_sweep(make_request((TEMPLATES["yolox"],), values))
     assert capsys.readouterr().out.count(f"left out: {image.relative_to(broken)} (in ") == 2
 
 
