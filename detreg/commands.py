@@ -82,8 +82,8 @@ def check(arguments: argparse.Namespace) -> int:
 
     with show_progress(is_wanted=not arguments.json) as progress:
         inspected = inspect_dataset(arguments.data, progress=progress)
-    with_pixels = arguments.pixels or arguments.page is not None
-    measured = measure_dataset(inspected, plan, with_pixels=with_pixels)
+        with_pixels = arguments.pixels or arguments.page is not None
+        measured = measure_dataset(inspected, plan, progress, with_pixels=with_pixels)
     if not arguments.json:
         _print_inspection(arguments.data, inspected, measured)
     if arguments.page is not None:

@@ -22,6 +22,7 @@ from detreg.files import compute_sha256
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
+from detreg.inspection.run_page import write_page_of_loaded
 from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.mlflow_models import ONNX_SHA256
 from detreg.options import RunOptions
@@ -105,6 +106,7 @@ def train_and_publish(
 
         with explain_interruption(describe_rest):
             log_job(run, job)
+            run.log_file(write_page_of_loaded(dataset))
             fitted = fit(job, run.folder, run)
             return publish(run, job, fitted)
 

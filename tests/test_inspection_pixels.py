@@ -1,5 +1,6 @@
 """Near duplicates, and images that show little, found in their pixels."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from detreg.data.images import DatasetImage
+from detreg.data.progress import Progress
 from detreg.inspection import similarity
 from detreg.inspection.measurements import measure_splits
 from detreg.inspection.pixels import ImageLook, find_flaws, look_at_images, measure_look
@@ -54,16 +56,16 @@ def test_a_changed_copy_is_found_among_other_images(
 ) -> None:
     images = [write(tmp_path, f"{seed}.png", draw_scene(seed)) for seed in range(40)]
     images.append(write(tmp_path, "copy.jpg", change(draw_scene(7)), quality=50))
-    assert find_near_duplicates(look_at_images(images)) == [(7, 40)]
+    assert find_near_duplicates(look_at_images(images, Progress())) == [(7, 40)]
 
 
 def test_copies_of_copies_are_one_group_whatever_their_order(tmp_path: Path) -> None:
     images = [write(tmp_path, f"{seed}.png", draw_scene(seed)) for seed in range(6)]
     for quality in (90, 60, 40):
         images.append(write(tmp_path, f"q{quality}.jpg", draw_scene(2), quality))
-    assert find_near_duplicates(look_at_images(images)) == [(2, 6, 7, 8)]
+    assert find_near_duplicates(look_at_images(images, Progress())) == [(2, 6, 7, 8)]
 
-    backwards = find_near_duplicates(look_at_images(images[::-1]))
+    backwards = find_near_duplicates(look_at_images(images[::-1], Progress()))
     assert backwards == [(0, 1, 2, 6)]
 
 
@@ -127,7 +129,9 @@ def test_an_image_that_vanished_or_is_damaged_is_passed_over(tmp_path: Path) -> 
     damaged = write(tmp_path, "damaged.png", draw_scene(2))
     damaged.path.write_bytes(damaged.path.read_bytes()[:100])
     missing = DatasetImage(tmp_path / "missing.png", 10, 10, "", ())
-    looks = look_at_images([good, damaged, missing])
+    progress = Progress(get_time=itertools.count(0, 2).__next__)
+    looks = look_at_images([good, damaged, missing], progress)
+    assert "3 of 3" in progress.describe()
     assert [look is not None for look in looks] == [True, False, False]
 
 

@@ -116,7 +116,7 @@ def test_a_run_holds_what_is_promised(trained: dict[str, Any], tiny: Path) -> No
     assert json.loads(str(dataset.schema))["classes"] == ["balloon", "boat", "house"]
 
     artifacts = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
-    assert artifacts >= {"config.py", "params.json", "report", "checkpoints"}
+    assert artifacts >= {"config.py", "params.json", "report", "checkpoints", "dataset.html"}
 
 
 def test_a_model_that_finds_nothing_is_registered_as_challenger(trained: dict[str, Any]) -> None:

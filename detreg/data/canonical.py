@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detreg.data.boxes import Box
 from detreg.data.formats.coco_entries import (
     CocoEntry,
     make_annotation,
@@ -36,6 +37,32 @@ def write_canonical_copy(
             file.write(json.dumps(document).encode())
         paths[name] = path
     return paths
+
+
+def read_canonical_copy(path: Path) -> tuple[DatasetImage, ...]:
+    """Return the images of a split's file with their boxes; it holds no hashes, so those are empty.
+
+    Raises OSError where the file is gone.
+    """
+    document = json.loads(path.read_text())
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    boxes: dict[int, list[Box]] = {image["id"]: [] for image in document["images"]}
+    for annotation in document["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        box = Box(
+            corners=(x, y, x + width, y + height),
+            label=names[annotation["category_id"]],
+            crowd=bool(annotation["iscrowd"]),
+            area=annotation["area"],
+        )
+        boxes[annotation["image_id"]].append(box)
+
+    images = []
+    for entry in document["images"]:
+        path = Path(entry["file_name"])
+        found = tuple(boxes[entry["id"]])
+        images.append(DatasetImage(path, entry["width"], entry["height"], "", found))
+    return tuple(images)
 
 
 def _make_document(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detreg.data.images import DatasetImage
+from detreg.data.progress import Progress
 from detreg.data.summary import InspectedDataset
 from detreg.inspection.advice import Advice, advise_on_dataset, advise_on_images
 from detreg.inspection.outliers import OutlyingBoxes, find_outlying_boxes
@@ -107,7 +108,11 @@ class Measurements:
 
 
 def measure_dataset(
-    inspected: InspectedDataset, plan: TrainingPlan | None = None, *, with_pixels: bool = False
+    inspected: InspectedDataset,
+    plan: TrainingPlan | None = None,
+    progress: Progress | None = None,
+    *,
+    with_pixels: bool = False,
 ) -> Measurements:
     """Measure a dataset, also a broken one, as far as it could be read.
 
@@ -117,7 +122,9 @@ def measure_dataset(
     if inspected.raw is None or inspected.result is None:
         return measure_splits({}, (), None, plan)
     raw, result = inspected.raw, inspected.result
-    return measure_splits(result.splits, raw.classes, raw.folder, plan, with_pixels=with_pixels)
+    return measure_splits(
+        result.splits, raw.classes, raw.folder, plan, progress, with_pixels=with_pixels
+    )
 
 
 def measure_splits(
@@ -125,6 +132,7 @@ def measure_splits(
     classes: Sequence[str],
     folder: Path | None,
     plan: TrainingPlan | None = None,
+    progress: Progress | None = None,
     *,
     with_pixels: bool = False,
 ) -> Measurements:
@@ -135,7 +143,7 @@ def measure_splits(
     if with_pixels:
         from detreg.inspection.pixel_statistics import measure_pixels  # noqa: PLC0415
 
-        pixels = measure_pixels(table)
+        pixels = measure_pixels(table, progress or Progress())
 
     training = None
     advice: list[Advice] = []

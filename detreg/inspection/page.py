@@ -81,6 +81,9 @@ def _list_numbers(dataset: DatasetPage) -> dict[str, int]:
         "boxes": statistics.boxes.count,
         "classes": len(statistics.classes),
     }
+    # A training's dataset is good, and its page has no findings.
+    if dataset.raw is None and not dataset.groups:
+        return numbers
     for severity, name in (
         (Severity.ERROR, "errors"),
         (Severity.WARNING, "warnings"),

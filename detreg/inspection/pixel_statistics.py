@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from detreg.data.progress import Progress
 from detreg.inspection.pixels import find_flaws, look_at_images
 from detreg.inspection.similarity import find_near_duplicates
 from detreg.inspection.table import BoxTable
@@ -22,9 +23,9 @@ class PixelStatistics:
     flaws: Mapping[str, tuple[int, ...]]
 
 
-def measure_pixels(table: BoxTable) -> PixelStatistics:
+def measure_pixels(table: BoxTable, progress: Progress) -> PixelStatistics:
     """Decode every image, and return which look the same, and which show little."""
-    looks = look_at_images(table.images)
+    looks = look_at_images(table.images, progress)
     within: list[tuple[int, ...]] = []
     across: list[tuple[int, ...]] = []
     flattering = 0

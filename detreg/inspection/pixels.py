@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from detreg.data.images import DatasetImage
 from detreg.data.memory_budget import MemoryBudget
+from detreg.data.progress import Progress
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import DetregError
 from detreg.files import read_regular
@@ -65,11 +66,16 @@ class ImageLook:
         return self.contrast < BLANK
 
 
-def look_at_images(images: Sequence[DatasetImage]) -> list[ImageLook | None]:
+def look_at_images(images: Sequence[DatasetImage], progress: Progress) -> list[ImageLook | None]:
     """Return how each image looks, None for one that cannot be decoded."""
+    progress.begin("decoding images", len(images))
+    looks = []
     # OpenCV decodes outside Python's lock.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(_look_at_image, images))
+        for look in threads.map(_look_at_image, images):
+            looks.append(look)
+            progress.add()
+    return looks
 
 
 def find_flaws(looks: Sequence[ImageLook | None]) -> dict[str, tuple[int, ...]]:
