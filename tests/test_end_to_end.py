@@ -135,6 +135,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         # One second: the training is shorter than the usual ten.
         "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
+        # The server's runner of jobs takes longer to start than the server.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     # MLflow leaves the experiment of other tests in this process's environment.
     for name in list(environment):

@@ -3,11 +3,12 @@
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 from fake_registry import FakeRegistry
+from interleaving import Action, act_with_interruptions, kill, list_requests
 
 from detreg.tracking import registry
 from detreg.tracking.registered_model import FORMER_HISTORY, MOVE_PREFIX, SCORE, read_state
@@ -15,11 +16,6 @@ from detreg.tracking.registered_model import FORMER_HISTORY, MOVE_PREFIX, SCORE,
 NAME = "boats"
 NOW = time.time()
 SCORES = (0.7, 0.8, 0.0)
-Action = Callable[[], object]
-
-
-class Killed(BaseException):
-    """The process ends here."""
 
 
 @dataclass(frozen=True)
@@ -68,41 +64,7 @@ def register_one_by_one(patch: pytest.MonkeyPatch, fake: FakeRegistry) -> Outcom
 
 def count_requests(fake: FakeRegistry, action: Action) -> int:
     """Carry out an action, and return the number of its requests."""
-    names: list[str] = []
-    fake.before_request = names.append
-    action()
-    fake.before_request = lambda _: None
-    return len(names)
-
-
-def act_with_interruptions(
-    fake: FakeRegistry, action: Action, interruptions: dict[int, Action]
-) -> None:
-    """Carry out an action, and before its request of each number another one."""
-    number = itertools.count()
-    is_interrupted = False
-
-    def interrupt(_: str) -> None:
-        nonlocal is_interrupted
-        if is_interrupted:
-            return
-        interruption = interruptions.get(next(number))
-        if interruption is not None:
-            is_interrupted = True
-            interruption()
-            is_interrupted = False
-
-    fake.before_request = interrupt
-    try:
-        action()
-    except Killed:
-        pass
-    finally:
-        fake.before_request = lambda _: None
-
-
-def kill() -> None:
-    raise Killed
+    return len(list_requests(fake, action))
 
 
 def add(run_id: str, score: float) -> Action:
