@@ -21,8 +21,10 @@ PARENT_CHECK_SECONDS = 1.0
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+ANNOUNCEMENT = "stops after the step under way; a second Ctrl-C ends it at once"
+
 _NAMES = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
-_SHELLS = ("sh", "bash", "dash")
+SHELLS = ("sh", "bash", "dash")
 
 
 class SignalExit(SystemExit):
@@ -50,9 +52,13 @@ class Stopped(BaseException):
 
 
 class DeferredSignals:
-    """The signals that have come in a block of `defer_signals`."""
+    """The signals that have come in a block of `defer_signals`.
 
-    def __init__(self) -> None:
+    `announcement` is printed when the first one comes; nothing is where it is empty.
+    """
+
+    def __init__(self, announcement: str = "") -> None:
+        self.announcement = announcement
         self.first: int | None = None
         # The user does not want to wait for what the block does to stop.
         self.is_urgent = False
@@ -95,7 +101,8 @@ class DeferredSignals:
         """Give the first signal to its former handler, which raises; nothing if none has come."""
         if self.first is None:
             return
-        handler = self._handlers[self.first]
+        # A signal that another process has got may be one that this process ignores.
+        handler = self._handlers.get(self.first)
         if callable(handler):
             handler(self.first, None)
         # It would have ended the process, without a word in the MLflow run.
@@ -116,20 +123,22 @@ class DeferredSignals:
 
         if self.first is None:
             self.first = number
-            name = _NAMES[signal.Signals(number)]
-            advice = "a second Ctrl-C ends it at once"
-            _write_to_terminal(f"\ndetreg: {name}: stops after the step under way; {advice}\n")
+            if self.announcement:
+                name = _NAMES[signal.Signals(number)]
+                _write_to_terminal(f"\ndetreg: {name}: {self.announcement}\n")
 
 
 @contextlib.contextmanager
-def defer_signals() -> Iterator[DeferredSignals]:
+def defer_signals(
+    announcement: str = ANNOUNCEMENT, is_expected: Callable[[Exception], bool] | None = None
+) -> Iterator[DeferredSignals]:
     """Note a first signal inside the block, and raise its exception at the end of the block.
 
-    The block may end early by raising `Stopped`. Another exception is printed, and the signal's is
-    raised in its place. In another thread than the main one, which has no signals, nothing
-    is deferred.
+    The block may end early by raising `Stopped`. Another exception is printed, unless `is_expected`
+    says that it only follows from the signal, and the signal's is raised in its place. In another
+    thread than the main one, which has no signals, nothing is deferred.
     """
-    deferred = DeferredSignals()
+    deferred = DeferredSignals(announcement)
     if threading.current_thread() is not threading.main_thread():
         yield deferred
         return
@@ -142,7 +151,8 @@ def defer_signals() -> Iterator[DeferredSignals]:
     except Exception as error:
         if not deferred.is_pending:
             raise
-        print_problems([f"while it stopped: {type(error).__name__}: {error}"])
+        if is_expected is None or not is_expected(error):
+            print_problems([f"while it stopped: {type(error).__name__}: {error}"])
     finally:
         deferred.uninstall()
     deferred.deliver()
@@ -191,7 +201,7 @@ def end_with_parent() -> None:
     # loses its parent gets another one.
     parents = {os.getpid(): os.getppid()}
     shell = psutil.Process().parent()
-    if shell is not None and shell.name() in _SHELLS:
+    if shell is not None and shell.name() in SHELLS:
         parents[shell.pid] = shell.ppid()
 
     def has_lost_parent() -> bool:

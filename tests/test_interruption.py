@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from compared_runs import assert_same_checkpoints, get_metrics
 from conftest import TINY
 from faulty_training import Point, inject, interrupt
 from mlflow import MlflowClient
@@ -20,7 +20,6 @@ from mlflow import MlflowClient
 from detreg import cli
 from detreg.signals import STOP_SIGNALS
 from detreg.tracking import runs
-from detreg.training.checkpoints import Checkpoint, load_checkpoint
 
 VALUES = TINY | {"min_samples_per_epoch": 20, "num_workers": 2, "random_resize_upper": 96}
 """Two epochs of five steps."""
@@ -59,44 +58,6 @@ def find_command(errors: str, eid: str) -> list[str]:
     return words
 
 
-def load(eid: str, folder: Path) -> tuple[Checkpoint, Checkpoint]:
-    stored = runs.find_checkpoints(eid)
-    assert stored is not None
-    last, best = (
-        load_checkpoint(runs.download_artifact(eid, name, folder / eid))
-        for name in (stored.last, stored.best)
-    )
-    return last, best
-
-
-def get_metrics(*eids: str) -> dict[tuple[str, int], float]:
-    """Return the values of several runs by name and step, where no two contradict each other."""
-    values: dict[tuple[str, int], float] = {}
-    for eid in eids:
-        for name in runs.get_run(eid).data.metrics:
-            if name.startswith("system/"):
-                continue
-            for entry in MlflowClient().get_metric_history(eid, name):
-                value = values.setdefault((name, entry.step), entry.value)
-                assert value == entry.value, (name, entry.step)
-    return values
-
-
-def assert_equal(actual: Any, expected: Any) -> None:
-    """Compare nested dicts and lists of tensors and plain values, to the last bit."""
-    if isinstance(expected, dict):
-        assert actual.keys() == expected.keys()
-        for key, value in expected.items():
-            assert_equal(actual[key], value)
-    elif isinstance(expected, list | tuple):
-        for one, other in zip(actual, expected, strict=True):
-            assert_equal(one, other)
-    elif isinstance(expected, torch.Tensor):
-        assert torch.equal(actual, expected)
-    else:
-        assert actual == expected
-
-
 def test_a_training_that_signals_stop_equals_a_whole_one(
     store: str, tiny: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -133,10 +94,7 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
     assert runs.get_run(eids[-1]).data.tags["detreg.parent_eid"] == eids[-2]
     assert not MlflowClient().get_metric_history(eids[-1], "train/loss")
 
-    for actual, expected in zip(load(eids[-1], tmp_path), load(whole, tmp_path), strict=True):
-        assert actual.history == expected.history
-        assert_equal(actual.state_dict, expected.state_dict)
-        assert_equal(actual.training, expected.training)
+    assert_same_checkpoints(eids[-1], whole, tmp_path)
     assert get_metrics(*eids) == get_metrics(whole)
 
 

@@ -25,6 +25,7 @@ from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.signals import UrgentInterrupt
 from detreg.tracking.active_run import begin_run
 from detreg.tracking.leftovers import close_if_dead, settle_left_runs
+from detreg.tracking.project_runs import Runner, keep_killed
 from detreg.tracking.records import CHECKPOINT as CHECKPOINT
 from detreg.tracking.records import DEATH, End
 from detreg.tracking.records import FAILURE as FAILURE
@@ -71,6 +72,7 @@ def start_run(
     UndeliveredError where it does not at the end, unless `must_be_delivered` is False.
     """
     all_tags = {VERSION: __version__, **tags}
+    runner = Runner.find() if run_id is None else None
     active = begin_run(name, all_tags, run_id, parent)
     try:
         with (
@@ -90,6 +92,8 @@ def start_run(
         undelivered = active.end(status, patience, describe_failure(error))
         if undelivered:
             print(f"detreg: {undelivered}", file=sys.stderr, flush=True)
+        elif status == "KILLED" and runner is not None:
+            keep_killed(active.run.id, runner)
         raise
 
     undelivered = active.end("FINISHED", PATIENCE)
