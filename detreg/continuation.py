@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detreg import torchrun
 from detreg.options import RunOptions
 from detreg.params import to_changed_texts
 from detreg.templates.common_params import CommonParams
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 def format_training_command(
     template: str, values: Mapping[str, str], *, through_mlflow: bool
 ) -> str:
-    """Return the command that trains a template with these values, by `mlflow run` or without."""
+    """Return the command that trains a template with these values, started as this process was.
+
+    That is by `mlflow run`, by torchrun, or without either.
+    """
     if through_mlflow:
         flags = [f"-P {name}={shlex.quote(value)}" for name, value in values.items()]
         return f"mlflow run . -e {template} --env-manager local {' '.join(flags)}"
 
     flags = [f"--{name} {shlex.quote(value)}" for name, value in values.items()]
-    return f"detreg train {template} {' '.join(flags)}"
+    return f"{torchrun.format_program()} train {template} {' '.join(flags)}"
 
 
 def describe_interrupted(

@@ -65,6 +65,19 @@ def get_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def format_program() -> str:
+    """Return the words that start detreg with as many processes; `detreg` for one.
+
+    Where the machines of several find each other is left out, since no process knows it.
+    """
+    world_size = get_world_size()
+    if world_size == 1:
+        return "detreg"
+    machines = world_size // get_local_world_size()
+    nnodes = f" --nnodes={machines}" if machines > 1 else ""
+    return f"torchrun{nnodes} --nproc_per_node={get_local_world_size()} -m detreg"
+
+
 def check_batch_size(batch_size: int) -> None:
     """Raise UsageError where the processes cannot share a step's images equally."""
     world_size = get_world_size()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detreg.errors import DataError, quote
 from detreg.training.epoch_metrics import EpochMetrics
+from detreg.training.loss_sums import has_loss_sums
 
 _MAX_EPOCHS = 1_000_000
 _MAX_STEPS = 10**9
@@ -114,16 +115,9 @@ def read_training(path: Path, training: object, step: int) -> dict[str, Any] | N
     is_number = isinstance(micro_batch, int) and micro_batch > 0
     if micro_batch is not None and not is_number:
         raise DataError(f"{path}: training.micro_batch must be a number of images")
-    if step and not _has_loss_sums(training):
+    if step and not has_loss_sums(training):
         raise DataError(f"{path}: training must have the loss_sums of {step} steps")
     return training
-
-
-def _has_loss_sums(training: dict[str, Any]) -> bool:
-    sums = training.get("loss_sums")
-    if not isinstance(sums, dict) or not sums:
-        return False
-    return all(isinstance(value, Tensor) and value.dim() == 0 for value in sums.values())
 
 
 def check_tensors(path: Path, content: object) -> None:

@@ -5,20 +5,20 @@ exported must be the same weights.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from torch import Tensor
 
 from detreg.tracking.runs import Run, StoredCheckpoints
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.distributed import unwrap
 from detreg.training.epoch_metrics import TrainingHistory
 from detreg.training.hooks import find_average
+from detreg.training.loss_sums import LossSums, pack_loss_sums
 
 LAST = "last.pth"
 BEST = "best.pth"
@@ -118,14 +118,14 @@ class CheckpointingHook(Hook):
             self.uploader.upload(self.saved)
 
     def save_step(
-        self, runner: Runner, epoch: int, step: int, loss_sums: Mapping[str, Tensor]
+        self, runner: Runner, epoch: int, step: int, loss_sums: Sequence[LossSums]
     ) -> None:
         """Save a training that stops after `step` steps of the epoch after `epoch` finished ones.
 
-        `loss_sums` are the sums of the losses of these steps.
+        `loss_sums` are the sums of the losses of these steps in each process.
         """
         last = self._make_checkpoint(runner, epoch)
-        training = {**(last.training or {}), "loss_sums": dict(loss_sums)}
+        training = {**(last.training or {}), **pack_loss_sums(loss_sums)}
         save_checkpoint(self.folder / LAST, replace(last, step=step, training=training))
         self._note_saved((epoch, step))
 

@@ -58,8 +58,8 @@ class Checkpoint:
     steps of an epoch, that epoch is still to be scored.
     `training` holds the `optimizer` and the `micro_batch` (train_loop.py); where an average of the
     weights is scored, also the `state_dict` of the network under training and `ema_steps`; within
-    an epoch also `loss_sums`, the sums of the losses of its steps by name. It is None where the
-    file cannot be resumed from.
+    an epoch also the sums of the losses of its steps (loss_sums.py). It is None where the file
+    cannot be resumed from.
     """
 
     state_dict: dict[str, Tensor]

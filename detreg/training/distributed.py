@@ -15,6 +15,7 @@ from torch import nn
 
 from detreg import torchrun
 from detreg.errors import StoppedError
+from detreg.signals import DeferredSignals
 from detreg.training.sync_batchnorm import synchronize_batch_norms
 
 
@@ -44,6 +45,37 @@ def join_processes() -> Iterator[None]:
         raise first from error
     finally:
         dist.destroy_process_group()
+
+
+class SharedSignals:
+    """The signals that any of the processes that train together has got.
+
+    With one process they are its own.
+    """
+
+    def __init__(self, own: DeferredSignals) -> None:
+        self.own = own
+        self._is_shared = torchrun.get_world_size() > 1
+        self._group: dist.ProcessGroup | None = None
+        if self._is_shared and torch.cuda.is_available():
+            # NCCL sends what is on GPUs, and a look at that would make each step wait for them.
+            self._group = dist.new_group(backend="gloo", timeout=torchrun.NO_LIMIT)
+
+    def check(self) -> bool:
+        """Return whether the training has to stop; all processes call this at the same points.
+
+        Then each of them has a signal to end with.
+        """
+        if self._is_shared:
+            first = torch.tensor([self.own.first or 0])
+            dist.all_reduce(first, op=dist.ReduceOp.MAX, group=self._group)
+            self.own.first = self.own.first or int(first.item()) or None
+        return self.own.is_pending
+
+    def wait_for_all(self) -> None:
+        """Wait until all processes have come here."""
+        if self._is_shared:
+            dist.barrier(group=self._group)
 
 
 @MODEL_WRAPPERS.register_module()
@@ -85,11 +117,15 @@ def _init_group() -> None:
     )
 
 
+def is_connection_lost(error: BaseException) -> bool:
+    """Return whether an error only says that another process of the group is gone."""
+    # Gloo raises a plain RuntimeError that names its source file.
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
 def _is_caused_by_another(error: BaseException) -> bool:
     """Return whether this process ends only because another one is gone."""
-    # Gloo raises a plain RuntimeError that names its source file.
-    is_connection_lost = isinstance(error, dist.DistError) or "gloo/transport" in str(error)
-    if is_connection_lost:
+    if is_connection_lost(error):
         return True
 
     is_interrupted = not isinstance(error, Exception)

@@ -19,14 +19,25 @@ from detreg import torchrun
 from detreg.errors import NotFoundError, summarize_error
 from detreg.memory import find_memory_error
 from detreg.params import to_texts
-from detreg.signals import DeferredSignals, defer_signals, ignore_signals, print_problems
+from detreg.signals import (
+    ANNOUNCEMENT,
+    DeferredSignals,
+    defer_signals,
+    ignore_signals,
+    print_problems,
+)
 from detreg.templates.common_params import CommonParams
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
 from detreg.training.batch_norms import freeze_statistics, normalize_single_values
 from detreg.training.checkpointing import BEST, LAST, CheckpointingHook, CheckpointUploader
 from detreg.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
-from detreg.training.distributed import SyncedDDP, join_processes
+from detreg.training.distributed import (
+    SharedSignals,
+    SyncedDDP,
+    is_connection_lost,
+    join_processes,
+)
 from detreg.training.epoch_hooks import (
     CallbackHook,
     EarlyStopHook,
@@ -139,17 +150,19 @@ def _stop_after_step(
 ) -> Iterator[DeferredSignals]:
     """Let a signal stop the training in the block after a step, with a checkpoint of that step.
 
-    Processes that train together are stopped at once: their launcher kills those that take long,
-    and they would have to agree on a step. The checkpoint of the last epoch is kept.
+    Processes that train together stop after the same step.
     """
-    if torchrun.get_world_size() > 1 or saver is None:
-        yield DeferredSignals()
-        return
-
     for loader in (runner.train_dataloader, runner.val_dataloader):
         shield_processes(loader)
-    with defer_signals() as signals:
-        runner.register_hook(StopHook(signals, losses, saver))
+
+    announcement = ANNOUNCEMENT
+    if torchrun.get_rank() > 0:
+        announcement = ""
+    elif torchrun.get_world_size() > 1:
+        # A second Ctrl-C would end the launcher only.
+        announcement = "stops after the step under way"
+    with defer_signals(announcement, is_expected=is_connection_lost) as signals:
+        runner.register_hook(StopHook(SharedSignals(signals), losses, saver))
         yield signals
 
 

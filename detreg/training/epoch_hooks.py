@@ -8,7 +8,7 @@ among themselves in the order in which the engine registers them:
     CheckpointingHook  saves and uploads the checkpoints (checkpointing.py)
     ProgressHook       shows a bar on a terminal, and a line for each epoch
     EarlyStopHook      ends the training when patience is over
-    StopHook           ends the training where a signal has come (stopping.py)
+    StopHook           ends the training where a signal has come (stopping.py), in all processes
     CallbackHook       tells the caller, who may end the training too
 
 The metrics are logged before the checkpoint is saved: a kill in between repeats the epoch. In the
@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_gather_object, all_reduce
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
@@ -33,6 +33,7 @@ from detreg.tracking.runs import Run
 from detreg.training.checkpoints import Checkpoint
 from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
 from detreg.training.hooks import count_steps
+from detreg.training.loss_sums import LossSums, find_loss_sums
 
 CHECK_INTERVAL = 10
 """Steps between two looks at the losses; each makes the GPU wait."""
@@ -69,7 +70,8 @@ class LossMeter(Hook):
         assert self._resume is not None  # no other epoch begins in its middle
         assert self._resume.training is not None
         device = next(runner.model.parameters()).device
-        for name, value in self._resume.training["loss_sums"].items():
+        sums = find_loss_sums(self._resume.training, runner.rank, runner.world_size)
+        for name, value in sums.items():
             self.sums[name] = value.to(device)
         # None may follow: the epoch may have been stopped before it was scored.
         self.means = self._compute_means()
@@ -91,6 +93,12 @@ class LossMeter(Hook):
         self.means = self._compute_means()
         if not all(math.isfinite(value) for value in self.means.values()):
             raise make_divergence_error(runner.epoch + 1, self.describe_resume())
+
+    def gather_sums(self) -> list[LossSums]:
+        """Return the sums of each process; all processes call this at the same step."""
+        own = {name: value.cpu() for name, value in self.sums.items()}
+        gathered: list[LossSums] = all_gather_object(own)
+        return gathered
 
     def _add(self, losses: dict[str, Tensor]) -> None:
         for name, value in losses.items():
