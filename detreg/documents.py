@@ -5,6 +5,7 @@ fail becomes one `DocumentError`, and what would fill the memory or take hours i
 
     nested too deeply                            RecursionError of json and yaml
     a whole number of more than 4300 digits      ValueError of json and yaml
+    JSON that becomes more than the memory holds refused from 16 MiB on, by an estimate
     bytes that are not UTF-8                     UnicodeDecodeError
     XML entities, in other files or in entities  refused: annotations have none
     YAML merges of merges of merges              refused from 10,000 keys on
@@ -28,6 +29,15 @@ MAX_TEXT_BYTES = 256 << 20
 
 _LARGE_JSON = 8 << 20
 """Bytes from which on a faster parser than Python's is worth its import."""
+
+_HEAVY_JSON = 16 << 20
+"""Bytes up to which no document fills a memory: 26 times as much, if it is all brackets."""
+
+# What CPython takes at least for an empty list, a dict with one key, and a number or a text, each
+# with its place in a list; measured by documents that hold nothing else.
+_LIST_BYTES = 80
+_DICT_BYTES = 208
+_VALUE_BYTES = 32
 
 LONG_NUMBER = "the file holds a number of more digits than any program reads; correct it"
 
@@ -73,6 +83,8 @@ def contains_words(path: str | os.PathLike[str], words: Sequence[bytes], count: 
 
 def parse_json(content: bytes) -> object:
     """Return the value of a JSON document. Raises DocumentError."""
+    if len(content) >= _HEAVY_JSON:
+        _check_memory(content)
     if len(content) >= _LARGE_JSON:
         # Not at the top: it takes longer to import than json takes for a small document.
         from pydantic_core import from_json  # noqa: PLC0415
@@ -82,6 +94,27 @@ def parse_json(content: bytes) -> object:
         with suppress(ValueError):
             return from_json(content, cache_strings="keys")
     return _parse_json_by_python(content)
+
+
+def _check_memory(content: bytes) -> None:
+    """Raise DocumentError where a JSON document becomes more than the free memory holds.
+
+    The kernel would kill this process, or another one. Real annotations become about seven times
+    their bytes, which is more than is counted here: nothing is refused that fits.
+    """
+    # It takes longer to import than a small document to parse.
+    import psutil  # noqa: PLC0415
+
+    lists = content.count(b"[")
+    dicts = content.count(b"{")
+    values = max(content.count(b",") - lists - dicts, 0)
+    needed = len(content) + lists * _LIST_BYTES + dicts * _DICT_BYTES + values * _VALUE_BYTES
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise DocumentError(
+            f"the file would take more than {needed / 2**30:.1f} GiB of memory, and "
+            f"{free / 2**30:.1f} GiB are free; leave out what is no annotation, or split it"
+        )
 
 
 def _parse_json_by_python(content: bytes) -> object:

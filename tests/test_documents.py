@@ -4,7 +4,9 @@ import json
 import random
 import struct
 from collections.abc import Callable
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from detreg import documents
@@ -98,3 +100,23 @@ def parse(parser: Callable[[bytes], object], content: bytes) -> str:
         return repr(parser(content))
     except DocumentError as error:
         return str(error)
+
+
+@pytest.mark.parametrize(
+    ("part", "least"), [(b"[],", 20), (b'{"a":0},', 20), (b"999,", 7), (b'"a b",', 4)]
+)
+def test_a_document_that_fills_the_memory_is_refused(
+    monkeypatch: pytest.MonkeyPatch, part: bytes, least: int
+) -> None:
+    """`least` times its size, which is less than what it really takes."""
+    content = b"[" + part * 10_000 + b"0]"
+    monkeypatch.setattr(documents, "_HEAVY_JSON", len(content))
+    memory = SimpleNamespace(available=least * len(content))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(DocumentError, match=r"GiB of memory, and 0\.0 GiB are free"):
+        parse_json(content)
+
+    memory.available *= 2
+    assert isinstance(parse_json(content), list)
+    memory.available = 0
+    assert isinstance(parse_json(b"[" + part + b"0]"), list)  # a small one
