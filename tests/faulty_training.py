@@ -266,6 +266,8 @@ def train_with_fault(
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
 
+    # Whoever starts the tests may ignore it, with `nohup`.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with ExitStack() as stack:
         # Every epoch is uploaded, however long that takes.
         stack.enter_context(mock.patch.object(checkpointing, "UPLOAD_SHARE", 1e9))

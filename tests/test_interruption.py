@@ -30,7 +30,9 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def _restore_handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    # Whoever starts the tests may ignore them: a shell in the background, `nohup`.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -54,7 +54,7 @@ class Project:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=accept_ctrl_c,
+            preexec_fn=accept_signals,
         )
 
     def run(self, words: list[str]) -> str:
@@ -64,9 +64,10 @@ class Project:
         return output
 
 
-def accept_ctrl_c() -> None:
-    """Undo what a shell does: what it starts in the background ignores Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def accept_signals() -> None:
+    """Undo what a shell and `nohup` do: what they start ignores Ctrl-C and SIGHUP."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")
