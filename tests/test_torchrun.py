@@ -124,3 +124,19 @@ def test_a_batch_size_must_be_a_multiple_of_the_processes(monkeypatch: pytest.Mo
         UsageError, match=r"batch_size=6 must be a multiple of the 4 processes.*: take 8, or"
     ):
         torchrun.check_batch_size(6)
+
+
+@pytest.mark.parametrize(
+    ("processes", "processes_per_machine", "program"),
+    [
+        ("1", "1", "detreg"),
+        ("2", "2", "torchrun --nproc_per_node=2 -m detreg"),
+        ("8", "4", "torchrun --nnodes=2 --nproc_per_node=4 -m detreg"),
+    ],
+)
+def test_a_printed_command_starts_as_many_processes(
+    monkeypatch: pytest.MonkeyPatch, processes: str, processes_per_machine: str, program: str
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes_per_machine)
+    assert torchrun.format_program() == program
