@@ -132,6 +132,9 @@ def make_images_of_all_kinds() -> Iterator[tuple[str, bytes]]:
     yield "png exif behind the pixels", make_png(make_exif(6), b"IEND")
     yield "png exif with a prefix", make_png(prefix + make_exif(6), b"IDAT")
 
+    yield "png with a wrong last checksum", encode_plain("PNG")[:-1] + b"x"
+    yield "png without its last byte", encode_plain("PNG")[:-1]
+
     color = Image.new("RGB", (40, 30), (1, 120, 200))
     for mode in ("F", "I", "L", "LA", "1", "P", "RGBA", "CMYK"):
         yield f"{mode} TIFF", encode(color.convert(mode), "TIFF")

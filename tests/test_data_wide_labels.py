@@ -85,6 +85,20 @@ def test_polygons_are_polygons(corners: int, turn: float, count: int) -> None:
     assert judge(lambda rng: draw_polygon(rng, corners, turn), count) == ""
 
 
+def test_polygons_that_are_also_boxes_with_points_are_polygons() -> None:
+    # Small objects in the upper left: the second corner, as width and height, spans all of them.
+    def draw(rng: random.Random) -> Numbers:
+        x, y = rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.6)
+        return [x, y, x + 0.04, y + 0.01, x + 0.03, y + 0.05, x - 0.01, y + 0.04]
+
+    labels = WideLabels()
+    rng = random.Random(0)
+    for _ in range(100):
+        labels.add(draw(rng), "labels/1.txt")
+    assert labels.boxed == 100
+    assert labels.find_other_meaning() == ""
+
+
 def test_polygons_of_many_sizes_are_polygons() -> None:
     # Some of these are also a box with points in it.
     def draw(rng: random.Random) -> Numbers:
