@@ -23,6 +23,7 @@ from detreg.data import formats, load_dataset
 from detreg.data.boxes import Box
 from detreg.data.mended_copy import REPORT_NAME, write_mended_copy
 from detreg.errors import DataError, DiskError, UsageError
+from detreg.files import is_image
 
 FORMATS = ("coco", "voc", "yolo")
 CLASSES = ("cat", "dog")
@@ -182,6 +183,9 @@ def test_images_of_one_name_get_names_of_their_own(tmp_path: Path, format: str) 
     copy = write_mended_copy(data, tmp_path / "out", format, tmp_path / "cache")
     assert copy.digest == good.digest
     assert copy.images == len(names)
+    # A disk that ignores capitals holds them, too.
+    stems = [path.stem.casefold() for path in (tmp_path / "out").rglob("*.*") if is_image(path)]
+    assert len(set(stems)) == len(stems) == len(names)
 
 
 def test_the_copy_of_a_turned_image_has_boxes_of_the_turned_one(tmp_path: Path) -> None:
@@ -236,6 +240,26 @@ def test_places_where_no_copy_may_be(tmp_path: Path) -> None:
         assert run(["check", str(data), "--fix", str(out)]) == 2
     assert run(["check", str(data), "--format", "voc"]) == 2
     assert describe_tree(tmp_path) == before
+
+
+def test_no_copy_beside_images_that_links_lead_to(tmp_path: Path) -> None:
+    data = write_pets(tmp_path / "data")
+    (data / "images").rename(tmp_path / "elsewhere")
+    (data / "images").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="beside images"):
+        write_mended_copy(data, tmp_path / "elsewhere" / "train" / "new", "coco")
+    assert not (tmp_path / "elsewhere" / "train" / "new").exists()
+
+
+def test_warnings_that_are_left_in_the_copy_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    image = make_labeled_image(1, "cat")
+    formats.write("coco", data, CLASSES[:1], {"train": [image], "val": [image]})
+    assert run(["check", str(data), "--fix", str(tmp_path / "out")]) == 0
+    assert f"{tmp_path / 'out'} is a good copy, with 1 warning: coco" in capsys.readouterr().out
+    assert run(["check", str(data), "--fix", str(tmp_path / "strict"), "--strict"]) == 65
 
 
 Usage = namedtuple("Usage", "total used free")
