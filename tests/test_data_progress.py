@@ -93,11 +93,15 @@ def test_check_shows_progress_but_not_with_json(
 
     check_name = check._check_name
 
-    def wait_for_terminal(name: str) -> None:
-        if not flags:
+    is_drawing = []
+
+    def look_for_thread(name: str) -> None:
+        is_drawing.append("progress" in [thread.name for thread in threading.enumerate()])
+        if is_drawing[-1]:
             assert terminal.has_bar.wait(PATIENCE)
         check_name(name)
 
-    monkeypatch.setattr(check, "_check_name", wait_for_terminal)
+    monkeypatch.setattr(check, "_check_name", look_for_thread)
     assert run(["check", str(tmp_path / "data"), *flags]) == 0
+    assert is_drawing == [not flags] * 6
     assert ("of 6" in terminal.getvalue()) == (not flags)

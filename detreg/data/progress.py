@@ -68,7 +68,9 @@ def show_progress(is_wanted: bool = True, stream: TextIO | None = None) -> Itera
         return
 
     has_ended = threading.Event()
-    drawing = threading.Thread(target=_draw, args=(progress, terminal, has_ended), daemon=True)
+    drawing = threading.Thread(
+        target=_draw, args=(progress, terminal, has_ended), name="progress", daemon=True
+    )
     drawing.start()
     try:
         yield progress
