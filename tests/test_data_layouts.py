@@ -538,6 +538,40 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
         },
         ["xml/a.jpg (in xml/a.xml)", "missing"],
     ),
+    "copy of an image that is missing": (
+        {
+            "set.json": coco(a="cat", b="dog"),
+            "images/a.png": draw(1),
+            "small/a.png": draw(3),
+            "small/b.png": draw(4),
+        },
+        ["set.json: the image of b.png is missing where the others are, and small/b.png may be"],
+    ),
+    "frame of another video": (
+        {
+            "one/xml/a.xml": xml("cat"),
+            "one/img/a.png": draw(1),
+            "two/xml/a.xml": xml("dog"),
+            "two/img/a.png": draw(2),
+            "two/xml/b.xml": xml("dog"),
+            "one/img/b.png": draw(3),
+        },
+        ["two/xml/b.xml: the image of two/xml/b.xml is missing where the others are"],
+    ),
+    "masks of images that are missing": (
+        {"xml/a.xml": xml("cat", "a.png"), "masks/a.png": draw(3)},
+        ["xml/a.png (in xml/a.xml)", "missing"],
+    ),
+    "labels of images that are missing beside masks": (
+        {
+            "classes.txt": NAMES,
+            "cam/a.png": draw(1),
+            "cam/a.txt": CAT,
+            "cam/b.txt": CAT,
+            "small/b.png": draw(3),
+        },
+        ["cam/b.txt: the image of this label file is missing"],
+    ),
     "two XML files of one image": (
         {"one/a.xml": xml("cat"), "two/a.xml": xml("dog"), "images/a.png": draw(1)},
         ["two/a.xml: two/a.xml and one/a.xml both lead to images/a.png"],
@@ -676,6 +710,10 @@ TOLD: dict[str, tuple[Files, set[str]]] = {
     ),
     "images without annotations": (
         {**COCO_FILES, "images/val/c.png": draw(3)},
+        {"image without annotations left out"},
+    ),
+    "images of a split without annotations": (
+        without(COCO_FILES, "annotations/val.json"),
         {"image without annotations left out"},
     ),
     "another format": (

@@ -14,6 +14,7 @@ from detreg.data.formats.tree import FileTree, get_folder, get_stem, list_files
 from detreg.data.images import AnnotatedImage
 from detreg.data.outlines import Outline
 from detreg.data.raw import RawDataset
+from detreg.data.splits import parse_split_of_folder
 from detreg.errors import DataError
 
 
@@ -107,7 +108,10 @@ def _note_folders(tree: FileTree) -> list[Finding]:
 
 
 def _note_unused_images(tree: FileTree, raw: RawDataset) -> list[Finding]:
-    """Return a note for each image without annotations beside images that have some."""
+    """Return a note for each image without annotations.
+
+    It lies beside images that have some, or in the folder of a split; others are masks or previews.
+    """
     root = f"{tree.folder}/"
     records = [record for records in raw.splits.values() for record in records]
     used = {str(record.image).removeprefix(root) for record in records}
@@ -117,8 +121,9 @@ def _note_unused_images(tree: FileTree, raw: RawDataset) -> list[Finding]:
 
     findings = []
     for path in tree.images:
-        is_beside = get_folder(path) in folders and path not in used
-        if is_beside and fold(get_stem(path)) not in told:
+        folder = get_folder(path)
+        is_meant = folder in folders or parse_split_of_folder(folder) is not None
+        if is_meant and path not in used and fold(get_stem(path)) not in told:
             findings.append(
                 Finding(
                     FindingKind.UNUSED_FILE,

@@ -84,6 +84,7 @@ def read(tree: FileTree) -> RawDataset:
             for name, record in zip(_choose_splits(file, records, tree), records, strict=True):
                 splits.setdefault(name, []).append(record)
 
+    index.check_companions(problems)
     is_roboflow = all(path.endswith(_ROBOFLOW_NAME) for path in sources)
     return RawDataset(
         format="roboflow" if is_roboflow else "coco",

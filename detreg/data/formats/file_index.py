@@ -1,6 +1,7 @@
 """Finds a file by what annotations of any machine call it."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from detreg.errors import shorten
 
 _IMAGE_FOLDERS = ("images", "jpegimages", "image", "imgs", "img")
 """Folders that hold images where others hold masks, depth maps and the like of the same name."""
+
+_COMPANION_FOLDER = re.compile(
+    "(mask|seg|segmentation(class|object)?|(.*[_ -])?(masks|trimaps|thumbs|thumbnails|depth))s?"
+)
+"""What those others are called."""
 
 _MANY = 16
 _LAST_FOLDERS = 4
@@ -38,11 +44,13 @@ class Match:
     """A file that was found, and the most that its path has in common with the stated one.
 
     has_path: whether the end of the stated path is the whole path of the file.
+    has_folder: whether the folder that the file lies in is the stated one, by its name.
     has_name: whether the name is spelled as it was stated, with its suffix.
     """
 
     path: str
     has_path: bool
+    has_folder: bool
     has_name: bool
 
 
@@ -56,6 +64,8 @@ class FileIndex:
         self._by_stem = _group(paths, get_stem)
         self._by_folder = _group(paths, get_folder)
         self._folder_names = {part for folder in self._by_folder for part in folder.split("/")}
+        # Folders with a file that another was preferred to, each with what asked for it.
+        self._passed_over: set[tuple[str, str, str | None]] = set()
         # Whether the files of a folder lie beside or parallel to files of a suffix.
         self._companions: dict[tuple[str, str], bool] = {}
 
@@ -91,7 +101,11 @@ class FileIndex:
         for wanted in (fold(stated_name), fold(stem) + suffix):
             named = [path for path in candidates if fold(_get_name(path)) == wanted]
             if named:
-                return self._choose(named, (stated_name,), hint)
+                match = self._choose(named, (stated_name,), hint)
+                if match is not None:
+                    self._note_passed_over(candidates, match.path, hint)
+                return match
+
         candidates = self._list_of_stem(stem, suffix)
         return self._choose(candidates, (stated_name,), hint)
 
@@ -130,18 +144,46 @@ class FileIndex:
             other_folders = self._folder_names.intersection(stated_folders).difference(folders)
             if other_folders and not has_path:
                 continue
+            own_folders = set(folders).difference(stated_folders, _list_folders(hint.near))
+            if rank_folders(own_folders) < 0 and not has_path:
+                continue
 
             overlap = len(set(folders) & set(stated_folders))
             closeness = _rank_closeness(path, folders, hint)
             has_name = _get_name(path) == parts[-1]
             rank = (tail, overlap, *closeness, has_name)
-            ranks.setdefault(rank, []).append(Match(path, has_path, has_name))
+            ranks.setdefault(rank, []).append(Match(path, has_path, tail > 0, has_name))
 
         if not ranks:
             return None
         best = ranks[max(ranks)]
         self._check_unambiguous([match.path for match in best], parts[-1])
+        ranked = [match.path for matches in ranks.values() for match in matches]
+        self._note_passed_over(ranked, best[0].path, hint)
         return best[0]
+
+    def is_passed_over(self, path: str, hint: Hint) -> bool:
+        """Whether a file's folder has others that were passed over for annotations like these.
+
+        Those are masks or small copies, and so is this one: the file of that name is missing
+        where it should be. Known when all files have been asked for.
+        """
+        return (get_folder(path), get_folder(hint.near), hint.split) in self._passed_over
+
+    def note_choice(self, path: str, hint: Hint) -> None:
+        """Note that a file was found where it is stated, others of its name being passed over."""
+        named = self._by_name.get(fold(_get_name(path)), ())
+        self._note_passed_over(named, path, hint)
+
+    def _note_passed_over(self, candidates: Sequence[str], path: str, hint: Hint) -> None:
+        """Note the folders of the candidates that were not chosen."""
+        if not 1 < len(candidates) <= _MANY:
+            return
+        chosen = get_folder(path)
+        for folder in {get_folder(candidate) for candidate in candidates} - {chosen}:
+            split = parse_split_of_folder(folder)
+            if hint.split is None or split in (None, hint.split):
+                self._passed_over.add((folder, get_folder(hint.near), hint.split))
 
     def _narrow(self, candidates: Sequence[str], folders: Sequence[str]) -> Sequence[str]:
         """Return those of many candidates that are in folders of the given names, if any are.
@@ -181,6 +223,14 @@ class FileIndex:
                 f"{shorten(name)} may be {shorten(paths[0])} or {shorten(paths[1])}; "
                 "state the path with its folder, or remove one of them",
             )
+
+
+def rank_folders(folders: Iterable[str]) -> int:
+    """Return how much the names of folders speak for images: 1, 0, or -1 for their companions."""
+    names = set(folders)
+    if names.intersection(_IMAGE_FOLDERS):
+        return 1
+    return -1 if any(map(_COMPANION_FOLDER.fullmatch, names)) else 0
 
 
 def fold(text: str) -> str:
@@ -236,5 +286,4 @@ def _rank_closeness(path: str, folders: Sequence[str], hint: Hint) -> tuple[int,
     around = set(list_ancestors(hint.near))
     shared = sum(folder in around for folder in list_ancestors(path))
     same_names = len(set(folders).intersection(_list_folders(hint.near)))
-    is_image_folder = any(folder in _IMAGE_FOLDERS for folder in folders)
-    return is_of_split, shared, same_names, is_image_folder
+    return is_of_split, shared, same_names, rank_folders(folders)

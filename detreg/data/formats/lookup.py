@@ -33,6 +33,7 @@ class ImageIndex:
         self.tree = tree
         self.files = FileIndex(tree.folder, tree.images)
         self._claims: dict[str, tuple[str, bool]] = {}
+        self._doubtful: dict[str, Hint] = {}
 
     def claim(self, path: str, claimant: str, is_exact: bool) -> None:
         """Give an image to an annotation.
@@ -47,6 +48,25 @@ class ImageIndex:
                 f"{shorten(claimant)} and {shorten(holder)} both lead to {shorten(path)}; "
                 "state the paths of the images as they are in the dataset's folder",
             )
+
+    def doubt(self, path: str, hint: Hint) -> None:
+        """Note that an image was found by its name alone, which a mask may have, too."""
+        self._doubtful[path] = hint
+
+    def check_companions(self, problems: ProblemCollector) -> None:
+        """Add an error for each image that was taken from among masks or small copies.
+
+        Called when all annotations have their images.
+        """
+        for path, hint in self._doubtful.items():
+            if self.files.is_passed_over(path, hint):
+                claimant, _ = self._claims[path]
+                problems.for_image(path).add_error(
+                    FindingKind.AMBIGUOUS_FILE,
+                    hint.near,
+                    f"the image of {shorten(claimant)} is missing where the others are, and "
+                    f"{shorten(path)} may be its mask or copy; add the image, or state its path",
+                )
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,7 @@ class ImageLocator:
             path = join_path(root, stated)
             if path in self.index.tree.file_set:
                 self.index.claim(path, name, is_exact=True)
+                self.index.files.note_choice(path, self.hint)
                 return self.folder / path
 
         candidates = [posixpath.normpath(posixpath.join(root, stated)) for root in self.roots]
@@ -95,6 +116,8 @@ class ImageLocator:
         match = self.index.files.find(stated, self.hint)
         if match is not None:
             self.index.claim(match.path, name, is_exact=False)
+            if not match.has_folder:
+                self.index.doubt(match.path, self.hint)
             self._tell(match, stated)
             return self.folder / match.path
         if not inside:
@@ -116,6 +139,7 @@ class ImageLocator:
         if match is None:
             return None
         self.index.claim(match.path, claimant, is_exact=False)
+        self.index.doubt(match.path, self.hint)
         return self.folder / match.path
 
     def _tell(self, match: Match, stated: str) -> None:

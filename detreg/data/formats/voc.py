@@ -54,6 +54,7 @@ def read(tree: FileTree) -> RawDataset:
     else:
         splits = _read_by_folder(paths, index, problems)
 
+    index.check_companions(problems)
     # VOC has no list of classes: those are the classes that some object has.
     labels: set[str] = set()
     for records in splits.values():

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from detreg.data.formats.file_index import fold
+from detreg.data.formats.file_index import fold, rank_folders
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, split_name
 from detreg.data.splits import parse_split_of_folder
 
@@ -128,19 +128,26 @@ def _match_parallel(
         if image not in of_image:
             images.setdefault(get_folder(image), {})[fold(get_stem(image))] = image
     labels: dict[str, list[str]] = {}
+    claimed_folders = {get_folder(path) for path in of_image.values()}
     for path in orphans:
-        labels.setdefault(get_folder(path), []).append(path)
+        # Where other label files have their images, this one has lost its own.
+        if get_folder(path) not in claimed_folders:
+            labels.setdefault(get_folder(path), []).append(path)
 
     matches: dict[str, str] = {}
     for label_folder, paths in labels.items():
         stems = {fold(get_stem(path)): path for path in paths}
-        fitting = []
+        fitting: dict[int, list[dict[str, str]]] = {}
         for image_folder, image_of_stem in images.items():
+            rank = rank_folders(fold(image_folder).split("/"))
+            if rank < 0:
+                continue
             found = stems.keys() & image_of_stem.keys()
             if 2 * len(found) >= len(stems) and _are_parallel(image_folder, label_folder):
-                fitting.append({image_of_stem[stem]: stems[stem] for stem in found})
-        if len(fitting) == 1:
-            matches.update(fitting[0])
+                match = {image_of_stem[stem]: stems[stem] for stem in found}
+                fitting.setdefault(rank, []).append(match)
+        if fitting and len(fitting[max(fitting)]) == 1:
+            matches.update(fitting[max(fitting)][0])
     return matches
 
 
