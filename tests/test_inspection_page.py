@@ -111,6 +111,20 @@ def test_what_is_wrong_is_shown_with_its_box_and_escaped(tmp_path: Path) -> None
     assert '<img alt="001.png"' in findings
 
 
+def test_names_that_no_file_can_hold_are_escaped(tmp_path: Path) -> None:
+    folder = write_pets(tmp_path / "pets")
+
+    def rename(document: dict[str, list[dict[str, object]]]) -> None:
+        document["categories"][0]["name"] = "$cat$ \n<i>"
+        document["categories"][1]["name"] = "dog\ud800"
+
+    for split in ("train", "val", "test"):
+        edit_json(folder / "annotations" / f"{split}.json", rename)
+    text = write_page_of(inspect_dataset(folder), tmp_path / "page.html")
+    assert "$cat$  &lt;i&gt;" in text
+    assert "dog\\ud800" in text
+
+
 def test_something_that_is_no_dataset_gets_a_page(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     text = write_page_of(inspect_dataset(tmp_path / "empty"), tmp_path / "page.html")
