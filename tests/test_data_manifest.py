@@ -165,7 +165,11 @@ def damage_folder(path: Path) -> None:
     path.mkdir()
 
 
-DAMAGES = [damage_flip, damage_cut, damage_version, damage_folder, Path.unlink]
+def damage_opencv(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"OpenCV ", b"OpenCV 9", 1))
+
+
+DAMAGES = [damage_flip, damage_cut, damage_version, damage_opencv, damage_folder, Path.unlink]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)

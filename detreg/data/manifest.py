@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +46,8 @@ _PROBE = tuple(field.name for field in fields(ImageProbe) if field.name != "erro
 _Entry = list[Any]
 """The values of `_STATE` as they were before the image was read, then those of `_PROBE`."""
 
-_VERSION = f"detreg {__version__}, Pillow {PIL.__version__}, {' '.join((*_STATE, *_PROBE))}"
-"""What an entry depends on beside the file."""
+_OPENCV = ("opencv-python-headless", "opencv-python")
+"""The packages of which one holds OpenCV."""
 
 
 def probe_with_manifest(
@@ -144,5 +145,20 @@ def _write_manifest(path: Path, entries: dict[str, _Entry]) -> None:
 
 
 def _make_header(body: bytes) -> bytes:
-    """Return the first line of a manifest, without its end."""
-    return f"{_VERSION}, {hashlib.sha256(body).hexdigest()}".encode()
+    """Return the first line of a manifest, without its end: what its entries depend on."""
+    parts = (
+        f"detreg {__version__}",
+        f"Pillow {PIL.__version__}",
+        f"OpenCV {_find_opencv_version()}",
+        " ".join((*_STATE, *_PROBE)),
+        hashlib.sha256(body).hexdigest(),
+    )
+    return ", ".join(parts).encode()
+
+
+def _find_opencv_version() -> str:
+    """Return the version of OpenCV, which takes longer to import than a second check takes."""
+    for package in _OPENCV:
+        with suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return "unknown"
