@@ -107,7 +107,7 @@ def test_what_is_wrong_is_shown_with_its_box_and_escaped(tmp_path: Path) -> None
     findings = text[text.index("What was found") :]
     assert "lies wholly outside its image" in findings
     assert "&lt;script&gt;cat" in findings
-    assert 'class="badge" style="background:#D55E00">error</span>' in findings
+    assert 'class="badge" style="background:#D55E00;color:#FFFFFF">error</span>' in findings
     assert '<img alt="001.png"' in findings
 
 

@@ -75,7 +75,7 @@ h3 {{ margin: 0 0 4px; font-size: 15px; font-weight: 600; overflow-wrap: anywher
 .block {{ margin: 14px 0; padding: 12px 14px; border: 1px solid {GRID}; border-radius: 8px }}
 .badge {{
   display: inline-block; margin-right: 8px; padding: 0 8px; border-radius: 10px;
-  color: #fff; font-size: 12px; font-weight: normal; line-height: 20px; vertical-align: 1px
+  font-size: 12px; font-weight: normal; line-height: 20px; vertical-align: 1px
 }}
 ul {{ margin: 4px 0 12px; padding-left: 20px }}
 li {{ margin: 2px 0; overflow-wrap: anywhere }}

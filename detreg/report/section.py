@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from detreg.report.theme import choose_text_color
+
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -126,7 +128,8 @@ def make_data_uri(file: Path) -> str:
 def _render_block(block: Block) -> str:
     badge = ""
     if block.badge:
-        badge = f'<span class="badge" style="background:{block.color}">{escape(block.badge)}</span>'
+        colors = f"background:{block.color};color:{choose_text_color(block.color)}"
+        badge = f'<span class="badge" style="{colors}">{escape(block.badge)}</span>'
     images = ""
     if block.items:
         images = f'<div class="thumbnails">{render_figures(block.items)}</div>'
