@@ -340,12 +340,12 @@ def test_a_bad_dataset_ends_with_65_and_every_problem(capsys: Capture, folder: P
 def test_sample_writes_a_dataset(capsys: Capture, tmp_path: Path, format: str) -> None:
     drawn = tmp_path / "boats"
     assert "detreg check" in run_printing(
-        capsys, "sample", str(drawn), "--format", format, "--images", "3", "--seed", "5"
+        capsys, "sample", str(drawn), "--format", format, "--images", "9", "--seed", "5"
     )
     report = json.loads(run_printing(capsys, "check", str(drawn), "--json"))
     assert report["format"] == format
     assert {name: split["images"] for name, split in report["splits"].items()} == {
-        "train": 1,
+        "train": 7,
         "val": 1,
         "test": 1,
     }
