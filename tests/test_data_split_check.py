@@ -10,6 +10,7 @@ from detreg.data import load_dataset
 from detreg.data.boxes import Box
 from detreg.data.formats import write
 from detreg.data.images import AnnotatedImage
+from detreg.data.summary import summarize_dataset
 
 Images = dict[str, list[AnnotatedImage]]
 
@@ -36,15 +37,26 @@ def write_dataset(folder: Path, format: str, splits: Images) -> Path:
 @pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_class_that_train_lacks_is_an_error(tmp_path: Path, format: str, split: str) -> None:
-    splits = make_splits("cat,dog", **{"val": "dog", split: "horse,horse,cat"})
+    splits = make_splits("cat,dog,cat", **{"val": "dog", split: "horse,horse,cat"})
     folder = write_dataset(tmp_path / "set", format, splits)
     words = [f"class 'horse' has 2 boxes in {split} and none in train", "(class horse)"]
     check_only_problem(folder, words)
 
 
 def test_class_that_is_nearly_another_may_be_a_typo(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "set", "voc", make_splits("cat,dog", val="dgo,cat"))
+    folder = write_dataset(tmp_path / "set", "voc", make_splits("cat,dog,cat", val="dgo,cat"))
     check_only_problem(folder, ["class 'dgo'", "it may be a typo of 'dog'"])
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_class_that_train_lacks_is_a_warning_in_a_trial(tmp_path: Path, format: str) -> None:
+    folder = write_dataset(tmp_path / "set", format, make_splits("cat,dog", val="horse,cat"))
+    summary = summarize_dataset(folder, tmp_path / "cache")
+    assert summary["ok"]
+    (finding,) = summary["findings"]
+    assert finding["severity"] == "warning"
+    assert "class that train lacks" in finding["message"]
+    assert "(class horse)" in finding["places"][0]
 
 
 def test_class_that_no_split_has_is_no_error(tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ def check_given_splits(raw: RawDataset, problems: ProblemCollector) -> None:
     learned = _find_first_boxes(raw.splits.get("train", ()))
     if not learned:
         return
+    # So few images are a trial, such as the first ten of a large dataset.
+    is_trial = len(raw.splits["train"]) < len(raw.classes)
     for split in ("val", "test"):
-        _check_classes(split, raw.splits.get(split, ()), learned, problems)
+        _check_classes(split, raw.splits.get(split, ()), learned, is_trial, problems)
 
     val = raw.splits.get("val", ())
     if val and not _find_first_boxes(val):
@@ -139,9 +141,10 @@ def _check_classes(
     split: str,
     records: Sequence[ImageRecord],
     learned: Mapping[str, object],
+    is_trial: bool,
     problems: ProblemCollector,
 ) -> None:
-    """Add an error for each class that a split has and train has not."""
+    """Add an error, in a trial a warning, for each class that a split has and train has not."""
     counts = Counter(box.label for record in records for box in record.boxes if not box.crowd)
     for label, (record, box) in _find_first_boxes(records).items():
         if label in learned:
@@ -150,12 +153,16 @@ def _check_classes(
         similar = get_close_matches(label, learned, n=1)
         if similar:
             remedy = f"it may be a typo of {quote(similar[0])}: correct it, or {remedy}"
-        problems.add_error(
-            FindingKind.UNKNOWN_CLASS,
-            f"{record.source} {box.where}",
+        where = f"{record.source} {box.where}"
+        if is_trial:
+            reason = "class that train lacks, which has fewer images than there are classes"
+            problems.add(FindingKind.UNKNOWN_CLASS, Severity.WARNING, where, f"{reason}; {remedy}")
+            continue
+        reason = (
             f"class {quote(label)} has {counts[label]} boxes in {split} and none in train, so that "
-            f"it cannot be learned; {remedy}",
+            "it cannot be learned"
         )
+        problems.add_error(FindingKind.UNKNOWN_CLASS, where, f"{reason}; {remedy}")
 
 
 def _look_like_corners(boxes: Sequence[Box], fractions: bool) -> bool:
