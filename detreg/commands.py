@@ -78,11 +78,12 @@ def check(arguments: argparse.Namespace) -> int:
     from detreg.data.findings import Severity
     from detreg.data.progress import show_progress
     from detreg.data.summary import inspect_dataset
-    from detreg.inspection.measurements import measure_dataset
+    from detreg.inspection.measurements import has_few_pixels, measure_dataset
 
     with show_progress(is_wanted=not arguments.json) as progress:
         inspected = inspect_dataset(arguments.data, progress=progress)
-        with_pixels = arguments.pixels or arguments.page is not None
+        is_asked_for = arguments.pixels or arguments.page is not None
+        with_pixels = is_asked_for or has_few_pixels(inspected)
         measured = measure_dataset(inspected, plan, progress, with_pixels=with_pixels)
     if not arguments.json:
         _print_inspection(arguments.data, inspected, measured)

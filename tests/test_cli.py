@@ -13,6 +13,7 @@ import pytest
 
 from detreg import __version__, cli, commands, errors
 from detreg.data.sample import CLASSES, write_sample
+from detreg.inspection import measurements
 from detreg.params import get_params
 from detreg.signals import STOP_SIGNALS
 from detreg.templates import TEMPLATES
@@ -114,13 +115,20 @@ def test_check_measures_boxes_for_a_template(capsys: Capture, folder: Path) -> N
 
     report = json.loads(run_printing(capsys, *words, "--image_size=64", "--json"))
     assert report["statistics"]["training"]["image_size"] == "64"
-    assert report["statistics"]["pixels"] is None
     assert all(set(advice) == {"message", "flags"} for advice in report["advice"])
 
 
-def test_check_compares_images_where_it_is_asked_to(capsys: Capture, folder: Path) -> None:
-    report = json.loads(run_printing(capsys, "check", str(folder), "--pixels", "--json"))
-    assert set(report["statistics"]["pixels"]) == {"near_duplicates", "flaws"}
+def test_check_compares_few_images_and_more_where_it_is_asked_to(
+    capsys: Capture, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*flags: str) -> Any:
+        shown = run_printing(capsys, "check", str(folder), "--json", *flags)
+        return json.loads(shown)["statistics"]["pixels"]
+
+    assert set(check()) == {"near_duplicates", "flaws"}
+    monkeypatch.setattr(measurements, "FEW_PIXELS", 1)
+    assert check() is None
+    assert set(check("--pixels")) == {"near_duplicates", "flaws"}
 
 
 def test_check_writes_a_page_also_of_what_it_refuses(

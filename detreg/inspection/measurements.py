@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 20
 """Of each group in JSON; the count is that of all."""
 
+FEW_PIXELS = 300_000_000
+"""Of all images of a small dataset, which are decoded in a second or two."""
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -125,6 +128,16 @@ def measure_dataset(
     return measure_splits(
         result.splits, raw.classes, raw.folder, plan, progress, with_pixels=with_pixels
     )
+
+
+def has_few_pixels(inspected: InspectedDataset) -> bool:
+    """Whether all images of a dataset are decoded in a second or two."""
+    if inspected.result is None:
+        return False
+    num_pixels = 0
+    for images in inspected.result.splits.values():
+        num_pixels += sum(image.width * image.height for image in images)
+    return num_pixels <= FEW_PIXELS
 
 
 def measure_splits(

@@ -1,7 +1,7 @@
 """Looks at the pixels of images: how bright and sharp they are, and a hash of how they look.
 
-Every image is decoded, at a reduced size where its format allows that, so this is done only on
-request (`detreg check --pixels` and `--page`).
+Every image is decoded, at a reduced size where its format allows that, so in a large dataset this
+is done only on request (`detreg check --pixels` and `--page`).
 """
 
 import os
