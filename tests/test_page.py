@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from detreg.report.page import Gallery, GalleryItem, Page, render_page, write_page
+from detreg.report.page import Gallery, Page, render_page, write_page
+from detreg.report.section import GalleryItem
 
 
 @pytest.fixture

@@ -66,6 +66,7 @@ def test_boxes_lie_inside_the_image_and_are_not_tiny() -> None:
 
 def test_images_have_contrast() -> None:
     scene = draw_scene(0, 0, (192, 160))
+    assert isinstance(scene.content, bytes)
     pixels = np.asarray(Image.open(io.BytesIO(scene.content)))
     assert pixels.shape == (160, 192, 3)
     assert pixels.std() > 20

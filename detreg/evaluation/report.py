@@ -11,7 +11,8 @@ from detreg.evaluation.outcomes import Outcome, count_confusion, match_split
 from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
 from detreg.evaluation.scores import ALL, IOU_50, Scores
 from detreg.inference.detections import Detections
-from detreg.report.page import Gallery, GalleryItem, Page, write_page
+from detreg.report.page import Gallery, Page, write_page
+from detreg.report.section import GalleryItem
 from detreg.report.theme import CLASS_COLORS, get_class_color
 
 IOU = 0.5
