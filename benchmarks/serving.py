@@ -10,10 +10,10 @@ Starts the server itself, on 127.0.0.1, and prints
 - capacity: the requests a second of as many clients as the server admits; then requests that come
   at ten times this rate, whatever becomes of those before: answered a second, and the time to 503.
 
-With two processors or more the clients have the last one to themselves and the server has the
-others, so that what the clients cost is not counted as the server's. A minute. The model, which
-may be a downloaded folder too, brings its own copy of detreg, so one that was logged by an older
-commit measures that commit.
+For the last, the clients have one processor to themselves and the server has the others, so that
+what the clients cost is not counted as the server's. A minute. The model, which may be a downloaded
+folder too, brings its own copy of detreg, so one that was logged by an older commit measures that
+commit.
 """
 
 import argparse
@@ -28,7 +28,8 @@ import statistics
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,7 @@ REQUESTS = 15
 
 CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 CAPACITY_CLIENTS = 16
+WARM_UP = 5  # seconds
 OVERLOAD = 10
 ROUNDS = 5
 
@@ -167,21 +169,16 @@ def main() -> None:
     text = base64.b64encode(data).decode()
     body = json.dumps({"dataframe_split": {"columns": ["image"], "data": [[text]]}})
 
-    port = find_free_port()
-    server = start_server(arguments.model, port, take_one_processor())
-    try:
-        wait_for_server(port, server)
-        request = make_request(body)
-        # The first batches of each size are compared with single runs.
-        asyncio.run(load_closed(port, request, CAPACITY_CLIENTS, arguments.seconds))
-        if arguments.only in (None, "detector"):
-            compare_with_detector(port, body, arguments.model, data)
-        if arguments.only in (None, "clients"):
-            measure_clients(port, request, arguments.seconds)
-        if arguments.only in (None, "overload"):
+    request = make_request(body)
+    if arguments.only != "overload":
+        with serve(arguments.model, request, os.sched_getaffinity(0)) as port:
+            if arguments.only != "clients":
+                compare_with_detector(port, body, arguments.model, data)
+            if arguments.only != "detector":
+                measure_clients(port, request, arguments.seconds)
+    if arguments.only in (None, "overload"):
+        with serve(arguments.model, request, take_one_processor()) as port:
             measure_overload(port, request, arguments.seconds)
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
 
 
 def compare_with_detector(port: int, body: str, model: str, data: bytes) -> None:
@@ -254,16 +251,26 @@ def take_one_processor() -> set[int]:
     return processors - own
 
 
-def start_server(model: str, port: int, processors: set[int]) -> subprocess.Popen[bytes]:
+@contextmanager
+def serve(model: str, request: bytes, processors: set[int]) -> Iterator[int]:
+    """Serve a model on some processors; yield the port of a server that has answered a while."""
+    port = find_free_port()
     command = ["mlflow", "models", "serve", "-m", model, "--env-manager", "local"]
     command += ["-h", HOST, "-p", str(port)]
     # A session of its own, so that its workers are ended with it.
     server = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    # Before it starts threads: they inherit it.
+    # Before it starts threads, which are as many as there are processors then.
     os.sched_setaffinity(server.pid, processors)
-    return server
+    try:
+        wait_for_server(port, server)
+        # The first batches of each size are compared with single runs.
+        asyncio.run(load_closed(port, request, CAPACITY_CLIENTS, WARM_UP))
+        yield port
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
 
 
 def wait_for_server(port: int, server: subprocess.Popen[bytes]) -> None:
