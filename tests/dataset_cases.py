@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataset_builders import CLASSES, Files, write_files
-from dataset_readings import ANY, Reading, ReadSplits, merge_splits, read_dataset
+from dataset_readings import (
+    ANY,
+    Reading,
+    ReadSplits,
+    merge_splits,
+    read_advice,
+    read_dataset,
+)
 
 Pack = Callable[[Path, Files], Path]
 """Writes files to a path, as a folder or as an archive, and returns what a user gives detreg."""
@@ -35,10 +42,11 @@ class Case:
 def find_fault(case: Case, folder: Path) -> str:
     """Return what is wrong with how a case is read, empty where nothing is."""
     path = case.pack(folder / case.name, case.build())
-    reading = read_dataset(path, folder / "cache")
+    cache = folder / "cache"
+    reading = read_dataset(path, cache)
     if reading.refusal:
         return _find_fault_of_refusal(case, reading)
-    return _find_fault_of_reading(case, reading)
+    return _find_fault_of_reading(case, reading, path, cache)
 
 
 def _find_fault_of_refusal(case: Case, reading: Reading) -> str:
@@ -48,7 +56,7 @@ def _find_fault_of_refusal(case: Case, reading: Reading) -> str:
     return f"refused without {missing}: {reading.refusal[:300]}" if missing else ""
 
 
-def _find_fault_of_reading(case: Case, reading: Reading) -> str:
+def _find_fault_of_reading(case: Case, reading: Reading, path: Path, cache: Path) -> str:
     assert reading.splits is not None
     if case.splits is None:
         return f"accepted; must be refused with {case.refused}"
@@ -64,8 +72,11 @@ def _find_fault_of_reading(case: Case, reading: Reading) -> str:
     if got != case.splits:
         return f"read {_count(got)} instead of {_count(case.splits)}: {_differ(got, case.splits)}"
 
-    missing = _find_missing_words(case.told, reading.told)
-    return f"not told: {missing}; told was {reading.told!r}" if missing else ""
+    told = reading.told
+    if _find_missing_words(case.told, told):
+        told += read_advice(path, cache)
+    missing = _find_missing_words(case.told, told)
+    return f"not told: {missing}; told was {told!r}" if missing else ""
 
 
 def _find_fault_of_cut(reading: Reading) -> str:

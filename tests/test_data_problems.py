@@ -144,8 +144,8 @@ VOC: dict[str, tuple[str, str, list[str]]] = {
     "no class": ("<name>cat</name>", "<name></name>", ["empty name"]),
     "class by space": (
         "<name>cat</name>",
-        "<name>cat </name>",
-        ["'cat' and 'cat ' differ only by case or space"],
+        "<name>c at</name>",
+        ["'c at' and 'cat' differ only by case or space"],
     ),
     "other size": (
         "<width>40</width>",

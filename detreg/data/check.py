@@ -269,6 +269,16 @@ def _complete_splits(
         )
 
     splits = complete_splits(given)
+    # A dataset without any splits is expected to be cut.
+    is_val_cut = "train" in given and not given.get("val")
+    is_told = any(finding.kind is FindingKind.MISSING_PATH for finding in raw.findings)
+    if is_val_cut and not is_told:
+        problems.add(
+            FindingKind.MISSING_SPLIT,
+            Severity.NOTE,
+            raw.folder.name or str(raw.folder),
+            "val split that the dataset lacks, or has without images, cut from train",
+        )
     train_boxes = [box for image in splits["train"] for box in image.boxes]
     if all(box.crowd for box in train_boxes):
         raise BadEntryError(

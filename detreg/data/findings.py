@@ -187,6 +187,13 @@ class ProblemCollector:
             self.add_error(FindingKind.MALFORMED_FILE, where, str(error))
         except UnusableFileError as error:
             self.add_error(FindingKind.MALFORMED_FILE, where, error.reason)
+        except (FileNotFoundError, PermissionError):
+            self.add_error(
+                FindingKind.MALFORMED_FILE,
+                where,
+                "the file cannot be opened: it is a link that leads nowhere, or may not be read; "
+                "put the file itself there",
+            )
         except IsADirectoryError:
             self.add_error(
                 FindingKind.MALFORMED_FILE, where, "this is a folder; put the file itself there"

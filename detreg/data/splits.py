@@ -21,6 +21,9 @@ _SPLIT_OF_WORD = {
     "validation": "val",
     "test": "test",
     "testing": "test",
+    "trainset": "train",
+    "valset": "val",
+    "testset": "test",
 }
 
 

@@ -62,7 +62,7 @@ def read(folder: Path) -> RawDataset:
         expected = "; ".join(module.EXPECTED_FILES for module in FORMATS.values())
         raise DataError(
             f"{folder}: no dataset is recognized here; looked for {expected}; "
-            f"found {_describe_content(folder)}"
+            f"found {_describe_content(folder)}; export or convert it to one of these"
         )
 
     raw = FORMATS[chosen].read(tree)

@@ -68,6 +68,18 @@ _FORMATS = (
         "convert the boxes to COCO",
     ),
     _ForeignFormat(
+        "Label Studio's own JSON",
+        ".json",
+        (b'"rectanglelabels"',),
+        "export it from Label Studio as COCO or YOLO with images",
+    ),
+    _ForeignFormat(
+        "a table of boxes as Open Images has them",
+        ".csv",
+        (b"XMin", b"XMax", b"YMin", b"YMax"),
+        "convert it to COCO or Pascal VOC",
+    ),
+    _ForeignFormat(
         "a table of boxes",
         ".csv",
         (b"xmin", b"ymin", b"xmax", b"ymax"),

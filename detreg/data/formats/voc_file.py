@@ -108,7 +108,8 @@ def _parse_size(root: ET.Element, key: str) -> int | None:
 
 def _parse_box(element: ET.Element, name: str) -> Box:
     """Return the box of an object, in pixels, without its flags."""
-    label = element.findtext("name") or ""
+    # Blanks and line breaks around it come from how the file was indented.
+    label = (element.findtext("name") or "").strip()
     texts = [element.findtext(f"bndbox/{key}") for key in _CORNERS]
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)

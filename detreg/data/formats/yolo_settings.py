@@ -21,6 +21,7 @@ _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 _USUAL_CLASS_FILES = ("classes.txt", "_darknet.labels")
 _HEAD = 4096  # bytes
 _DARKNET = re.compile(rb"^\s*names\s*=", re.MULTILINE)
+_MAX_DIGITS = 9
 _NAMES_NEEDED = "the file needs the class names, as in `names: [boat, buoy]`; add them"
 
 
@@ -186,7 +187,7 @@ def _parse_classes(
             )
         classes[number] = name
 
-    if "nc" in document and document["nc"] != len(classes):
+    if "nc" in document and _parse_number(document["nc"]) != len(classes):
         problems.add_error(
             FindingKind.CLASS_COUNT_MISMATCH,
             source,
@@ -207,8 +208,14 @@ def _number_names(names: object) -> dict[object, object]:
     if isinstance(names, list):
         return dict(enumerate(names))
     if isinstance(names, dict):
-        return names
+        return {_parse_number(key): name for key, name in names.items()}
     raise BadEntryError(FindingKind.MALFORMED_FILE, _NAMES_NEEDED)
+
+
+def _parse_number(value: object) -> object:
+    """Return a number that is written as text as a number, and anything else as it is."""
+    is_digits = isinstance(value, str) and value.isdecimal() and len(value) <= _MAX_DIGITS
+    return int(str(value)) if is_digits else value
 
 
 def _parse_places(document: Mapping[str, object]) -> dict[str, tuple[str, ...]]:
