@@ -8,9 +8,6 @@ refusals stay instant. That is the only place in the package for such imports.
 import argparse
 import json
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,24 +16,19 @@ from typing import TYPE_CHECKING
 from detreg import templates
 from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
-from detreg.errors import UsageError, make_printable
+from detreg.errors import UsageError
 from detreg.inspection.plan import TrainingPlan
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
 
 if TYPE_CHECKING:
-    from detreg.data.mended_copy import MendedCopy
-    from detreg.data.summary import InspectedDataset
-    from detreg.inspection.measurements import Measurements
     from detreg.publish import TrainingResult
-    from detreg.report.section import GalleryItem
     from detreg.sweeps.result import SweepResult
 
 EXIT_BAD_DATA = 65
 EXIT_UNDELIVERED = 75
 MAX_EPOCHS = 200
-MAX_ADVICE = 4
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
@@ -73,116 +65,24 @@ def _print_template(template: Template) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with a dataset; the exit code is 65 where it cannot be used."""
-    plan = _make_training_plan(arguments)
-    _check_targets(arguments)
-    from detreg.data.findings import Severity
-    from detreg.data.progress import show_progress
-    from detreg.data.summary import inspect_dataset
-    from detreg.inspection.measurements import has_few_pixels, measure_dataset
+    plan = None
+    if arguments.template is not None:
+        template = templates.find_template(arguments.template)
+        params = build(template.params, _get_values(arguments, get_params(template.params)))
+        plan = TrainingPlan(template, params)
+    from detreg.tasks.check import CheckRequest, run_check
 
-    with show_progress(is_wanted=not arguments.json) as progress:
-        inspected = inspect_dataset(arguments.data, progress=progress)
-        is_asked_for = arguments.pixels or arguments.page is not None
-        with_pixels = is_asked_for or has_few_pixels(inspected)
-        measured = measure_dataset(inspected, plan, progress, with_pixels=with_pixels)
-    if not arguments.json:
-        _print_inspection(arguments.data, inspected, measured)
-    if arguments.page is not None:
-        _write_dataset_page(arguments, inspected, measured)
-
-    copy = _write_mended_copy(arguments) if arguments.fix else None
-    if arguments.json:
-        parts = {**inspected.summary, **measured.to_json()}
-        if copy is not None:
-            parts["fix"] = copy.to_json()
-        print(json.dumps(parts))
-
-    if copy is not None:
-        return EXIT_BAD_DATA if arguments.strict and copy.warnings else 0
-    refused = [Severity.ERROR, Severity.WARNING] if arguments.strict else [Severity.ERROR]
-    is_refused = any(group.severity in refused for group in inspected.groups)
-    return EXIT_BAD_DATA if is_refused else 0
-
-
-def _check_targets(arguments: argparse.Namespace) -> None:
-    """Raise an error where what the check is to write could not be written."""
-    if arguments.format and not arguments.fix:
-        raise UsageError("--format is that of the copy which --fix writes: give --fix OUT, too")
-    if arguments.page is not None:
-        check_output_file(Path(arguments.page))
-    if arguments.fix:
-        from detreg.data.mended_copy import resolve_target
-
-        resolve_target(arguments.fix, arguments.data)
-
-
-def _print_inspection(data: str, inspected: "InspectedDataset", measured: "Measurements") -> None:
-    """Print what was found in a dataset, and the first advice where it is good."""
-    from detreg.data.summary import format_inspection
-
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    lines = format_inspection(data, inspected, columns)
-    if inspected.summary["ok"]:
-        lines += measured.format_lines(MAX_ADVICE)
-    for line in lines:
-        print(make_printable(line))
-
-
-def _write_mended_copy(arguments: argparse.Namespace) -> "MendedCopy":
-    """Write the copy of a dataset that `--fix` asks for, and say so."""
-    from detreg.data.mended_copy import describe_copy, write_mended_copy
-    from detreg.data.progress import show_progress
-
-    format = arguments.format or "coco"
-    with show_progress(is_wanted=not arguments.json) as progress:
-        copy = write_mended_copy(arguments.data, arguments.fix, format, progress=progress)
-    if not arguments.json:
-        for line in describe_copy(copy):
-            print(make_printable(line))
-    return copy
-
-
-def _make_training_plan(arguments: argparse.Namespace) -> TrainingPlan | None:
-    """Return the template and the hyperparameters that a dataset is measured for, if any."""
-    if arguments.template is None:
-        return None
-    template = templates.find_template(arguments.template)
-    params = build(template.params, _get_values(arguments, get_params(template.params)))
-    return TrainingPlan(template, params)
-
-
-def _write_dataset_page(
-    arguments: argparse.Namespace, inspected: "InspectedDataset", measured: "Measurements"
-) -> None:
-    """Write the page of a dataset, with images as training sees them if a template is given."""
-    from detreg.inspection.page import DatasetPage, write_dataset_page
-
-    with tempfile.TemporaryDirectory(prefix="detreg-preview-") as folder:
-        preview: list[GalleryItem] = []
-        if measured.plan is not None and inspected.summary["ok"]:
-            # torch and MMDetection take seconds to import, and this is all that needs them.
-            from detreg.data.dataset import load_dataset
-            from detreg.training.preview import draw_training_images
-
-            dataset = load_dataset(arguments.data)
-            plan = measured.plan
-            preview = draw_training_images(plan.template, plan.params, dataset, Path(folder))
-
-        page = DatasetPage(
-            title=Path(arguments.data).name or arguments.data,
-            facts={
-                "data": arguments.data,
-                "format": inspected.summary["format"] or "-",
-                "digest": inspected.summary["digest"] or "-",
-            },
-            measured=measured,
-            groups=inspected.groups,
-            raw=inspected.raw,
-            preview=preview,
-        )
-        write_dataset_page(page, Path(arguments.page))
-    if not arguments.json:
-        print(make_printable(f"page: {arguments.page}"))
+    request = CheckRequest(
+        data=arguments.data,
+        plan=plan,
+        page=arguments.page,
+        copy=arguments.fix,
+        format=arguments.format,
+        with_pixels=arguments.pixels,
+        is_strict=arguments.strict,
+        as_json=arguments.json,
+    )
+    return 0 if run_check(request) else EXIT_BAD_DATA
 
 
 def sample(arguments: argparse.Namespace) -> int:
