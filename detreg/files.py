@@ -14,7 +14,7 @@ from typing import BinaryIO
 from detreg.errors import DataError
 
 _BLOCK = 1 << 20  # bytes
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Suffixes, in lower case, of the files that are read as images."""
 
 
