@@ -252,7 +252,7 @@ BAD_BODIES: list[tuple[object, str]] = [
         {"dataframe_records": [{"image": TEXT}, {"image": "aGVsbG8="}]},
         "row 1: the bytes (5 of them) are not an image",
     ),
-    ({"dataframe_records": [{"image": TEXT[:-200]}]}, "row 0: the image is damaged"),
+    ({"dataframe_records": [{"image": TEXT[:-200]}]}, "row 0: the image cannot be used"),
     ({"dataframe_split": "image"}, "dataframe_split must be"),
     ({"dataframe_split": {"columns": 5, "data": [[TEXT]]}}, "dataframe_split must be"),
     ({"dataframe_split": {"columns": ["image"], "data": []}}, "no rows"),
