@@ -126,8 +126,11 @@ def test_check_compares_few_images_and_more_where_it_is_asked_to(
         return json.loads(shown)["statistics"]["pixels"]
 
     assert set(check()) == {"near_duplicates", "flaws"}
+    for limit in ("FEW_PIXELS", "FEW_IMAGES"):
+        with monkeypatch.context() as patch:
+            patch.setattr(measurements, limit, 1)
+            assert check() is None
     monkeypatch.setattr(measurements, "FEW_PIXELS", 1)
-    assert check() is None
     assert set(check("--pixels")) == {"near_duplicates", "flaws"}
 
 
