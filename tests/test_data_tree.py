@@ -31,10 +31,6 @@ from detreg.data.formats.tree import list_files
 from detreg.errors import DataError
 
 TOLD: dict[str, tuple[Files, set[str]]] = {
-    "a split that is named and missing": (
-        without(YOLO_FILES, "images/val/b.png", "labels/val/b.txt"),
-        {"val split that data.yaml names but the folder lacks cut from train"},
-    ),
     "labeled images that no split names": (
         {**YOLO_FILES, "images/new/c.png": draw(3), "labels/new/c.txt": CAT},
         {"labeled image that is in no split left out"},
@@ -82,6 +78,21 @@ def test_what_is_left_out_or_found_elsewhere_is_told(
     assert list_problems(raw.findings) == ()
     assert {finding.message for finding in raw.findings} == messages
     assert {finding.severity for finding in raw.findings} == {Severity.NOTE}
+
+
+def test_splits_that_are_named_and_missing_are_told(tmp_path: Path) -> None:
+    files = {
+        **without(YOLO_FILES, "images/val/b.png", "labels/val/b.txt"),
+        "data.yaml": YAML + "train: images/train\nval: images/val\ntest: images/test\n",
+        "images/train/c.png": draw(3),
+        "labels/train/c.txt": CAT,
+    }
+    dataset = load_dataset(write_files(tmp_path / "set", files), tmp_path / "cache")
+    assert {name: split.images for name, split in dataset.splits.items()} == {"train": 1, "val": 1}
+    assert dataset.repairs == {
+        "test split that data.yaml names but the folder lacks left out": 1,
+        "val split that the dataset lacks, or has without images, cut from train": 1,
+    }
 
 
 def test_order_of_formats_does_not_depend_on_names(tmp_path: Path) -> None:

@@ -270,9 +270,7 @@ def _complete_splits(
 
     splits = complete_splits(given)
     # A dataset without any splits is expected to be cut.
-    is_val_cut = "train" in given and not given.get("val")
-    is_told = any(finding.kind is FindingKind.MISSING_PATH for finding in raw.findings)
-    if is_val_cut and not is_told:
+    if "train" in given and not given.get("val"):
         problems.add(
             FindingKind.MISSING_SPLIT,
             Severity.NOTE,

@@ -10,7 +10,7 @@ _MAX_FILES = 20
 
 @dataclass(frozen=True)
 class _ForeignFormat:
-    """A format of a tool: all of the words are near the start of its files."""
+    """A format of a tool: all of the words, in capitals or not, are near the start of its files."""
 
     name: str
     suffix: str
@@ -34,7 +34,7 @@ _FORMATS = (
     _ForeignFormat(
         "Label Studio's own JSON",
         ".json",
-        (b'"annotations"', b'"from_name"'),
+        (b'"annotations"', b'"result"'),
         "export it from Label Studio as COCO or YOLO with images",
     ),
     _ForeignFormat(
@@ -68,18 +68,6 @@ _FORMATS = (
         "convert the boxes to COCO",
     ),
     _ForeignFormat(
-        "Label Studio's own JSON",
-        ".json",
-        (b'"rectanglelabels"',),
-        "export it from Label Studio as COCO or YOLO with images",
-    ),
-    _ForeignFormat(
-        "a table of boxes as Open Images has them",
-        ".csv",
-        (b"XMin", b"XMax", b"YMin", b"YMax"),
-        "convert it to COCO or Pascal VOC",
-    ),
-    _ForeignFormat(
         "a table of boxes",
         ".csv",
         (b"xmin", b"ymin", b"xmax", b"ymax"),
@@ -92,8 +80,8 @@ def find_foreign_format(tree: FileTree) -> str | None:
     """Return what files of another tool are and how to export them, None where there are none."""
     for suffix in {entry.suffix: None for entry in _FORMATS}:
         for path in tree.select(suffix)[:_MAX_FILES]:
-            head = tree.read_head(path, _HEAD)
+            head = tree.read_head(path, _HEAD).lower()
             for entry in _FORMATS:
-                if entry.suffix == suffix and all(word in head for word in entry.words):
+                if entry.suffix == suffix and all(word.lower() in head for word in entry.words):
                     return f"{path} is {entry.name}, which is not read; {entry.advice}"
     return None

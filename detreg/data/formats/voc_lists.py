@@ -18,7 +18,8 @@ _TRAINVAL = "trainval"
 _HEAD = 4096  # bytes
 _LINES = 10
 _SUFFIXES = (".xml", *IMAGE_SUFFIXES)
-_PATH_WITH_SUFFIX = re.compile(r".+?\.(xml|jpe?g|png|bmp|tiff?|webp)(?=\s)", re.IGNORECASE)
+_ANY_SUFFIX = "|".join(map(re.escape, _SUFFIXES))
+_PATH_WITH_SUFFIX = re.compile(rf".+?({_ANY_SUFFIX})(?=\s)", re.IGNORECASE)
 _MAX_FLAGS = 8
 _FLAG = re.compile("[-+]?[0-9]+")
 _DEFAULT = "default"

@@ -116,12 +116,15 @@ def _find_named_images(
 def _report_missing_place(
     place: str, split: str, settings: YoloSettings, is_harmless: bool, problems: ProblemCollector
 ) -> None:
-    """Add a note for a whole split that is missing, as Roboflow names some, else an error."""
+    """Add an error, for a whole test split that is missing, as Roboflow names some, a note.
+
+    Of a whole val split that is missing the check tells, which cuts another.
+    """
     where = f"{settings.source} {split}"
     if is_harmless:
-        done = "left out" if split == "test" else "cut from train"
-        message = f"{split} split that data.yaml names but the folder lacks {done}"
-        problems.add(FindingKind.MISSING_PATH, Severity.NOTE, where, message)
+        if split == "test":
+            message = "test split that data.yaml names but the folder lacks left out"
+            problems.add(FindingKind.MISSING_PATH, Severity.NOTE, where, message)
         return
     problems.add_error(
         FindingKind.MISSING_PATH,
