@@ -1,32 +1,20 @@
 """Remembers what image files hold, so that a file that has not changed is read once.
 
-Each dataset's folder has one manifest in the cache: a file of JSON under a line that names the
-version and the checksum of the rest. It is written whole and renamed, so that processes share it
-without a lock: of two that write at once the later one wins, and only work is lost. A manifest that
-is missing, damaged or of another version counts as empty.
+Each dataset's folder has one manifest in the cache, of the kind that cache_entries.py describes.
 
 Only images that can be used are remembered. What is wrong with the others is found anew each time,
 because the reason may lie outside the file: its permissions, its disk, this machine.
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import fields
-from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import PIL
 
 from detreg.data.probe import ImageProbe, ignore_progress, probe_images
-from detreg.documents import MAX_JSON_BYTES
-from detreg.errors import DataError
-from detreg.files import read_regular, write_atomically
-from detreg.version import __version__
+from detreg.data.cache_entries import Entry, read_entries, write_entries
 
 _SETTLING_TIME = 2_000_000_000
 """Nanoseconds in which a file may change twice and keep its times, as on FAT.
@@ -43,11 +31,8 @@ and `mv` do. Neither can be set by hand.
 
 _PROBE = tuple(field.name for field in fields(ImageProbe) if field.name != "error")
 
-_Entry = list[Any]
-"""The values of `_STATE` as they were before the image was read, then those of `_PROBE`."""
-
-_OPENCV = ("opencv-python-headless", "opencv-python")
-"""The packages of which one holds OpenCV."""
+_NAMES = (*_STATE, *_PROBE)
+"""The values of an entry: `_STATE` as it was before the image was read, then `_PROBE`."""
 
 
 def probe_with_manifest(
@@ -63,11 +48,11 @@ def probe_with_manifest(
     add_progress: called now and then with the number of images that were finished meanwhile.
     get_time: returns the time of day in nanoseconds.
     """
-    known = _read_manifest(manifest)
+    known = read_entries(manifest, _NAMES)
     start_time = get_time()
     probes: dict[Path, ImageProbe] = {}
-    entries: dict[str, _Entry] = {}
-    unknown: dict[Path, _Entry] = {}
+    entries: dict[str, Entry] = {}
+    unknown: dict[Path, Entry] = {}
 
     for path in dict.fromkeys(paths):
         # Looked at before the image is read: if it changes meanwhile, this state is an old one.
@@ -87,7 +72,7 @@ def probe_with_manifest(
             entries[str(path)] = [*state, *(getattr(probe, name) for name in _PROBE)]
 
     if entries != known:
-        _write_manifest(manifest, entries)
+        write_entries(manifest, _NAMES, entries)
     return probes | newly_read
 
 
@@ -100,7 +85,7 @@ def locate_manifest(folder: Path, cache: Path) -> Path:
     return cache / "manifests" / f"{name}.json"
 
 
-def _get_state(path: Path) -> _Entry:
+def _get_state(path: Path) -> Entry:
     """Return the state of a file, an empty one where there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116 (called often)
@@ -110,7 +95,7 @@ def _get_state(path: Path) -> _Entry:
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
-def _is_settled(state: _Entry, start_time: int) -> bool:
+def _is_settled(state: Entry, start_time: int) -> bool:
     """Whether a change of the file after `start_time` shows in its state for certain."""
     if not state:
         return False
@@ -118,47 +103,7 @@ def _is_settled(state: _Entry, start_time: int) -> bool:
     return max(mtime, ctime) + _SETTLING_TIME <= start_time
 
 
-def _make_probe(entry: _Entry) -> ImageProbe:
+def _make_probe(entry: Entry) -> ImageProbe:
     """Return the probe that an entry holds."""
     values = dict(zip(_PROBE, entry[len(_STATE) :], strict=True))
     return ImageProbe(**values)
-
-
-def _read_manifest(path: Path) -> dict[str, _Entry]:
-    """Return the entries of a manifest by the path of their image; empty unless it is whole."""
-    try:
-        content = read_regular(path, MAX_JSON_BYTES)
-    except (OSError, DataError):
-        return {}
-
-    header, _, body = content.partition(b"\n")
-    if header != _make_header(body):
-        return {}
-    return json.loads(body)
-
-
-def _write_manifest(path: Path, entries: dict[str, _Entry]) -> None:
-    """Write a manifest. A cache that is full or read-only raises nothing."""
-    body = json.dumps(entries).encode()
-    with suppress(OSError), write_atomically(path) as file:
-        file.write(_make_header(body) + b"\n" + body)
-
-
-def _make_header(body: bytes) -> bytes:
-    """Return the first line of a manifest, without its end: what its entries depend on."""
-    parts = (
-        f"detreg {__version__}",
-        f"Pillow {PIL.__version__}",
-        f"OpenCV {_find_opencv_version()}",
-        " ".join((*_STATE, *_PROBE)),
-        hashlib.sha256(body).hexdigest(),
-    )
-    return ", ".join(parts).encode()
-
-
-def _find_opencv_version() -> str:
-    """Return the version of OpenCV, which takes longer to import than a second check takes."""
-    for package in _OPENCV:
-        with suppress(metadata.PackageNotFoundError):
-            return metadata.version(package)
-    return "unknown"
