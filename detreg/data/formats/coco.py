@@ -23,6 +23,7 @@ from detreg.data.formats.coco_file import read_annotation_file
 from detreg.data.formats.coco_outlines import read_outlines as read_outlines
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.file_index import Hint
+from detreg.data.formats.foreign import describe_foreign_file
 from detreg.data.formats.lookup import ImageIndex, ImageLocator, find_duplicates
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, split_name
 from detreg.data.images import AnnotatedImage
@@ -147,7 +148,12 @@ def _make_document(
 
 def _is_coco(tree: FileTree, path: str) -> bool:
     """Whether a JSON file is meant to be COCO's."""
-    return contains_words(tree.folder / path, _KEYS, _MIN_KEYS)
+    file = tree.folder / path
+    if not contains_words(file, _KEYS, _MIN_KEYS):
+        return False
+    # Other tools use two of these words, too; all three are COCO's alone.
+    is_foreign = describe_foreign_file(tree, path) is not None
+    return not is_foreign or contains_words(file, _KEYS, len(_KEYS))
 
 
 def _find_annotation_files(tree: FileTree, problems: ProblemCollector) -> list[str]:

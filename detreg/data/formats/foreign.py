@@ -44,6 +44,12 @@ _FORMATS = (
         "export it as COCO",
     ),
     _ForeignFormat(
+        "Datumaro's own JSON",
+        ".json",
+        (b'"categories"', b'"labels"', b'"items"'),
+        "export it as COCO: datum convert -i . -if datumaro -f coco_instances -- --save-media",
+    ),
+    _ForeignFormat(
         "Supervisely's own JSON",
         ".json",
         (b'"classTitle"', b'"objects"'),
@@ -80,8 +86,17 @@ def find_foreign_format(tree: FileTree) -> str | None:
     """Return what files of another tool are and how to export them, None where there are none."""
     for suffix in {entry.suffix: None for entry in _FORMATS}:
         for path in tree.select(suffix)[:_MAX_FILES]:
-            head = tree.read_head(path, _HEAD).lower()
-            for entry in _FORMATS:
-                if entry.suffix == suffix and all(word.lower() in head for word in entry.words):
-                    return f"{path} is {entry.name}, which is not read; {entry.advice}"
+            description = describe_foreign_file(tree, path)
+            if description is not None:
+                return description
+    return None
+
+
+def describe_foreign_file(tree: FileTree, path: str) -> str | None:
+    """Return what a file of another tool is and how to export it, None for any other file."""
+    head = tree.read_head(path, _HEAD).lower()
+    for entry in _FORMATS:
+        is_of_kind = path.lower().endswith(entry.suffix)
+        if is_of_kind and all(word.lower() in head for word in entry.words):
+            return f"{path} is {entry.name}, which is not read; {entry.advice}"
     return None
