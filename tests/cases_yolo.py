@@ -36,6 +36,9 @@ _LAYOUTS: tuple[tuple[str, str, str, ReadSplits], ...] = (
     ("{split}/images/{name}", "{split}/{stem}.txt", NAMES, GIVEN),
     ("images/{split}/{name}", "images/{split}/{stem}.txt", NAMES, GIVEN),
     ("images/{split}/{name}", "labels/{stem}.txt", NAMES, GIVEN),
+    ("images/{split}/{name}", "txt/{stem}.txt", NAMES, GIVEN),
+    ("{split}/{name}", "labels/{stem}.txt", NAMES, GIVEN),
+    ("data/images/{split}/{name}", "data/labels/{stem}.txt", NAMES, GIVEN),
     ("images/{split}/{name}", "annotations/{split}/{stem}.txt", NAMES, GIVEN),
     ("data/images/{split}/{name}", "data/labels/{split}/{stem}.txt", NAMES, GIVEN),
     ("images/{split}2017/{name}", "labels/{split}2017/{stem}.txt", NAMES, GIVEN),
@@ -245,6 +248,12 @@ def _make_splits() -> list[Case]:
     return cases
 
 
+def _make_flat_labels_of_namesakes() -> Files:
+    """Return one label file for two images of a name, in train and in val."""
+    files = build_yolo(TRAIN, labels=at("labels/{stem}.txt"), settings=NAMES)
+    return {**files, "images/val/p0.jpg": draw(50)}
+
+
 def _make_others() -> list[Case]:
     base = build_yolo()
     extra: dict[str, Files] = {
@@ -290,6 +299,9 @@ def _make_others() -> list[Case]:
             at(f"labels/{{split}}/{stem}.txt"),
         )
         cases.append(Case(f"yolo names {stem!r}", build, GIVEN))
+    cases.append(
+        Case("yolo flat labels of namesakes", _make_flat_labels_of_namesakes, None, ("labels/p0",))
+    )
     for suffix in (".JPG", ".jpeg", ".JPEG"):
         build = partial(_rename_suffix, suffix)
         cases.append(Case(f"yolo images {suffix}", build, GIVEN))

@@ -5,7 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from detreg.data.formats.file_index import fold, rank_folders
-from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, split_name
+from detreg.data.formats.tree import (
+    FileTree,
+    get_folder,
+    get_stem,
+    join_path,
+    list_ancestors,
+    split_name,
+)
 from detreg.data.splits import parse_split_of_folder
 
 _HEAD = 4096  # bytes
@@ -121,12 +128,10 @@ def _match_parallel(
 ) -> dict[str, str]:
     """Return the label files that lie in a folder parallel to that of their images.
 
-    A folder counts as a whole: at least half of its label files have their images in one other.
+    A folder counts as a whole: at least half of its label files have their images in one other, or
+    in the folders inside one, such as `labels/` for `images/train/` and `images/val/`.
     """
-    images: dict[str, dict[str, str]] = {}
-    for image in tree.images:
-        if image not in of_image:
-            images.setdefault(get_folder(image), {})[fold(get_stem(image))] = image
+    images = _group_unlabeled_images(tree, of_image)
     labels: dict[str, list[str]] = {}
     claimed_folders = {get_folder(path) for path in of_image.values()}
     for path in orphans:
@@ -137,26 +142,80 @@ def _match_parallel(
     matches: dict[str, str] = {}
     for label_folder, paths in labels.items():
         stems = {fold(get_stem(path)): path for path in paths}
-        fitting: dict[int, list[dict[str, str]]] = {}
-        for image_folder, image_of_stem in images.items():
-            rank = rank_folders(fold(image_folder).split("/"))
-            if rank < 0:
-                continue
-            found = stems.keys() & image_of_stem.keys()
-            if 2 * len(found) >= len(stems) and _are_parallel(image_folder, label_folder):
-                match = {image_of_stem[stem]: stems[stem] for stem in found}
-                fitting.setdefault(rank, []).append(match)
-        if fitting and len(fitting[max(fitting)]) == 1:
-            matches.update(fitting[max(fitting)][0])
+        matches.update(_match_folder(stems, label_folder, images))
     return matches
 
 
-def _are_parallel(image_folder: str, label_folder: str) -> bool:
-    """Whether two folders differ in one name at most, and not in their split."""
-    splits = {parse_split_of_folder(image_folder), parse_split_of_folder(label_folder)} - {None}
-    if len(splits) > 1:
-        return False
+def _group_unlabeled_images(
+    tree: FileTree, of_image: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    """Return the images without label files by their folder and by their stem."""
+    images: dict[str, dict[str, str]] = {}
+    for image in tree.images:
+        if image not in of_image:
+            images.setdefault(get_folder(image), {})[fold(get_stem(image))] = image
+    return images
 
+
+def _match_folder(
+    stems: Mapping[str, str], label_folder: str, images: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Return the label files of one folder by their images, none where several folders fit.
+
+    stems: the label files by their stems.
+    """
+    fitting: dict[int, list[dict[str, str]]] = {}
+    inside: dict[tuple[int, str], list[dict[str, str]]] = {}
+    for image_folder, image_of_stem in images.items():
+        rank = rank_folders(fold(image_folder).split("/"))
+        found = stems.keys() & image_of_stem.keys()
+        if rank < 0 or not found or not _have_same_split(image_folder, label_folder):
+            continue
+        match = {image_of_stem[stem]: stems[stem] for stem in found}
+        if 2 * len(found) >= len(stems) and _are_parallel(image_folder, label_folder):
+            fitting.setdefault(rank, []).append(match)
+        for outer_folder in list_ancestors(image_folder):
+            if _are_parallel(outer_folder, label_folder):
+                inside.setdefault((rank, outer_folder), []).append(match)
+
+    joined = _join_matches(stems, inside)
+    # Of `train/` and `val/`, one alone may hold the images of half of `labels/`.
+    are_in_splits = all(parse_split_of_folder(get_folder(image)) is not None for image in joined)
+    if not fitting or (len(joined) == len(stems) and are_in_splits):
+        return joined
+    best = fitting[max(fitting)]
+    return best[0] if len(best) == 1 else {}
+
+
+def _join_matches(
+    stems: Mapping[str, str], inside: Mapping[tuple[int, str], Sequence[Mapping[str, str]]]
+) -> dict[str, str]:
+    """Return the label files by their images in the folders inside a parallel one.
+
+    None where several parallel folders fit, or where a label file would belong to two images.
+
+    inside: for each parallel folder with its rank, the matches of each folder inside it.
+    """
+    joined: dict[int, list[dict[str, str]]] = {}
+    for (rank, _), matches in inside.items():
+        match = {image: label for part in matches for image, label in part.items()}
+        is_unique = len(set(match.values())) == len(match)
+        others = joined.setdefault(rank, [])
+        # Folders that lie in each other may hold the same images.
+        if is_unique and 2 * len(match) >= len(stems) and match not in others:
+            others.append(match)
+    best = joined[max(joined)] if joined else []
+    return best[0] if len(best) == 1 else {}
+
+
+def _have_same_split(image_folder: str, label_folder: str) -> bool:
+    """Whether the names of two folders do not mean different splits."""
+    splits = {parse_split_of_folder(image_folder), parse_split_of_folder(label_folder)} - {None}
+    return len(splits) <= 1
+
+
+def _are_parallel(image_folder: str, label_folder: str) -> bool:
+    """Whether two folders differ in one name at most."""
     rest_of_image = _list_without_one(image_folder)
     rest_of_label = _list_without_one(label_folder)
     return not rest_of_image.isdisjoint(rest_of_label)
