@@ -176,7 +176,5 @@ def _read_image(
         return ImageRecord(path, image, ())
     of_image = problems.for_image(image)
     with of_image.catch_bad_entry(image):
-        return read_label_file(
-            path, tree.folder / label, label, settings.classes, wide_labels, of_image
-        )
+        return read_label_file(path, tree.folder / label, label, settings, wide_labels, of_image)
     return None

@@ -5,11 +5,12 @@ polygon, taken as the box around it), in fractions of the image.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from detreg.data.boxes import Box, Corners
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
+from detreg.data.formats.yolo_settings import YoloSettings
 from detreg.data.formats.yolo_wide_labels import WideLabels, is_upright
 from detreg.data.images import AnnotatedImage
 from detreg.data.outlines import Outline, Polygon, find_corners, parse_polygon
@@ -28,7 +29,7 @@ def read_label_file(
     image: Path,
     path: Path,
     source: str,
-    classes: Mapping[int, str],
+    settings: YoloSettings,
     wide_labels: WideLabels,
     problems: ProblemCollector,
 ) -> ImageRecord:
@@ -47,13 +48,13 @@ def read_label_file(
         with problems.catch_bad_entry(where):
             values = _parse_numbers(line)
             if len(values) == _BOX_COUNT:
-                boxes.append(_parse_box(values, line, number, classes))
+                boxes.append(_parse_box(values, line, number, settings))
                 continue
 
             wide_labels.add(values[1:], source)
             of_polygons = ProblemCollector(wide_labels.findings, problems.image)
             with of_polygons.catch_bad_entry(where):
-                boxes.append(_parse_box(values, line, number, classes))
+                boxes.append(_parse_box(values, line, number, settings))
                 kind, message = _describe_polygon(values[1:])
                 of_polygons.add(kind, Severity.NOTE, where, message)
     return ImageRecord(image, source, tuple(boxes))
@@ -131,13 +132,14 @@ def _parse_numbers(line: str) -> list[float]:
     return values
 
 
-def _parse_box(values: Sequence[float], line: str, number: int, classes: Mapping[int, str]) -> Box:
+def _parse_box(values: Sequence[float], line: str, number: int, settings: YoloSettings) -> Box:
     """Return the box of one line, in fractions."""
     class_number, *coordinates = values
+    classes = settings.classes
     if class_number not in classes:
         raise BadEntryError(
             FindingKind.UNKNOWN_CLASS,
-            f"class {class_number:g} is not among the {len(classes)} names of data.yaml; "
+            f"class {class_number:g} is not among the {len(classes)} names of {settings.source}; "
             "correct it or add the name",
         )
     label = classes[int(class_number)]

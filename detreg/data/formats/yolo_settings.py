@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.lookup import find_duplicates
 from detreg.data.formats.tree import FileTree, split_name
 from detreg.data.splits import SPLITS, is_split_name, parse_split
@@ -77,10 +77,12 @@ def read_settings(tree: FileTree, path: str | None, problems: ProblemCollector) 
 
     Raises BadEntryError where there are none of use.
     """
-    if path is not None:
-        return _read_yaml_settings(tree, path, problems)
-
     class_files = find_class_files(tree)
+    if path is not None:
+        settings = _read_yaml_settings(tree, path, problems)
+        _warn_of_other_names(tree, class_files, settings, problems)
+        return settings
+
     if not class_files:
         raise BadEntryError(
             FindingKind.INVALID_CLASS,
@@ -112,6 +114,27 @@ def _read_yaml_settings(tree: FileTree, path: str, problems: ProblemCollector) -
     classes = _parse_classes(document, path, problems)
     base = _format_path(document.get("path") or "")
     return YoloSettings(path, classes, base, _parse_places(document))
+
+
+def _warn_of_other_names(
+    tree: FileTree, class_files: Sequence[str], settings: YoloSettings, problems: ProblemCollector
+) -> None:
+    """Add a warning for each file of class names that numbers them otherwise than data.yaml."""
+    names = list(settings.classes.values())
+    for path in class_files:
+        try:
+            others = _read_lines(tree, path)
+        # Nothing depends on this file.
+        except (DocumentError, DataError, OSError):
+            continue
+        if others != names[: len(others)]:
+            problems.add(
+                FindingKind.DUPLICATE_CLASS,
+                Severity.WARNING,
+                path,
+                f"the classes of {settings.source} are used, which classes.txt and the like number "
+                "otherwise; see which of them the labels were made with, and remove the other",
+            )
 
 
 def _read_darknet_settings(
