@@ -295,6 +295,29 @@ def _make_names() -> list[Case]:
     return cases
 
 
+def _make_full_names() -> list[Case]:
+    """Return XML files that carry the whole name of their image, as p0.jpg.xml."""
+    cases = []
+    for line in ("{stem}", "{stem}.jpg", "JPEGImages/{stem}.jpg", "# boats\n{stem}.jpg"):
+        build = partial(build_voc, annotations=at("Annotations/{name}.xml"), line=at(line))
+        told = ("comment",) if "#" in line else ()
+        if line == "{stem}":
+            # p0 is p0.xml, of which there is none.
+            cases.append(Case("voc p0.jpg.xml listed as p0", build, None, ("p0",)))
+            continue
+        cases.append(Case(f"voc p0.jpg.xml listed as {line!r}", build, GIVEN, told=told))
+    silent = partial(
+        build_voc,
+        annotations=at("Annotations/{name}.xml"),
+        lists=None,
+        xml=partial(make_voc, filename=""),
+    )
+    cases.append(Case("voc p0.jpg.xml that names no image", silent, POOL))
+    commented = partial(build_voc, line=at("# {stem} is sharp\n{stem}"))
+    cases.append(Case("voc comments in lists", commented, GIVEN, told=("comment",)))
+    return cases
+
+
 def _name_by(stem: str, photo: Photo) -> bytes:
     return make_voc(photo, at(f"{stem}.jpg")(photo))
 
@@ -325,5 +348,6 @@ VOC_CASES = [
     *_make_layouts(),
     *_make_lists(),
     *_make_names(),
+    *_make_full_names(),
     *_make_others(),
 ]

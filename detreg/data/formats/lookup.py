@@ -158,6 +158,12 @@ class ImageLocator:
         self.problems.add(FindingKind.FILE_ELSEWHERE, Severity.NOTE, where, message)
 
 
+def note_comment(source: str, problems: ProblemCollector) -> None:
+    """Add a note that a line of a list was taken as a comment, as FileTree.is_comment says."""
+    message = "line of a list that begins with # passed over as a comment"
+    problems.add(FindingKind.UNUSED_FILE, Severity.NOTE, source, message)
+
+
 def find_duplicates(values: Iterable[_T]) -> list[_T]:
     """Return the values that occur more than once, each once, in the order of their first place."""
     listed = list(values)

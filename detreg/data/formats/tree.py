@@ -43,6 +43,15 @@ class FileTree:
         """All files, to look one up."""
         return frozenset(self.files)
 
+    @cached_property
+    def _has_marked_names(self) -> bool:
+        """Whether the name of a file or folder begins as comments do."""
+        return any("/#" in f"/{path}" for path in self.files)
+
+    def is_comment(self, line: str) -> bool:
+        """Whether a line of a list begins with #, which no name here does."""
+        return line.startswith("#") and not self._has_marked_names
+
     def select(self, *suffixes: str) -> tuple[str, ...]:
         """Return the files with one of the suffixes, which are in lower case."""
         return tuple(path for path in self.files if path.lower().endswith(suffixes))

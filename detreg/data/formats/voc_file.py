@@ -17,7 +17,7 @@ from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
 from detreg.documents import MAX_XML_BYTES, parse_xml
 from detreg.errors import quote, shorten
-from detreg.files import read_regular
+from detreg.files import IMAGE_SUFFIXES, read_regular
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -53,7 +53,7 @@ def read_annotation_file(
         problems.add_repair(FindingKind.MISSING_SIZE, source, MISSING_SIZE_MESSAGE)
 
     # The XML file's own name comes first: <filename> is often that of an image renamed since.
-    stated_name = (root.findtext("filename") or "").strip() or f"{path.stem}.jpg"
+    stated_name = (root.findtext("filename") or "").strip() or _guess_image_name(path.stem)
     image = locator.locate_stem(path.stem, stated_name, source)
     if image is None:
         image = locator.locate(stated_name)
@@ -92,6 +92,11 @@ def _parse_document(path: Path) -> ET.Element:
             f"the file holds <{shorten(root.tag)}> and no <annotation>; export it as Pascal VOC",
         )
     return root
+
+
+def _guess_image_name(stem: str) -> str:
+    """Return the name of the image of an XML file that states none: p0.jpg for p0 and p0.jpg."""
+    return stem if stem.lower().endswith(IMAGE_SUFFIXES) else f"{stem}.jpg"
 
 
 def _parse_size(root: ET.Element, key: str) -> int | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.file_index import FileIndex, Hint
+from detreg.data.formats.lookup import note_comment
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, split_name
 from detreg.data.raw import POOL
 from detreg.data.splits import SPLITS, is_split_name, names_trainval, parse_split
@@ -47,7 +48,7 @@ def read_split_lists(
     for file in _find_lists(tree, index):
         with problems.catch_bad_entry(file.source):
             names = _read_lines(tree, file.source)
-            sources = _resolve_names(file, names, index, problems)
+            sources = _resolve_names(file, names, tree, index, problems)
             for source in sources:
                 found.setdefault(file.split, {}).setdefault(source, file.source)
             found.setdefault(file.split, {})
@@ -107,7 +108,11 @@ def _read_lines(tree: FileTree, source: str) -> list[str]:
 
 
 def _resolve_names(
-    file: _SplitList, lines: Sequence[str], index: FileIndex, problems: ProblemCollector
+    file: _SplitList,
+    lines: Sequence[str],
+    tree: FileTree,
+    index: FileIndex,
+    problems: ProblemCollector,
 ) -> list[str]:
     """Return the annotation files that a list names, and add an error for each name without one.
 
@@ -116,6 +121,9 @@ def _resolve_names(
     sources = []
     missing = []
     for line in lines:
+        if tree.is_comment(line):
+            note_comment(file.source, problems)
+            continue
         source = _find_annotation(line, file.source, index)
         if source is None:
             missing.append(line)
@@ -150,9 +158,11 @@ def _find_annotation(line: str, source: str, index: FileIndex) -> str | None:
     """
     names = dict.fromkeys((line, _drop_flags(line), _drop_flags(line).strip("\"'")))
     for name in names:
-        match = index.find(f"{_drop_suffix(name)}.xml", Hint(source))
-        if match is not None:
-            return match.path
+        # The annotations of an image p0.jpg are in p0.xml, by some tools in p0.jpg.xml.
+        for stem in dict.fromkeys((name, _drop_suffix(name))):
+            match = index.find(f"{stem}.xml", Hint(source))
+            if match is not None:
+                return match.path
     return None
 
 

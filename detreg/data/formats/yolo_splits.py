@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.file_index import Hint, split_path
-from detreg.data.formats.lookup import ImageIndex, ImageLocator
+from detreg.data.formats.lookup import ImageIndex, ImageLocator, note_comment
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, list_under
 from detreg.data.formats.yolo_layout import LabelFiles
 from detreg.data.formats.yolo_settings import YoloSettings
@@ -193,6 +193,10 @@ def _list_images(
     root = f"{tree.folder}/"
     for number, line in enumerate(text.splitlines(), start=1):
         name = line.strip()
-        if name:
-            with problems.catch_bad_entry(f"{place} line {number}"):
-                yield str(locator.locate(name)).removeprefix(root)
+        if not name:
+            continue
+        if tree.is_comment(name):
+            note_comment(place, problems)
+            continue
+        with problems.catch_bad_entry(f"{place} line {number}"):
+            yield str(locator.locate(name)).removeprefix(root)
