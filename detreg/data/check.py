@@ -20,6 +20,7 @@ from detreg.data.findings import (
     Severity,
     has_errors,
 )
+from detreg.data.good_boxes import keep_good_boxes
 from detreg.data.images import DatasetImage, name_inside
 from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
 from detreg.data.manifest import locate_manifest, probe_with_manifest
@@ -32,6 +33,9 @@ from detreg.data.split_check import (
     warn_of_copies,
 )
 from detreg.data.splits import complete_splits
+
+_BATCH = 4096
+"""Images whose boxes are checked at once: many enough to be quick, few enough to take no memory."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,10 @@ def check_dataset(
     for split, records in raw.splits.items():
         num_findings = len(problems.findings)
         found: list[CheckedRecord] = []
-        for record in records:
-            image = _check_record(record, probes[record.image], raw, problems)
-            found.append((record, image))
-            progress.add()
+        for start in range(0, len(records), _BATCH):
+            batch = records[start : start + _BATCH]
+            found += _check_records(batch, probes, raw, problems)
+            progress.add(len(batch))
         checked[split] = found
         check_cut_boxes(split, records, problems.findings[num_findings:], raw, problems)
 
@@ -183,10 +187,35 @@ def _find_largest_coordinate(boxes: Iterable[Box]) -> float | None:
     return largest
 
 
+def _check_records(
+    records: Sequence[ImageRecord],
+    probes: Mapping[Path, ImageProbe],
+    raw: RawDataset,
+    problems: ProblemCollector,
+) -> list[CheckedRecord]:
+    """Return the records, each with its checked image."""
+    probes_of_records = [probes[record.image] for record in records]
+    # Of a file that cannot be used, the size is 0.
+    sizes = [(probe.width, probe.height) for probe in probes_of_records]
+    good_boxes = keep_good_boxes(records, sizes, raw.fractions)
+
+    checked: list[CheckedRecord] = []
+    for record, probe, boxes in zip(records, probes_of_records, good_boxes, strict=True):
+        checked.append((record, _check_record(record, probe, boxes, raw, problems)))
+    return checked
+
+
 def _check_record(
-    record: ImageRecord, probe: ImageProbe, raw: RawDataset, problems: ProblemCollector
+    record: ImageRecord,
+    probe: ImageProbe,
+    good_boxes: tuple[Box, ...] | None,
+    raw: RawDataset,
+    problems: ProblemCollector,
 ) -> DatasetImage | None:
-    """Return the checked image of a record, None where its file cannot be used."""
+    """Return the checked image of a record, None where its file cannot be used.
+
+    good_boxes: the boxes as they will be used, None where there is something to tell of them.
+    """
     name = name_inside(record.image, raw.folder)
     problems = problems.for_image(name)
     # Not `catch_bad_entry`: this is called for each of a hundred thousand images.
@@ -213,8 +242,9 @@ def _check_record(
             "image turned by its EXIF orientation, with no size stated: boxes taken as those of "
             "the turned image",
         )
-    size = (probe.width, probe.height)
-    boxes = check_boxes(record, size, raw.fractions, problems)
+    boxes = good_boxes
+    if boxes is None:
+        boxes = check_boxes(record, (probe.width, probe.height), raw.fractions, problems)
     return DatasetImage(record.image, probe.width, probe.height, probe.sha256, boxes)
 
 

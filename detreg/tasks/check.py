@@ -9,6 +9,7 @@ from pathlib import Path
 
 from detreg.data.dataset import load_dataset
 from detreg.data.findings import Severity
+from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.mended_copy import MendedCopy, describe_copy, resolve_target, write_mended_copy
 from detreg.data.progress import show_progress
 from detreg.data.summary import InspectedDataset, format_inspection, inspect_dataset
@@ -49,6 +50,7 @@ class CheckRequest:
             resolve_target(self.copy, self.data)
 
 
+@pause_garbage_collection()
 def run_check(request: CheckRequest) -> bool:
     """Check a dataset and print what was found; return whether it can be used.
 
