@@ -31,6 +31,15 @@ class RunOptions:
     num_workers: int = integer(
         2, 0, 64, 1, help="Processes that load images; 0 loads in the training process"
     )
+    cache: str = choice(
+        "auto",
+        "ram",
+        "disk",
+        "off",
+        help="Where the pixels of images are kept between epochs and trainings: auto in files that "
+        "fit into half of the free memory, disk in files whatever the memory, ram in shared memory "
+        "while the training runs; off reads each image anew every time",
+    )
     on_oom: str = choice(
         "shrink",
         "fail",

@@ -1,5 +1,6 @@
 """Training and scoring images reach the network in the sizes asked for, with their boxes."""
 
+import copy
 import random
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from torch import Tensor
 
 from detreg.data.dataset import Dataset
 from detreg.inference.from_template import make_preprocessing
+from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
+from detreg.training import image_cache, image_cache_file, transforms
+from detreg.training.compose import compose
 from detreg.training.loaders import compose_scoring_loader
 from detreg.training.preview import draw_training_images
+from detreg.training.seeding import seed_everything
 
 pytestmark = pytest.mark.usefixtures("mmdet_scope")
 EACH_TEMPLATE = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
@@ -62,14 +67,15 @@ def test_random_sizes_are_composed_only_where_they_are_asked_for(
     dataset: Dataset, template: Template
 ) -> None:
     usual = {step["type"] for step in list_steps(compose_values(dataset, template))}
-    assert {"Resize", "PadToCanvas"} <= usual
+    assert {"PadToCanvas"} <= usual
+    assert len({"ReadResized", "Resize"} & usual) == 1
     assert not {"RandomSize", "RandomMixedSize"} & usual
 
     config = compose_values(dataset, template, image_size=128, random_resize_upper=192)
     steps = list_steps(config)
     types = {step["type"] for step in steps}
     assert "RandomSize" in types
-    assert "Resize" not in types
+    assert not {"ReadResized", "Resize"} & types
     assert [step["fixed"] for step in steps if step["type"] == "PadToCanvas"] == [False]
 
     assert ("RandomMixedSize" in types) == ("Mosaic" in types)
@@ -103,6 +109,52 @@ def test_images_of_random_sizes_reach_the_network_with_their_boxes(
 
     for item, same in zip(loaded, load_images(), strict=True):
         assert torch.equal(item["inputs"], same["inputs"])
+
+
+def load_each_image(images: Any) -> list[dict[str, Any]]:
+    """Load each image of a dataset, with equal random numbers each time."""
+    items = []
+    for index in range(len(images)):
+        seed_everything(index)
+        items.append(images[index])
+    return items
+
+
+def build_uncached(loader: dict[str, Any]) -> Any:
+    """Build the dataset of a loader's configuration without its cache."""
+    config = copy.deepcopy(loader["dataset"])
+    for dataset in (config, config.get("dataset", {})):
+        for step in dataset.get("pipeline", []):
+            if "cache" in step:
+                step["cache"] = None
+    return DATASETS.build(config)
+
+
+# One that keeps resized images, and one that keeps them as they are decoded.
+@pytest.mark.parametrize(("name", "cache"), [("yolox", "auto"), ("ssd", "ram")])
+def test_kept_images_reach_the_network_as_read_ones(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, name: str, cache: str
+) -> None:
+    monkeypatch.setattr(image_cache, "_SETTLING_TIME", -(10**18))
+    monkeypatch.setattr(image_cache, "_SHARE_OF_TIME", 1e9)
+    monkeypatch.setattr(image_cache, "FREE_BYTES", 0)
+    monkeypatch.setattr(image_cache_file, "SHARED_MEMORY", dataset.folder)
+    template = TEMPLATES[name]
+    params = template.resolve(build(template.params, {"image_size": 64}))
+    config = compose(template, params, dataset, RunOptions(cache=cache)).to_dict()
+
+    for loader in (config["train_dataloader"], config["val_dataloader"]):
+        read = load_each_image(build_uncached(loader))
+        images = DATASETS.build(loader["dataset"])
+        load_each_image(images)
+        with monkeypatch.context() as patched:
+            patched.setattr(transforms, "read_image", None)
+            kept = load_each_image(images)
+        for item, other in zip(read, kept, strict=True):
+            assert torch.equal(item["inputs"], other["inputs"])
+            assert item["data_samples"].metainfo == other["data_samples"].metainfo
+            if loader is config["train_dataloader"]:
+                assert torch.equal(get_boxes(item), get_boxes(other))
 
 
 # One that mixes images after resizing, and one that crops them before.
@@ -183,18 +235,25 @@ SIZES = [(333, 500), (500, 333), (1000, 37), (37, 1000), (64, 64), (480, 640), (
     ids=str,
 )
 def test_preprocessing_gives_mmdetections_own_pixels(
-    dataset: Dataset, values: dict[str, Any]
+    dataset: Dataset, tmp_path: Path, values: dict[str, Any]
 ) -> None:
     params = build(YOLOX.params, NANO | values)
     annotations = dataset.splits["val"].annotations
     loader = compose_scoring_loader(YOLOX, params, annotations, dataset.classes, 0)
-    load, resize, pad, pack = loader["dataset"]["pipeline"]
-    assert load["type"] == "ReadImage"
-    assert resize["type"] == "Resize"
+    read, pad, pack = loader["dataset"]["pipeline"]
+    assert read["type"] == "ReadResized"
     assert pad["type"] == "PadToCanvas"
     assert pack["type"] == "PackDetInputs"
 
-    resize_and_pad = Compose([TRANSFORMS.build(resize), TRANSFORMS.build(pad)])
+    read_and_pad = Compose([TRANSFORMS.build(read), TRANSFORMS.build(pad)])
+    resize_and_pad = Compose(
+        [
+            TRANSFORMS.build(
+                {key: read[key] for key in ("scale", "keep_ratio")} | {"type": "Resize"}
+            ),
+            TRANSFORMS.build(pad),
+        ]
+    )
     preprocessing = make_preprocessing(YOLOX, params)
     rng = np.random.default_rng(0)
     for width, height in SIZES:
@@ -202,8 +261,14 @@ def test_preprocessing_gives_mmdetections_own_pixels(
         served = preprocessing.prepare(image)
 
         bgr = np.ascontiguousarray(image[..., ::-1])
+        path = tmp_path / "image.png"
+        assert cv2.imwrite(str(path), bgr)
         size = bgr.shape[:2]
-        trained = resize_and_pad({"img": bgr, "img_shape": size, "ori_shape": size})
+        mmdetections = resize_and_pad({"img": bgr, "img_shape": size, "ori_shape": size})
+        trained = read_and_pad({"img_path": str(path), "width": width, "height": height})
+        for key in ("img_shape", "ori_shape", "pad_shape", "scale_factor", "keep_ratio", "scale"):
+            assert trained[key] == mmdetections[key]
+        np.testing.assert_array_equal(trained["img"], mmdetections["img"])
         np.testing.assert_array_equal(served.pixels, trained["img"][..., ::-1])
         assert served.scale == pytest.approx(trained["scale_factor"])
         assert served.original_size == (width, height)

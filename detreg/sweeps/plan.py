@@ -16,6 +16,7 @@ _NOT_LEARNED = (
     "data",
     "registered_model_name",
     "num_workers",
+    "cache",
     "on_oom",
     # The digest of the dataset, which enters too, says which images there are.
     "on_bad_image",

@@ -19,6 +19,7 @@ from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config as ConfigPart
 from detreg.templates.recipe import Schedule
 from detreg.templates.template import Template
+from detreg.training.kept_split import make_kept_split
 from detreg.training.loaders import (
     adapt_augmentation,
     compose_mixing_steps,
@@ -51,7 +52,12 @@ def compose(
     train_loader = compose_train_loader(template, params, dataset, options, published)
     val_annotations = dataset.splits["val"].annotations
     val_loader = compose_scoring_loader(
-        template, params, val_annotations, dataset.classes, options.num_workers
+        template,
+        params,
+        val_annotations,
+        dataset.classes,
+        options.num_workers,
+        make_kept_split(options.cache, dataset, "val"),
     )
 
     default_hooks: ConfigPart = dict.fromkeys(_DEFAULT_HOOKS_LEFT_OUT)

@@ -21,6 +21,7 @@ from detreg.options import RunOptions
 from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config as ConfigPart
 from detreg.templates.template import Augmentation, Template
+from detreg.training.kept_split import KeptSplit, make_kept_split
 from detreg.training.transforms import is_below_limit
 
 
@@ -40,11 +41,7 @@ def compose_train_loader(
     mixing_steps = compose_mixing_steps(template, params, augmentation)
 
     # The steps of one image by itself, then those of the image that the network gets.
-    first_steps = [
-        *_compose_reading_steps(),
-        *augmentation.before,
-        _compose_training_resize(template, params),
-    ]
+    first_steps = _compose_first_steps(template, params, dataset, options, augmentation)
     last_steps = [*augmentation.after, *_compose_packing_steps(template, params)]
 
     annotations = dataset.splits["train"].annotations
@@ -84,15 +81,16 @@ def compose_scoring_loader(
     annotations: Path,
     classes: tuple[str, ...],
     num_workers: int,
+    kept_split: KeptSplit | None = None,
 ) -> ConfigPart:
     """Return the loader of a canonical COCO file for scoring.
 
-    It loads every image once, in order, resized and padded as when it is served.
+    It loads every image once, in order, resized and padded as when it is served. `kept_split` says
+    how the resized images are kept; None keeps none.
     """
     preprocessing = make_preprocessing(template, params)
     steps: list[ConfigPart] = [
-        {"type": "ReadImage"},
-        _compose_resize(preprocessing),
+        _compose_read_resized(preprocessing, kept_split),
         _compose_pad(preprocessing, fixed=True),
         {
             "type": "PackDetInputs",
@@ -165,12 +163,29 @@ def describe_small_images(params: CommonParams, dataset: Dataset) -> str:
     )
 
 
-def _compose_reading_steps() -> list[ConfigPart]:
-    return [
-        {"type": "SeedImage"},  # first, since it seeds all that follow
-        {"type": "ReadImage"},
-        {"type": "LoadAnnotations", "with_bbox": True},
-    ]
+def _compose_first_steps(
+    template: Template,
+    params: CommonParams,
+    dataset: Dataset,
+    options: RunOptions,
+    augmentation: Augmentation,
+) -> list[ConfigPart]:
+    """Return the steps of one image by itself.
+
+    What comes before anything random gives the same pixels each time: they can be kept.
+    """
+    kept_split = make_kept_split(options.cache, dataset, "train")
+    seed: ConfigPart = {"type": "SeedImage"}  # first, since it seeds all that follow
+    load_boxes: ConfigPart = {"type": "LoadAnnotations", "with_bbox": True}
+
+    if augmentation.before or has_random_sizes(params):
+        cache = None if kept_split is None else kept_split.plan_decoded()
+        read: ConfigPart = {"type": "ReadImage", "cache": cache}
+        resize = _compose_training_resize(template, params)
+        return [seed, read, load_boxes, *augmentation.before, resize]
+
+    read_resized = _compose_read_resized(make_preprocessing(template, params), kept_split)
+    return [seed, load_boxes, read_resized]
 
 
 def _compose_packing_steps(template: Template, params: CommonParams) -> list[ConfigPart]:
@@ -207,6 +222,11 @@ def _compose_resize(preprocessing: Preprocessing) -> ConfigPart:
         "scale": preprocessing.exact_size or preprocessing.limits,
         "keep_ratio": preprocessing.keep_aspect_ratio,
     }
+
+
+def _compose_read_resized(preprocessing: Preprocessing, kept_split: KeptSplit | None) -> ConfigPart:
+    cache = None if kept_split is None else kept_split.plan_resized(preprocessing)
+    return _compose_resize(preprocessing) | {"type": "ReadResized", "cache": cache}
 
 
 def _compose_pad(preprocessing: Preprocessing, *, fixed: bool) -> ConfigPart:

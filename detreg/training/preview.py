@@ -32,7 +32,7 @@ def draw_training_images(
 ) -> list[GalleryItem]:
     """Draw the first images of a training's first epoch, as augmented, into a folder."""
     published = load_published_config(template, params)
-    options = RunOptions(num_workers=0)
+    options = RunOptions(num_workers=0, cache="off")
     config = compose_train_loader(template, params, dataset, options, published)
     register_all_modules(init_default_scope=False)
     with silence_libraries(), DefaultScope.overwrite_default_scope("mmdet"):

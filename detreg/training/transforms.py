@@ -19,6 +19,7 @@ from detreg.files import UnusableFileError, read_regular
 from detreg.image_decoding import ImageFileError, decode_bgr
 from detreg.inference.preprocessing import Preprocessing, pad_image
 from detreg.templates.config import Config
+from detreg.training.image_cache import Pixels, make_cache
 
 Results = dict[str, Any]
 """An image with its boxes and sizes, as MMDetection passes it from transform to transform."""
@@ -54,34 +55,93 @@ class ReadImage(BaseTransform):
     """Reads an image as serving does: a uint8 array (height, width, 3) in BGR.
 
     In place of MMDetection's LoadImageFromFile, which has no limits and neither names an image that
-    it cannot decode nor sees that one has changed since its boxes were checked.
+    it cannot decode nor sees that one has changed since its boxes were checked. `cache` is an
+    ImageCacheSpec in plain values.
     """
+
+    def __init__(self, cache: Config | None = None) -> None:
+        self.cache = make_cache(cache)
 
     def transform(self, results: Results) -> Results:
         """Add the pixels. Raises ImageReadError."""
-        path = results["img_path"]
-        try:
-            image = decode_bgr(read_regular(path, MAX_IMAGE_BYTES))
-        except FileNotFoundError as error:
-            raise ImageReadError(f"{path}: the image is gone; restore it") from error
-        except UnusableFileError as error:
-            raise ImageReadError(str(error)) from error
-        except ImageFileError as error:
-            raise ImageReadError(f"{path}: {error}") from error
-
-        height, width = image.shape[:2]
-        expected_width = results.get("width", width)
-        expected_height = results.get("height", height)
-        if (width, height) != (expected_width, expected_height):
-            raise ImageReadError(
-                f"{path}: the image is {width}x{height} and was {expected_width}x{expected_height} "
-                "when its boxes were checked; restore it, or start again"
+        if self.cache is None:
+            image = read_image(results)
+        else:
+            image = self.cache.load(
+                int(results["sample_idx"]), results["img_path"], lambda: read_image(results)
             )
 
         results["img"] = image
-        results["img_shape"] = (height, width)
-        results["ori_shape"] = (height, width)
+        results["img_shape"] = image.shape[:2]
+        results["ori_shape"] = image.shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class ReadResized(Resize):
+    """Reads an image and resizes it, with its boxes, to the size that all images get.
+
+    `cache` is an ImageCacheSpec in plain values. What it holds are resized images.
+    """
+
+    def __init__(self, scale: tuple[int, int], keep_ratio: bool, cache: Config | None) -> None:
+        super().__init__(scale=scale, keep_ratio=keep_ratio)
+        self.cache = make_cache(cache)
+
+    def _resize_img(self, results: Results) -> None:
+        """Add the resized pixels, and what MMDetection's Resize says of them.
+
+        Raises ImageReadError.
+        """
+        if self.cache is None:
+            image = self._read_and_resize(results)
+        else:
+            image = self.cache.load(
+                int(results["sample_idx"]),
+                results["img_path"],
+                lambda: self._read_and_resize(results),
+            )
+
+        height, width = image.shape[:2]
+        original_width, original_height = results["width"], results["height"]
+        results["img"] = image
+        results["img_shape"] = (height, width)
+        results["ori_shape"] = (original_height, original_width)
+        results["scale_factor"] = (width / original_width, height / original_height)
+        results["keep_ratio"] = self.keep_ratio
+
+    def _read_and_resize(self, results: Results) -> Pixels:
+        """Return the pixels that MMDetection's Resize makes of the image."""
+        image = {"img": read_image(results), "scale": self.scale}
+        super()._resize_img(image)
+        pixels: Pixels = image["img"]
+        return pixels
+
+
+def read_image(results: Results) -> Pixels:
+    """Return the pixels (height, width, 3), BGR, of an image of a dataset. Raises ImageReadError.
+
+    Also where the image has another size than when its boxes were checked.
+    """
+    path = results["img_path"]
+    try:
+        image = decode_bgr(read_regular(path, MAX_IMAGE_BYTES))
+    except FileNotFoundError as error:
+        raise ImageReadError(f"{path}: the image is gone; restore it") from error
+    except UnusableFileError as error:
+        raise ImageReadError(str(error)) from error
+    except ImageFileError as error:
+        raise ImageReadError(f"{path}: {error}") from error
+
+    height, width = image.shape[:2]
+    expected_width = results.get("width", width)
+    expected_height = results.get("height", height)
+    if (width, height) != (expected_width, expected_height):
+        raise ImageReadError(
+            f"{path}: the image is {width}x{height} and was {expected_width}x{expected_height} "
+            "when its boxes were checked; restore it, or start again"
+        )
+    return image
 
 
 @TRANSFORMS.register_module()
