@@ -3,6 +3,7 @@
 import hashlib
 import io
 import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -24,7 +25,11 @@ from dataset_builders import (
     build_voc,
     build_yolo,
     draw,
+    drop,
     encode,
+    make_list,
+    make_voc,
+    rewrite,
     wrap,
     write_files,
     write_tar,
@@ -308,17 +313,84 @@ def _make_pools() -> list[Case]:
     return cases
 
 
+_CAFE = "caf\N{LATIN SMALL LETTER E WITH ACUTE}"
+_LATIN = _CAFE.encode("latin-1")
+_BYTES = _LATIN.decode("utf-8", "surrogateescape")
+"""A name as a file system shows it to Python that stores it in Latin-1."""
+
+
+def _rename_to_bytes(files: Files, old: str = "p0") -> Files:
+    """Return the files with a part of their names that is not UTF-8."""
+    return {path.replace(old, _BYTES): content for path, content in files.items()}
+
+
+def _build_latin_coco(name: str = _CAFE) -> Files:
+    return _rename_to_bytes(build_coco(name=lambda photo: photo.name.replace("p0", name)))
+
+
+def _build_latin_voc() -> Files:
+    files = build_voc(xml=lambda photo: make_voc(photo, filename=""))
+    return _rename_to_bytes(rewrite(files, ".txt", lambda text: text.replace(b"p0", _LATIN)))
+
+
+def _build_latin_list() -> Files:
+    files = build_yolo(settings="names: [cat, dog]\ntrain: train.txt\nval: val.txt\n")
+    for split in ("train", "val"):
+        photos = [photo for photo in PHOTOS if photo.split == split]
+        text = make_list(photos, at("images/{split}/{name}")).encode()
+        files[f"{split}.txt"] = text.replace(b"p0", _LATIN)
+    return _rename_to_bytes(files)
+
+
+def _build_both_spellings() -> Files:
+    """Return files of which two have names that are the same once they are readable."""
+    files = _rename_to_bytes(build_yolo())
+    return {path.replace("p1", _CAFE): content for path, content in files.items()}
+
+
 def _make_bytes() -> list[Case]:
     """Return names that are not UTF-8, as old archives and Windows leave them."""
-    cases = []
-    for format, build in _FORMATS.items():
-        files = lambda build=build: {  # noqa: E731
-            path.replace("p0", b"caf\xe9".decode("utf-8", "surrogateescape")): content
-            for path, content in build().items()
-        }
-        words = ("UTF-8|caf|p0",)
-        cases.append(Case(f"{format} with a name that is not UTF-8", files, None, words))
+    builds: dict[str, Callable[[], Files]] = {
+        "coco": _build_latin_coco,
+        "coco by Python": partial(_build_latin_coco, _BYTES),
+        "voc": _build_latin_voc,
+        "yolo": lambda: _rename_to_bytes(build_yolo()),
+        "yolo list": _build_latin_list,
+        "yolo twice": _build_both_spellings,
+        "voc folder": lambda: _rename_to_bytes(build_voc(), "JPEGImages"),
+    }
+    cases = [
+        Case(f"{name} with a name that is not UTF-8", build, GIVEN, told=("UTF-8",))
+        for name, build in builds.items()
+    ]
+    cases.append(
+        Case("voc in a tar with a name that is not UTF-8", _build_latin_voc, GIVEN, pack=_tar)
+    )
+    missing = lambda: drop(_build_latin_coco(), f"images/train/{_BYTES}.jpg")  # noqa: E731
+    cases.append(Case("coco lacks a name that is not UTF-8", missing, None, (_CAFE,)))
     return cases
+
+
+def _build_accents() -> Files:
+    return build_coco(name=lambda photo: f"{_CAFE}-{photo.name}", place=_place_accents)
+
+
+def _place_accents(photo: Photo) -> str:
+    return f"images/{photo.split}/{_CAFE}-{photo.name}"
+
+
+def _write_macos_zip(path: Path, files: Files) -> Path:
+    """Write a zip as macOS does: names in UTF-8, decomposed, without the flag that says so."""
+    zipped = _zip(path, {unicodedata.normalize("NFD", name): files[name] for name in files})
+    content = zipped.read_bytes()
+    # The flags of members in their own headers and in the table at the end.
+    for header, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        parts = content.split(header)
+        flags = place - len(header)
+        parts[1:] = [part[:flags] + b"\0\0" + part[flags + 2 :] for part in parts[1:]]
+        content = header.join(parts)
+    zipped.write_bytes(content)
+    return zipped
 
 
 IMAGE_CASES = [
@@ -327,4 +399,5 @@ IMAGE_CASES = [
     *_make_archives(),
     *_make_pools(),
     *_make_bytes(),
+    Case("coco in a zip of macOS with accents", _build_accents, GIVEN, pack=_write_macos_zip),
 ]

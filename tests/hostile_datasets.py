@@ -606,12 +606,6 @@ def folder_that_is_not_utf_8(folder: Path) -> Path:
     return write_pets(folder / "\udcff")
 
 
-def image_that_is_not_utf_8(folder: Path) -> Path:
-    data = write_pets(folder / "pets", "yolo")
-    (data / "images" / "train" / "\udcff.png").write_bytes(encode_image(77))
-    return data
-
-
 def links_in_circles(folder: Path) -> Path:
     (folder / "a").symlink_to("b")
     (folder / "b").symlink_to("a")

@@ -160,7 +160,7 @@ def test_files_are_listed_without_hidden_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", ["yolo", "voc", "coco"])
-def test_names_that_are_not_utf_8_are_refused_only_where_they_are_used(
+def test_names_that_are_not_utf_8_are_read_and_copied(
     tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DETREG_CACHE", str(tmp_path / "cache"))
@@ -178,4 +178,11 @@ def test_names_that_are_not_utf_8_are_refused_only_where_they_are_used(
 
     for path in sorted(folder.rglob("b.*")):
         path.rename(path.with_name(f"\udcff{path.suffix}"))
-    assert run(["check", str(folder)]) == 65
+    # COCO's file states the old name.
+    assert run(["check", str(folder)]) == (65 if format == "coco" else 0)
+    if format != "coco":
+        for target in ("coco", "voc", "yolo"):
+            copy = tmp_path / target
+            assert run(["check", str(folder), "--fix", str(copy), "--format", target]) == 0
+            assert [path.name for path in copy.rglob("*.png")].count("\xff.png") == 1
+            assert run(["check", str(copy), "--strict"]) == 0

@@ -31,6 +31,7 @@ Raises DataError where the archive cannot be read, is too large, or would write 
 
 _BLOCK = 1 << 20  # bytes
 _MAX_DEPTH = 64
+_UTF8_FLAG = 0x800
 _MAX_PROBLEMS = 20
 _MAX_DIRECTORY = 48 << 20
 """Most bytes of a zip's table of contents, which fills twenty times as much memory."""
@@ -56,7 +57,7 @@ def unpack_zip(path: Path, file: BinaryIO, folder: Path) -> None:
             _check_count(path, len(entries))
             problems = []
             for entry in entries:
-                problems += _find_problems(path, entry.filename, _is_special(entry))
+                problems += _find_problems(path, _decode_name(entry), _is_special(entry))
                 problems += _find_compression_problem(path, entry)
             _refuse(path, problems)
 
@@ -67,7 +68,7 @@ def unpack_zip(path: Path, file: BinaryIO, folder: Path) -> None:
             for entry in entries:
                 if not entry.filename.endswith(("/", "\\")):
                     with archive.open(entry) as source:
-                        _write_member(source, _choose_target(folder, entry.filename), counter)
+                        _write_member(source, _choose_target(folder, _decode_name(entry)), counter)
 
 
 def unpack_tar(path: Path, file: BinaryIO, folder: Path) -> None:
@@ -150,6 +151,20 @@ def _check_free_space(path: Path, needed: int, folder: Path) -> None:
             f"{path}: unpacking needs {format_bytes(needed)} and {folder.parent} has "
             f"{format_bytes(free)} left; make room or set DETREG_CACHE to a folder elsewhere"
         )
+
+
+def _decode_name(entry: zipfile.ZipInfo) -> str:
+    """Return the name of a member of a zip.
+
+    By the standard, names are in the encoding of old PCs where no flag says UTF-8. macOS writes
+    UTF-8 without the flag.
+    """
+    if entry.filename.isascii() or entry.flag_bits & _UTF8_FLAG:
+        return entry.filename
+    try:
+        return entry.filename.encode("cp437").decode()
+    except UnicodeError:
+        return entry.filename
 
 
 def _is_special(entry: zipfile.ZipInfo) -> bool:

@@ -84,7 +84,7 @@ def load_dataset(
     cache_folder = resolve_cache_folder(cache)
     source = open_source(data, cache_folder)
     progress.begin("reading annotations")
-    raw = formats.read(source.folder)
+    raw = formats.read(source.folder, cache_folder)
     result = check_dataset(raw, cache_folder, progress, leaves_out=on_bad_image == "skip")
 
     if has_errors(result.findings):

@@ -75,7 +75,7 @@ def write_mended_copy(
     if not source.is_sample:
         # The dataset may lie deeper than what the user has named.
         target = resolve_target(out, source.origin)
-    raw = formats.read(source.folder)
+    raw = formats.read(source.folder, cache_folder)
     progress = progress or Progress()
     result = check_dataset(raw, cache_folder, progress, leaves_out=True)
     if has_errors(result.findings):

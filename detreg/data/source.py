@@ -6,12 +6,11 @@ That is a folder, an archive that is unpacked into the cache, or the built-in sa
 import hashlib
 import os
 import re
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from detreg.data.archives import choose_unpacker
+from detreg.data.cached_folders import create_once
 from detreg.data.raw import RawDataset
 from detreg.data.sample import VERSION, write_sample
 from detreg.data.splits import is_split_name
@@ -58,7 +57,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
     that would write outside its folder.
     """
     if data == SAMPLE:
-        folder = _create_once(cache / "samples" / f"v{VERSION}", write_sample)
+        folder = create_once(cache / "samples" / f"v{VERSION}", write_sample)
         return Source(SAMPLE, folder, SAMPLE, is_sample=True)
 
     path = _resolve_path(data)
@@ -79,7 +78,7 @@ def open_source(data: str | Path, cache: Path) -> Source:
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         target = cache / "archives" / digest[:16]
-        folder = _create_once(target, lambda part: unpack(path, file, part))
+        folder = create_once(target, lambda part: unpack(path, file, part))
     name = path.name.split(".")[0]
     return Source(name, _find_dataset_root(folder), str(path))
 
@@ -102,33 +101,6 @@ def _resolve_path(data: str | Path) -> Path:
 def name_format(source: Source, raw: RawDataset) -> str:
     """Return the format as users read it: that of the built-in dataset is "sample"."""
     return SAMPLE if source.is_sample else raw.format
-
-
-def _create_once(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Return `folder`, filled by `fill` where it does not exist yet.
-
-    It is filled under a temporary name and renamed when it is whole: a folder that exists is
-    complete, also after a crash.
-    """
-    if folder.is_dir():
-        return folder
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{folder.name}-"
-    # An error while cleaning up must not hide that of `fill`.
-    with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=prefix, ignore_cleanup_errors=True
-    ) as temporary:
-        part = Path(temporary) / folder.name
-        part.mkdir()
-        fill(part)
-        try:
-            part.rename(folder)
-        except OSError:
-            # Another process was faster; its folder has the same content.
-            if not folder.is_dir():
-                raise
-    return folder
 
 
 def _find_dataset_root(folder: Path) -> Path:

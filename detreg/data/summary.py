@@ -125,7 +125,7 @@ def inspect_dataset(
         cache_folder = resolve_cache_folder(cache)
         source = open_source(data, cache_folder)
         progress.begin("reading annotations")
-        raw = formats.read(source.folder)
+        raw = formats.read(source.folder, cache_folder)
     except DataError as error:
         return _describe_unrecognized(error)
 

@@ -10,6 +10,7 @@ from detreg.data.formats import coco, voc, yolo
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.file_index import fold
 from detreg.data.formats.foreign import find_foreign_format
+from detreg.data.formats.readable_names import link_readable_names
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, list_files
 from detreg.data.images import AnnotatedImage
 from detreg.data.outlines import Outline
@@ -45,12 +46,17 @@ FORMATS: Mapping[str, Format] = {"yolo": yolo, "voc": voc, "coco": coco}
 _MAX_ENTRIES_SHOWN = 12
 
 
-def read(folder: Path) -> RawDataset:
+def read(folder: Path, cache: Path | None = None) -> RawDataset:
     """Return the dataset in `folder`, whatever its format, with findings for what is wrong.
+
+    cache: a folder for links to files whose names are not UTF-8; without it they are errors.
 
     Raises DataError where no format is recognized.
     """
     tree = list_files(folder)
+    notes: list[Finding] = []
+    if cache is not None:
+        tree, notes = link_readable_names(tree, cache)
     evidence = {name: module.detect(tree) for name, module in FORMATS.items()}
     best = max(evidence.values())
     # The first of those that are equally sure.
@@ -67,7 +73,7 @@ def read(folder: Path) -> RawDataset:
 
     raw = FORMATS[chosen].read(tree)
     others = [name for name in evidence if name != chosen and evidence[name] >= Evidence.LIKELY]
-    findings = (*raw.findings, *_note_formats(folder, others), *_note_folders(tree))
+    findings = (*raw.findings, *notes, *_note_formats(folder, others), *_note_folders(tree))
     raw = replace(raw, findings=findings)
     return replace(raw, findings=(*findings, *_note_unused_images(tree, raw)))
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.file_index import FileIndex, Hint, Match
+from detreg.data.formats.readable_names import restore_name
 from detreg.data.formats.tree import FileTree, join_path
 from detreg.errors import quote, shorten
 
@@ -97,7 +98,7 @@ class ImageLocator:
         Raises BadEntryError where several images fit, and where none does and `name` leads out of
         the dataset's folder.
         """
-        stated = name.replace("\\", "/")
+        stated = restore_name(name.replace("\\", "/"))
         for root in self.roots:
             path = join_path(root, stated)
             if path in self.index.tree.file_set:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.file_index import FileIndex, Hint
 from detreg.data.formats.lookup import note_comment
+from detreg.data.formats.readable_names import read_names
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, split_name
 from detreg.data.raw import POOL
 from detreg.data.splits import SPLITS, is_split_name, names_trainval, parse_split
-from detreg.documents import read_text
 from detreg.errors import shorten
 from detreg.files import IMAGE_SUFFIXES
 
@@ -102,8 +102,7 @@ def _is_list(tree: FileTree, path: str, index: FileIndex) -> bool:
 
 def _read_lines(tree: FileTree, source: str) -> list[str]:
     """Return the lines of a list that are not empty, sorted, each once."""
-    text = read_text(tree.folder / source)
-    lines = {line.strip() for line in text.splitlines()}
+    lines = {line.strip() for line in read_names(tree.folder / source)}
     return sorted(lines - {""})
 
 

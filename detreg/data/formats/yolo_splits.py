@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.file_index import Hint, split_path
 from detreg.data.formats.lookup import ImageIndex, ImageLocator, note_comment
+from detreg.data.formats.readable_names import read_names
 from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, list_under
 from detreg.data.formats.yolo_layout import LabelFiles
 from detreg.data.formats.yolo_settings import YoloSettings
@@ -15,7 +16,6 @@ from detreg.data.splits import (
     parse_split,
     parse_split_of_folder,
 )
-from detreg.documents import read_text
 from detreg.errors import quote
 from detreg.files import IMAGE_SUFFIXES
 
@@ -187,11 +187,11 @@ def _list_images(
             f"{quote(place)} is neither a folder nor a .txt file that lists images; name one",
         )
 
-    text = read_text(tree.folder / place)
+    lines = read_names(tree.folder / place)
     roots = (*_list_ends(settings.path), "", get_folder(place))
     locator = ImageLocator(index, roots, Hint(place, split), problems)
     root = f"{tree.folder}/"
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         name = line.strip()
         if not name:
             continue
