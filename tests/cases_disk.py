@@ -1,13 +1,13 @@
 """Cases of what only a disk has: links, pipes, folders in place of files, and deep folders."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from dataset_builders import Files, at, build_coco, build_voc, build_yolo, write_files
+from dataset_builders import TRAIN, Files, at, build_coco, build_voc, build_yolo, write_files
 from dataset_cases import Case, Pack
-from dataset_readings import expect
+from dataset_readings import expect, expect_any
 
 GIVEN = expect()
 _ROBOFLOW = partial(
@@ -133,4 +133,81 @@ def _make_cases() -> list[Case]:
     return cases
 
 
-DISK_CASES = _make_cases()
+_NAMES = "names: [cat, dog]\n"
+_PLACES = _NAMES + "path: boats\ntrain: images/train\nval: images/val\n"
+
+# Files above a folder without data.yaml that name it.
+_ABOVE = {
+    "../boats.yaml": _PLACES,
+    "../data.yaml": _NAMES + "train: boats/images/train\nval: ./boats/images/val\n",
+    "../Boats.YML": _PLACES.replace("path: boats", "path: ../datasets/boats"),
+    "../../boats.yaml": _PLACES.replace("path: boats", "path: /home/me/boats"),
+    "../../sets.yaml": _PLACES.replace("path: boats", "path: sets/boats"),
+    "../win.yaml": _PLACES.replace("path: boats", "path: D:\\data\\boats"),
+    "../lists.yaml": _NAMES + "path: boats\ntrain: [images/train]\nval: [images/val]\n",
+}
+# Files above it that do not.
+_BESIDE = {
+    "names alone": _NAMES,
+    "of another folder": _PLACES.replace("boats", "ships"),
+    "of a folder that is not there": _PLACES.replace("images/", "pictures/"),
+    "broken": "names: [",
+    "a list": "- names\n",
+}
+
+
+def _write_above(above: Mapping[str, str], path: Path, files: Files) -> Path:
+    write_files(path, files)
+    for name, text in above.items():
+        (path / name).write_text(text)
+    return path
+
+
+def _make_yaml_above() -> list[Case]:
+    bare = partial(build_yolo, settings=None)
+    cases = []
+    for name, text in _ABOVE.items():
+        pack = partial(_write_above, {name: text})
+        cases.append(
+            Case(f"yolo below {name}", bare, GIVEN, None, ("above",), pack=pack, name="sets/boats")
+        )
+    for name, text in _BESIDE.items():
+        pack = partial(_write_above, {"../boats.yaml": text})
+        cases.append(
+            Case(
+                f"yolo below a yaml {name}", bare, refused=("names",), pack=pack, name="sets/boats"
+            )
+        )
+
+    two = {"../a.yaml": _PLACES, "../b.yaml": _PLACES.replace("cat, dog", "dog, cat")}
+    own = {"../boats.yaml": _PLACES.replace("cat, dog", "dog, cat")}
+    train = {"../data.yaml": _NAMES + "train: ../train/images\nval: ../valid/images\n"}
+    part = partial(build_yolo, TRAIN, at("images/{name}"), at("labels/{stem}.txt"), settings=None)
+    return [
+        *cases,
+        Case(
+            "yolo below two that differ",
+            bare,
+            refused=("a.yaml", "b.yaml"),
+            pack=partial(_write_above, two),
+            name="sets/boats",
+        ),
+        Case(
+            "yolo with data.yaml below another",
+            build_yolo,
+            GIVEN,
+            pack=partial(_write_above, own),
+            name="sets/boats",
+        ),
+        Case(
+            "one split of Roboflow's",
+            part,
+            expect_any(TRAIN),
+            told=("above",),
+            pack=partial(_write_above, train),
+            name="boats/train",
+        ),
+    ]
+
+
+DISK_CASES = [*_make_cases(), *_make_yaml_above()]

@@ -16,15 +16,11 @@ import yaml
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.tree import FileTree
+from detreg.data.formats.yolo_class_files import find_class_files
 from detreg.data.formats.yolo_labels import format_labels, read_label_file
 from detreg.data.formats.yolo_labels import read_outlines as read_outlines
 from detreg.data.formats.yolo_layout import LabelFiles, has_labels, match_labels
-from detreg.data.formats.yolo_settings import (
-    YoloSettings,
-    find_class_files,
-    find_settings_file,
-    read_settings,
-)
+from detreg.data.formats.yolo_settings import YoloSettings, find_settings_file, read_settings
 from detreg.data.formats.yolo_splits import find_split_images
 from detreg.data.formats.yolo_wide_labels import WideLabels
 from detreg.data.images import AnnotatedImage

@@ -1,26 +1,32 @@
 """Finds and parses what names the classes of a YOLO dataset, and the images of its splits.
 
-That is data.yaml, or a file of Darknet such as obj.data (`names = obj.names`), or a text file with
-the name of a class in each line, as classes.txt.
+That is data.yaml, in the dataset's folder or above it (yolo_outer_settings.py), or files of Darknet
+and of labeling tools (yolo_class_files.py).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.lookup import find_duplicates
 from detreg.data.formats.tree import FileTree, split_name
+from detreg.data.formats.yolo_class_files import (
+    find_class_files,
+    read_class_names,
+    read_darknet_document,
+)
+from detreg.data.formats.yolo_outer_settings import (
+    find_inside,
+    find_outer_settings,
+    is_outer,
+)
 from detreg.data.splits import SPLITS, is_split_name, parse_split
-from detreg.documents import DocumentError, decode_text
+from detreg.documents import DocumentError
 from detreg.errors import DataError, quote, shorten
 from detreg.files import read_regular
 from detreg.yaml_documents import MAX_YAML_BYTES, parse_yaml
 
 _USUAL_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
-_USUAL_CLASS_FILES = ("classes.txt", "_darknet.labels")
-_HEAD = 4096  # bytes
-_DARKNET = re.compile(rb"^\s*names\s*=", re.MULTILINE)
 _MAX_DIGITS = 9
 _NAMES_NEEDED = "the file needs the class names, as in `names: [boat, buoy]`; add them"
 
@@ -44,8 +50,8 @@ class YoloSettings:
 def find_settings_file(tree: FileTree) -> str | None:
     """Return the path of data.yaml, or of another YAML file with class names; None without one.
 
-    The one that lies in the fewest folders is taken. Raises BadEntryError where several of these
-    differ in their classes.
+    The one that lies in the fewest folders is taken, and one above the folder where nothing in it
+    names classes. Raises BadEntryError where several of these differ in their classes.
     """
     paths = tree.select(".yaml", ".yml")
     for name in _USUAL_NAMES:
@@ -55,6 +61,8 @@ def find_settings_file(tree: FileTree) -> str | None:
     found = [path for path in paths if _is_settings_file(tree, path)]
     depth = min((path.count("/") for path in found), default=0)
     found = [path for path in found if path.count("/") == depth]
+    if not found and tree.select(".txt") and not find_class_files(tree):
+        found = find_outer_settings(tree)
     if len(found) > 1:
         contents = [_parse_yaml(tree, path).get("names") for path in found]
         if any(content != contents[0] for content in contents):
@@ -64,12 +72,6 @@ def find_settings_file(tree: FileTree) -> str | None:
                 "keep the one that belongs to the labels",
             )
     return found[0] if found else None
-
-
-def find_class_files(tree: FileTree) -> list[str]:
-    """Return the text files with a class name in each line, by their names."""
-    usual = [path for path in tree.files if split_name(path)[1].lower() in _USUAL_CLASS_FILES]
-    return sorted({*usual, *tree.select(".names")})
 
 
 def read_settings(tree: FileTree, path: str | None, problems: ProblemCollector) -> YoloSettings:
@@ -89,7 +91,9 @@ def read_settings(tree: FileTree, path: str | None, problems: ProblemCollector) 
             "the label files number the classes, and nothing names them; add data.yaml with "
             "`names: [boat, buoy]`, or classes.txt with a name in each line",
         )
-    return _read_darknet_settings(tree, class_files, problems)
+    source, document = read_darknet_document(tree, class_files)
+    classes = _parse_classes(document, source, problems)
+    return YoloSettings(source, classes, "", _parse_places(document))
 
 
 def _is_settings_file(tree: FileTree, path: str) -> bool:
@@ -113,7 +117,25 @@ def _read_yaml_settings(tree: FileTree, path: str, problems: ProblemCollector) -
         )
     classes = _parse_classes(document, path, problems)
     base = _format_path(document.get("path") or "")
-    return YoloSettings(path, classes, base, _parse_places(document))
+    places = _parse_places(document)
+    if is_outer(path):
+        message = "class names and splits taken from a YAML file above the folder that names it"
+        problems.add(FindingKind.FILE_ELSEWHERE, Severity.NOTE, path, message)
+        base, places = "", _keep_places_inside(tree, path, base, places)
+    return YoloSettings(path, classes, base, places)
+
+
+def _keep_places_inside(
+    tree: FileTree, source: str, base: str, places: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return those places of settings above the folder that are in it, relative to it."""
+    kept: dict[str, tuple[str, ...]] = {}
+    for split, stated in places.items():
+        found = [find_inside(tree, source, base, place) for place in stated]
+        inside = tuple(place for place in found if place is not None)
+        if inside:
+            kept[split] = inside
+    return kept
 
 
 def _warn_of_other_names(
@@ -123,7 +145,7 @@ def _warn_of_other_names(
     names = list(settings.classes.values())
     for path in class_files:
         try:
-            others = _read_lines(tree, path)
+            others = read_class_names(tree, path)
         # Nothing depends on this file.
         except (DocumentError, DataError, OSError):
             continue
@@ -135,48 +157,6 @@ def _warn_of_other_names(
                 f"the classes of {settings.source} are used, which classes.txt and the like number "
                 "otherwise; see which of them the labels were made with, and remove the other",
             )
-
-
-def _read_darknet_settings(
-    tree: FileTree, class_files: Sequence[str], problems: ProblemCollector
-) -> YoloSettings:
-    """Return what files of class names, and one such as obj.data, say.
-
-    Where each folder has a file of names, one may lack the last ones, as tools add them when they
-    are used.
-    """
-    lists = {path: _read_lines(tree, path) for path in class_files}
-    source = max(lists, key=lambda path: (len(lists[path]), path))
-    for path, names in lists.items():
-        if names != lists[source][: len(names)]:
-            raise BadEntryError(
-                FindingKind.DUPLICATE_CLASS,
-                f"{shorten(path)} and {shorten(source)} number the classes in different ways; "
-                "number the labels in one way and keep one file",
-            )
-
-    document: dict[str, object] = {"names": lists[source]}
-    for path in tree.select(".data"):
-        if _DARKNET.search(tree.read_head(path, _HEAD)):
-            entries = _parse_pairs(_read_lines(tree, path))
-            places = {key: entries[key] for key in entries if is_split_name(key)}
-            document.update(places)
-            if entries.get("classes", "").isdecimal():
-                document["nc"] = int(entries["classes"][:9])
-    classes = _parse_classes(document, source, problems)
-    return YoloSettings(source, classes, "", _parse_places(document))
-
-
-def _read_lines(tree: FileTree, path: str) -> list[str]:
-    """Return the lines of a small text file up to the last that is not empty."""
-    text = decode_text(read_regular(tree.folder / path, MAX_YAML_BYTES))
-    return [line.strip() for line in text.rstrip().splitlines()]
-
-
-def _parse_pairs(lines: Sequence[str]) -> dict[str, str]:
-    """Return the values of lines such as `names = obj.names`."""
-    pairs = [line.partition("=") for line in lines]
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _parse_yaml(tree: FileTree, path: str) -> Mapping[str, object]:
