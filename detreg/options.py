@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from detreg.defaults import SCORE_THRESHOLD
 from detreg.model_names import find_name_problem
-from detreg.params import boolean, choice, integer, number, text
+from detreg.params import boolean, choice, integer, integer_or_auto, number, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,11 @@ class RunOptions:
         help="Epochs without a better val mAP before training stops; 0 never stops early",
     )
     amp: bool = boolean(False, help="Automatic mixed precision; needs a GPU")
-    num_workers: int = integer(
-        2, 0, 64, 1, help="Processes that load images; 0 loads in the training process"
+    num_workers: int | None = integer_or_auto(
+        0,
+        64,
+        help="Processes that load images; 0 loads in the training process, auto goes by the cores "
+        "that this process may use",
     )
     cache: str = choice(
         "auto",

@@ -28,7 +28,8 @@ def prepare(name: str, data: Path, **values: Any) -> Job:
 def test_an_auto_rate_is_printed_and_logged_as_a_number(
     store: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = prepare("ssd", tiny, base_model="ssd300_vgg16", image_size=300)
+    values = {"base_model": "ssd300_vgg16", "image_size": 300, "num_workers": "auto"}
+    job = prepare("ssd", tiny, **values)
     printed = capsys.readouterr().out
     assert (
         "per_item_lrate=3.125e-05, the published value of ssd300_vgg16 (per_item_lrate=auto)"
@@ -41,6 +42,9 @@ def test_an_auto_rate_is_printed_and_logged_as_a_number(
     logged = runs.get_run(run.id).data.params
     assert logged["per_item_lrate"] == "auto"
     assert logged["per_item_lrate.resolved"] == "3.125e-05"
+    assert logged["num_workers"] == "auto"
+    assert logged["num_workers.resolved"] == str(job.config.train_dataloader.num_workers)
+    assert job.texts["num_workers"] == logged["num_workers.resolved"]
 
     path = download_artifacts(run_id=run.id, artifact_path=PARAMS_FILE, dst_path=str(tmp_path))
     content = json.loads(Path(path).read_text())

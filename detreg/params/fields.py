@@ -23,6 +23,11 @@ def integer(
     return _declare(Param("int", default, help, minimum, maximum, step, search=search))
 
 
+def integer_or_auto(minimum: int, maximum: int, step: int = 1, *, help: str) -> int | None:
+    """Declare an integer field whose default, `auto`, is None in Python until it is chosen."""
+    return _declare(Param("int", None, help, minimum, maximum, step, optional=True, empty=AUTO))
+
+
 def number(
     default: float,
     minimum: float,

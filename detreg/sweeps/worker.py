@@ -34,6 +34,7 @@ from detreg.sweeps.trials import TRIALS_BY_STAGE, RunTrial
 from detreg.tracking import runs
 from detreg.training import engine
 from detreg.training.job import prepare_job
+from detreg.training.loader_processes import choose_num_workers
 
 ERRORS_OF_THE_MACHINE = (UnreachableError, DiskError)
 """Errors that any other trial would meet too: the trial is given back, not failed."""
@@ -66,7 +67,9 @@ def check_initial_weights(plan: Plan) -> None:
 def run_worker(task: WorkerTask) -> None:
     """Take trials until none is left for this worker, or until it is stopped by a signal."""
     _configure_process(task)
-    plan = task.plan
+    num_workers = choose_num_workers(task.plan.options, trainings=task.pool_size)
+    plan = replace(task.plan, options=replace(task.plan.options, num_workers=num_workers))
+    task = replace(task, plan=plan)
     study = _load_study(task)
     dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
     run_trial = TRIALS_BY_STAGE[task.stage]

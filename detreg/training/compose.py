@@ -20,6 +20,7 @@ from detreg.templates.config import Config as ConfigPart
 from detreg.templates.recipe import Schedule
 from detreg.templates.template import Template
 from detreg.training.kept_split import make_kept_split
+from detreg.training.loader_processes import choose_num_workers
 from detreg.training.loaders import (
     adapt_augmentation,
     compose_mixing_steps,
@@ -56,7 +57,7 @@ def compose(
         params,
         val_annotations,
         dataset.classes,
-        options.num_workers,
+        choose_num_workers(options),
         make_kept_split(options.cache, dataset, "val"),
     )
 

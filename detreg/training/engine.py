@@ -18,7 +18,6 @@ from torch import nn
 from detreg import torchrun
 from detreg.errors import NotFoundError, summarize_error
 from detreg.memory import find_memory_error
-from detreg.params import to_texts
 from detreg.signals import (
     ANNOUNCEMENT,
     DeferredSignals,
@@ -216,7 +215,7 @@ def _train(runner: Runner, job: Job, describe_resume: Callable[[], str]) -> None
             warnings.simplefilter("ignore")
             runner.train()
     except Exception as error:
-        without_memory = find_memory_error(error, to_texts(job.params) | to_texts(job.options))
+        without_memory = find_memory_error(error, job.texts)
         if without_memory is not None:
             raise without_memory from error
         # Some losses refuse NaN before LossMeter can look at the loss.

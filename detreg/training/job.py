@@ -27,8 +27,8 @@ class Job:
     """What is trained, on what, from what, and how.
 
     `params` holds no `auto`: `resolved` has the text of each value that was given as `auto`, by
-    name. `config` is what MMEngine trains. `warning` says what the user should know of the data
-    with these params, or is empty.
+    name, of options too. `config` is what MMEngine trains. `warning` says what the user should know
+    of the data with these params, or is empty.
     """
 
     template: Template
@@ -55,6 +55,11 @@ class Job:
         if self.dataset.left_out:
             tags[runs.LEFT_OUT] = str(self.dataset.repairs[LEFT_OUT_MESSAGE])
         return tags
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text of each value of params and options, as chosen where it was given as `auto`."""
+        return to_texts(self.params) | to_texts(self.options) | dict(self.resolved)
 
     def to_json(self) -> dict[str, object]:
         """Return the content of params.json: typed values, where MLflow's parameters are text."""
@@ -92,6 +97,8 @@ def prepare_job(
 
     is_filled = initial_weights.backbone_is_filled
     config = compose(template, resolved_params, dataset, options, is_filled)
+    if options.num_workers is None:
+        resolved["num_workers"] = str(config.train_dataloader.num_workers)
     return Job(
         template=template,
         params=resolved_params,

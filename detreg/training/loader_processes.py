@@ -1,11 +1,35 @@
-"""The processes that load images for a training."""
+"""The processes that load images for a training: how many, and how they end."""
 
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch.utils.data import DataLoader
 
+from detreg import torchrun
+from detreg.cgroups import count_cores
+from detreg.options import RunOptions
 from detreg.signals import ignore_signals
+
+_MOST_FOR_CPU = 2
+"""Where the network trains on the cores too, each of its steps takes much longer than loading."""
+_MOST_FOR_GPU = 8
+
+
+def choose_num_workers(options: RunOptions, trainings: int = 1) -> int:
+    """Return `num_workers`, for `auto` a number for the cores that this process may use.
+
+    The processes of torchrun on this machine, and `trainings` at a time, have equal shares of them.
+    One core is left for the training's own process. To start a process takes as long as to load
+    some ten images: a small dataset makes little difference.
+    """
+    if options.num_workers is not None:
+        return options.num_workers
+
+    cores = count_cores() // (torchrun.get_local_world_size() * trainings)
+    if torch.cuda.is_available():
+        return min(max(cores - 1, 1), _MOST_FOR_GPU)
+    return min(max(cores - 1, 0), _MOST_FOR_CPU)
 
 
 def shield_processes(loader: "DataLoader[object]") -> None:

@@ -22,6 +22,7 @@ from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config as ConfigPart
 from detreg.templates.template import Augmentation, Template
 from detreg.training.kept_split import KeptSplit, make_kept_split
+from detreg.training.loader_processes import choose_num_workers
 from detreg.training.transforms import is_below_limit
 
 
@@ -60,7 +61,7 @@ def compose_train_loader(
     return {
         # Of this process; torchrun.check_batch_size has refused a remainder.
         "batch_size": params.batch_size // torchrun.get_world_size(),
-        "num_workers": options.num_workers,
+        "num_workers": choose_num_workers(options),
         # Workers hold a copy of the dataset. If they outlived an epoch, they would go on mixing
         # images in the last epochs, where PlainEpochsHook has turned that off.
         "persistent_workers": False,

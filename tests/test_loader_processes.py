@@ -1,0 +1,38 @@
+"""How many processes load images."""
+
+import pytest
+import torch
+
+from detreg.options import RunOptions
+from detreg.training import loader_processes
+from detreg.training.loader_processes import choose_num_workers
+
+
+@pytest.mark.parametrize(
+    ("cores", "has_gpu", "processes", "trainings", "expected"),
+    [
+        (1, False, 1, 1, 0),
+        (2, False, 1, 1, 1),
+        (64, False, 1, 1, 2),
+        (64, False, 8, 4, 1),
+        (1, True, 1, 1, 1),
+        (6, True, 1, 1, 5),
+        (64, True, 1, 1, 8),
+        (64, True, 8, 1, 7),
+        (16, True, 2, 2, 3),
+        (2, True, 4, 1, 1),
+    ],
+)
+def test_processes_share_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    has_gpu: bool,
+    processes: int,
+    trainings: int,
+    expected: int,
+) -> None:
+    monkeypatch.setattr(loader_processes, "count_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert choose_num_workers(RunOptions(), trainings) == expected
+    assert choose_num_workers(RunOptions(num_workers=5), trainings) == 5
