@@ -17,10 +17,14 @@ import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 from xml.parsers import expat
 
 from detreg.errors import DataError, shorten
 from detreg.files import open_regular, read_regular
+
+if TYPE_CHECKING:
+    from msgspec.json import Decoder
 
 MAX_JSON_BYTES = 4 << 30
 MAX_XML_BYTES = 16 << 20
@@ -40,6 +44,10 @@ _DICT_BYTES = 208
 _VALUE_BYTES = 32
 
 LONG_NUMBER = "the file holds a number of more digits than any program reads; correct it"
+
+_T = TypeVar("_T")
+
+_DIGITS = 2048
 
 _MAX_REASON = 200
 _BLOCK = 64 << 10
@@ -94,6 +102,30 @@ def parse_json(content: bytes) -> object:
         with suppress(ValueError):
             return from_json(content, cache_strings="keys")
     return _parse_json_by_python(content)
+
+
+def decode_json(content: bytes, decoder: "Decoder[_T]") -> _T | None:
+    """Return the value of a JSON document of a declared form, None for any other document.
+
+    Raises DocumentError where it becomes more than the free memory holds.
+    """
+    if len(content) >= _HEAVY_JSON:
+        _check_memory(content)
+    # In what it leaves out, the decoder accepts texts that are not UTF-8, and any number.
+    if not content.isascii() or _has_long_number(content):
+        return None
+    with suppress(ValueError, RecursionError):
+        return decoder.decode(content)
+    return None
+
+
+def _has_long_number(content: bytes) -> bool:
+    """Whether a document has a number of more than 4300 digits, which Python does not parse.
+
+    Half as many digits in a row, at the start of a block, are enough to say so.
+    """
+    starts = range(0, len(content), _DIGITS)
+    return any(content[start : start + _DIGITS].isdigit() for start in starts)
 
 
 def _check_memory(content: bytes) -> None:

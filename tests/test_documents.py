@@ -5,12 +5,14 @@ import random
 import struct
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
+from msgspec.json import Decoder
 
 from detreg import documents
-from detreg.documents import DocumentError, parse_json
+from detreg.documents import DocumentError, decode_json, parse_json
 
 UNUSUAL = [
     "-0",
@@ -115,6 +117,8 @@ def test_a_document_that_fills_the_memory_is_refused(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     with pytest.raises(DocumentError, match=r"GiB of memory, and 0\.0 GiB are free"):
         parse_json(content)
+    with pytest.raises(DocumentError, match=r"GiB of memory, and 0\.0 GiB are free"):
+        decode_json(content, Decoder(list[Any]))
 
     memory.available *= 2
     assert isinstance(parse_json(content), list)

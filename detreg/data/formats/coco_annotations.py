@@ -13,7 +13,7 @@ from detreg.errors import MAX_VALUE_LENGTH, quote, shorten
 
 _MAX_CATEGORIES_SHOWN = 10
 
-_MAX_COMPARED = 100
+MAX_COMPARED = 100
 _MIN_COMPARED = 2
 _CORNERS_SHARE = 0.8
 """How many of the first annotations are compared with their segmentations; how many must fit."""
@@ -30,7 +30,7 @@ def parse_annotations(
 
     Raises BadEntryError where the form of all boxes is another than COCO's.
     """
-    if _are_corners(annotations):
+    if are_corners(annotations):
         raise BadEntryError(
             FindingKind.WRONG_UNIT,
             "bbox has the corners of the segmentations, x1, y1, x2, y2; "
@@ -63,13 +63,13 @@ def parse_annotations(
     return boxes
 
 
-def _are_corners(annotations: Sequence[CocoEntry]) -> bool:
+def are_corners(annotations: Sequence[CocoEntry]) -> bool:
     """Whether bbox holds corners where width and height belong, by the first segmentations.
 
     Where there are none, the check still sees that many boxes reach over their images.
     """
     num_compared = num_corners = 0
-    for annotation in annotations[:_MAX_COMPARED]:
+    for annotation in annotations[:MAX_COMPARED]:
         bbox = annotation.get("bbox")
         outline = bound_segmentation(annotation.get("segmentation"))
         if outline is None or not isinstance(bbox, list) or not all(map(is_number, bbox)):

@@ -1,35 +1,24 @@
-"""Parses one annotation file of COCO's detection format."""
+"""Parses one annotation file of COCO's detection format, and says what is wrong with it."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
 from detreg.data.boxes import Box
-from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.coco_annotations import parse_annotations
+from detreg.data.formats.coco_categories import parse_categories
 from detreg.data.formats.coco_entries import CocoEntry
-from detreg.data.formats.coco_values import (
-    format_id,
-    is_number,
-    make_key,
-    parse_whole_number,
-)
+from detreg.data.formats.coco_values import format_id, is_number, make_key
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator, find_duplicates
 from detreg.data.raw import ImageRecord
 from detreg.documents import MAX_JSON_BYTES, parse_json
 from detreg.errors import quote, shorten
 from detreg.files import read_regular
 
-
-@dataclass(frozen=True)
-class _Category:
-    """One category; `supercategory` is whatever the file states, None where it states none."""
-
-    id: int
-    name: str
-    supercategory: object
+MIN_LARGE_FILE = 1 << 20
+"""Bytes from which on it is worth to try coco_regular.py first."""
 
 
 def read_annotation_file(
@@ -41,10 +30,21 @@ def read_annotation_file(
 
     Raises BadEntryError where the file as a whole cannot be used.
     """
-    document = _parse_document(path)
-    categories = _parse_categories(document, source, problems)
-    images = _get_entries(document, "images", source)
+    content = read_regular(path, MAX_JSON_BYTES)
+    if len(content) >= MIN_LARGE_FILE:
+        # Not at the top: it takes longer to import than to do without for a small file.
+        from detreg.data.formats.coco_regular import read_regular_file  # noqa: PLC0415
+
+        parsed = read_regular_file(content, source, locator, problems)
+        if parsed is not None:
+            return parsed
+
+    document = _parse_document(content)
     annotations = _get_entries(document, "annotations", source)
+    is_zero_used = any(make_key(entry.get("category_id")) == "0" for entry in annotations)
+    category_entries = _get_entries(document, "categories", source)
+    categories = parse_categories(category_entries, is_zero_used, source, problems)
+    images = _get_entries(document, "images", source)
     _check_duplicates(images, annotations, source, problems)
 
     # Ids are compared as text, so that 7 and "7" mean the same image.
@@ -68,9 +68,9 @@ def read_annotation_file(
     return list(categories.values()), records
 
 
-def _parse_document(path: Path) -> CocoEntry:
-    """Return the JSON object in the file."""
-    document = parse_json(read_regular(path, MAX_JSON_BYTES))
+def _parse_document(content: bytes) -> CocoEntry:
+    """Return the JSON object in a file's content."""
+    document = parse_json(content)
     if not isinstance(document, dict):
         raise BadEntryError(
             FindingKind.MALFORMED_FILE,
@@ -89,72 +89,6 @@ def _get_entries(document: CocoEntry, key: str, source: str) -> list[CocoEntry]:
             f"has no list of objects under {key!r}; export {source} as COCO detection",
         )
     return entries
-
-
-def _parse_categories(
-    document: CocoEntry, source: str, problems: ProblemCollector
-) -> dict[str, str]:
-    """Return the names of the categories by their ids as text, in the order of the ids."""
-    categories = []
-    for position, entry in enumerate(_get_entries(document, "categories", source), start=1):
-        category_id = entry.get("id")
-        name = entry.get("name")
-        category_id = parse_whole_number(category_id)
-        if not isinstance(name, str) or category_id is None:
-            raise BadEntryError(
-                FindingKind.INVALID_CLASS,
-                f"category at position {position} needs a number as id and a text as name; "
-                "correct it",
-            )
-        categories.append(_Category(category_id, name, entry.get("supercategory")))
-
-    annotations = _get_entries(document, "annotations", source)
-    used_categories = _drop_roboflow_dummy(categories, annotations)
-    if len(used_categories) < len(categories):
-        problems.add(
-            FindingKind.UNUSED_CATEGORY,
-            Severity.NOTE,
-            source,
-            "category without annotations that Roboflow adds for the whole project left out",
-        )
-    categories = used_categories
-    categories.sort(key=lambda category: category.id)
-
-    for category_id in find_duplicates(category.id for category in categories):
-        problems.add_error(
-            FindingKind.DUPLICATE_CLASS,
-            source,
-            f"category id {format_id(category_id)} is given twice; "
-            "give each category an id of its own",
-        )
-    for name in find_duplicates(category.name for category in categories):
-        problems.add_error(
-            FindingKind.DUPLICATE_CLASS,
-            source,
-            f"two categories are named {quote(name)}; merge them or rename one",
-        )
-    return {make_key(category.id): category.name for category in categories}
-
-
-def _drop_roboflow_dummy(
-    categories: Sequence[_Category], annotations: Sequence[CocoEntry]
-) -> list[_Category]:
-    """Return the categories without the one that Roboflow adds for the project as a whole.
-
-    It has the id 0, no annotation, and the name that all other categories state as supercategory.
-    """
-    parents = [category.supercategory for category in categories if category.id != 0]
-    is_used = any(make_key(annotation.get("category_id")) == "0" for annotation in annotations)
-    have_one_parent = len(parents) > 0 and all(parent == parents[0] for parent in parents)
-    if is_used or not have_one_parent:
-        return list(categories)
-
-    kept = []
-    for category in categories:
-        is_dummy = category.id == 0 and category.name == parents[0]
-        if not is_dummy:
-            kept.append(category)
-    return kept
 
 
 def _check_duplicates(
