@@ -216,7 +216,7 @@ def _add_check(subparsers: Subparsers, argv: list[str]) -> None:
     parser.add_argument(
         "--pixels",
         action="store_true",
-        help="look for near duplicates, and blank, dark or blurred images, in a large dataset, too",
+        help="look for near copies, and blank, dark or blurred images, in a large dataset, too",
     )
     parser.add_argument(
         "--template",

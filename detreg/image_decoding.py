@@ -106,7 +106,35 @@ def decode_small(data: bytes) -> "NDArray[np.uint8]":
     return _decode(data, cv2.IMREAD_REDUCED_COLOR_8)
 
 
-def _decode(data: bytes, flag: int) -> "NDArray[np.uint8]":
+def decode_small_gray(data: bytes, longer_side: int, max_side: int) -> "NDArray[np.uint8]":
+    """Decode an image file to gray levels (height, width), upright, reduced to `max_side` pixels.
+
+    longer_side: pixels of the image's longer side. Of a JPEG that is much longer than `max_side`,
+    only a part of the transform is computed.
+
+    Raises ImageFileError where it cannot be decoded. The header must have been checked before.
+    """
+    import cv2  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    flag = cv2.IMREAD_GRAYSCALE
+    if longer_side >= 8 * max_side:
+        flag = cv2.IMREAD_REDUCED_GRAYSCALE_8
+    elif longer_side >= 4 * max_side:
+        flag = cv2.IMREAD_REDUCED_GRAYSCALE_4
+    elif longer_side >= 2 * max_side:
+        flag = cv2.IMREAD_REDUCED_GRAYSCALE_2
+    gray = _decode(data, flag, dimensions=2)
+
+    factor = max_side / max(gray.shape)
+    if factor < 1:
+        height, width = gray.shape
+        size = (max(round(width * factor), 1), max(round(height * factor), 1))
+        gray = np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return gray
+
+
+def _decode(data: bytes, flag: int, dimensions: int = 3) -> "NDArray[np.uint8]":
     """Return what OpenCV makes of an image file by one of its flags. Raises ImageFileError."""
     import cv2  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
@@ -118,6 +146,6 @@ def _decode(data: bytes, flag: int) -> "NDArray[np.uint8]":
     except cv2.error as error:
         raise ImageFileError(f"the image cannot be used: {_UNDECODABLE}") from error
 
-    if bgr is None or bgr.dtype != np.uint8 or bgr.ndim != 3:
+    if bgr is None or bgr.dtype != np.uint8 or bgr.ndim != dimensions:
         raise ImageFileError(f"the image cannot be used: {_UNDECODABLE}")
     return np.asarray(bgr, np.uint8)

@@ -10,9 +10,7 @@ from pathlib import Path
 from dataset_builders import PHOTOS, Photo, list_splits, select
 
 from detreg.data.dataset import load_dataset
-from detreg.data.summary import inspect_dataset
 from detreg.errors import DetregError
-from detreg.inspection.measurements import measure_dataset
 
 ReadBox = tuple[str, float, float, float, float, bool]
 """Label, corners in pixels, and whether it is a region to ignore."""
@@ -62,12 +60,6 @@ def read_dataset(path: Path, cache_folder: Path) -> Reading:
             boxes[images[annotation["image_id"]]].append(box)
         splits[name] = {content_hash: sorted(group) for content_hash, group in boxes.items()}
     return Reading(dataset.classes, splits, dataset.digest, "\n".join(dataset.repairs))
-
-
-def read_advice(path: Path, cache_folder: Path) -> str:
-    """Return what `detreg check` advises on a small dataset."""
-    measured = measure_dataset(inspect_dataset(path, cache_folder), with_pixels=True)
-    return "\n".join(advice.message for advice in measured.advice)
 
 
 def make_box(label: str, corners: Sequence[float], crowd: bool = False) -> ReadBox:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from detreg import __version__, cli, commands, errors
+from detreg.data import looks
 from detreg.data.sample import CLASSES, write_sample
-from detreg.inspection import measurements
 from detreg.params import get_params
 from detreg.signals import STOP_SIGNALS
 from detreg.templates import TEMPLATES
@@ -128,9 +128,9 @@ def test_check_compares_few_images_and_more_where_it_is_asked_to(
     assert set(check()) == {"near_duplicates", "flaws"}
     for limit in ("FEW_PIXELS", "FEW_IMAGES"):
         with monkeypatch.context() as patch:
-            patch.setattr(measurements, limit, 1)
+            patch.setattr(looks, limit, 1)
             assert check() is None
-    monkeypatch.setattr(measurements, "FEW_PIXELS", 1)
+    monkeypatch.setattr(looks, "FEW_PIXELS", 1)
     assert set(check("--pixels")) == {"near_duplicates", "flaws"}
 
 

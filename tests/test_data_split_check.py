@@ -152,47 +152,6 @@ def test_exif_turn_is_told_where_no_size_is_stated(
     assert any("turned by its EXIF orientation" in text for text in repairs) == is_told
 
 
-def add_copy(splits: Images, split: str, *boxes: Box) -> None:
-    """Add a copy of the first image of train to a split, with other boxes."""
-    content = splits["train"][0].content
-    splits[split].append(AnnotatedImage(f"copy_in_{split}.png", content, WIDTH, HEIGHT, boxes))
-
-
-@pytest.mark.parametrize(
-    ("splits_of_copies", "words"),
-    [
-        (["val"], ["image of another split found in train too"]),
-        (["test"], ["image of another split found in train too"]),
-        (["train"], []),
-    ],
-)
-def test_copies_in_several_splits_are_told(
-    tmp_path: Path, splits_of_copies: list[str], words: list[str]
-) -> None:
-    splits = make_splits("cat", val="cat", test="cat")
-    for split in splits_of_copies:
-        add_copy(splits, split, *splits["train"][0].boxes)
-    folder = write_dataset(tmp_path / "set", "coco", splits)
-    repairs = load_dataset(folder, tmp_path / "cache").repairs
-    assert [text.partition(":")[0] for text in repairs] == words
-
-
-def test_copy_of_val_in_test_is_told(tmp_path: Path) -> None:
-    splits = make_splits("cat", val="cat", test="cat")
-    splits["test"].append(AnnotatedImage("copy.png", splits["val"][0].content, WIDTH, HEIGHT, ()))
-    folder = write_dataset(tmp_path / "set", "coco", splits)
-    (told,) = load_dataset(folder, tmp_path / "cache").repairs
-    assert told.startswith("image of test found in val too")
-
-
-def test_copies_with_other_boxes_are_told(tmp_path: Path) -> None:
-    splits = make_splits("cat", val="cat")
-    add_copy(splits, "train", Box((1, 1, 9, 9), "cat"))
-    folder = write_dataset(tmp_path / "set", "coco", splits)
-    (told,) = load_dataset(folder, tmp_path / "cache").repairs
-    assert told.startswith("copy of an image of the same split with other boxes")
-
-
 @pytest.mark.parametrize(
     ("rare", "is_told"),
     [("dgo", True), ("dg", False), ("dogs", True), ("doh", True), ("do1", False), ("cow", False)],

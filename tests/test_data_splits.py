@@ -4,15 +4,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from scenes import make_scene
 from small_datasets import HEIGHT, WIDTH, make_labeled_image, read_json
 
-from detreg.data import Dataset, load_dataset
+from detreg.data import Dataset, load_dataset, looks
 from detreg.data.boxes import Box
 from detreg.data.findings import BadEntryError
 from detreg.data.formats import write
 from detreg.data.images import AnnotatedImage, DatasetImage
 from detreg.data.raw import POOL
 from detreg.data.splits import complete_splits, parse_split
+from detreg.data.summary import inspect_dataset, summarize_dataset
 from detreg.errors import DataError
 
 
@@ -165,3 +167,89 @@ def test_copies_stay_together(count: int) -> None:
     train, val = ({image.sha256 for image in splits[name]} for name in splits)
     assert not train & val
     assert len(splits["val"]) <= len(images) / 3
+
+
+def make_pool(num_images: int, labels: str = "") -> list[DatasetImage]:
+    """Return images whose hashes are spread evenly, the first fifth of which is val by itself."""
+    images = []
+    for number in range(num_images):
+        label = labels[number] if labels else "a"
+        sha256 = f"{number * (1 << 32) // num_images:08x}"
+        box = Box((1, 1, 9, 9), label)
+        images.append(DatasetImage(Path(f"{number}.png"), 40, 30, sha256, (box,)))
+    return images
+
+
+def cut_with_groups(images: list[DatasetImage], *groups: list[int]) -> list[int]:
+    """Return the numbers of the images in val, where groups of numbers are near copies."""
+    near_copies = [[Path(f"{number}.png") for number in group] for group in groups]
+    splits = complete_splits({POOL: images}, near_copies)
+    assert len(splits["train"]) + len(splits["val"]) == len(images)
+    return sorted(int(image.path.stem) for image in splits["val"])
+
+
+def test_near_copies_on_one_side_change_no_cut() -> None:
+    images = make_pool(20)
+    assert cut_with_groups(images) == [0, 1, 2, 3]
+    assert cut_with_groups(images, [0, 1], [2, 3], [4, 10, 19]) == [0, 1, 2, 3]
+
+
+def test_near_copies_on_both_sides_go_to_one() -> None:
+    images = make_pool(20)
+    for group in ([0, 10], [1, 18, 19], [2, 3, 4]):
+        val = cut_with_groups(images, group)
+        assert len(set(group) & set(val)) in (0, len(group))
+        assert set(val) - set(group) == {0, 1, 2, 3} - set(group)
+        assert 2 <= len(val) <= 6
+
+
+def test_a_group_larger_than_val_stays_in_train_while_others_make_a_val() -> None:
+    val = cut_with_groups(make_pool(20), list(range(2, 14)))
+    assert not set(val) & set(range(2, 14))
+    assert len(val) >= 2
+
+
+@pytest.mark.parametrize("rest", [0, 1, 2])
+def test_one_scene_is_cut_as_if_nobody_had_compared_its_images(rest: int) -> None:
+    images = make_pool(40)
+    assert cut_with_groups(images, list(range(rest, 40))) == list(range(8))
+
+
+def test_two_scenes_make_no_val_of_half_the_images() -> None:
+    assert cut_with_groups(make_pool(6), [0, 1, 2], [3, 4, 5]) == [0, 1]
+
+
+def test_train_keeps_every_class_where_near_copies_have_it() -> None:
+    images = make_pool(20, "b" + 18 * "a" + "b")
+    # The group would be val by its hash, and takes the only class b with it.
+    val = cut_with_groups(images, [0, 19])
+    train = [image for image in images if int(image.path.stem) not in val]
+    assert {box.label for image in train for box in image.boxes} == {"a", "b"}
+
+
+@pytest.mark.parametrize("format", ["voc", "yolo"])
+def test_copies_that_were_saved_again_are_in_one_split_in_any_state_of_the_cache(
+    tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [make_scene(seed) for seed in range(16)]
+    images += [make_scene(seed, quality=60) for seed in range(16)]
+    folder, cache = tmp_path / "pool", tmp_path / "cache"
+    write(format, folder, ("cat",), {"train": images})
+    shutil.rmtree(folder / "ImageSets", ignore_errors=True)
+
+    dataset = load_dataset(folder, cache)
+    split_of = find_split_of_each_image(dataset)
+    for seed in range(16):
+        assert split_of[f"{seed:03}_95.jpg"] == split_of[f"{seed:03}_60.jpg"]
+    assert 4 <= dataset.splits["val"].images <= 10
+    assert not [text for text in dataset.repairs if "looks like" in text]
+    for again in (cache, tmp_path / "other cache"):
+        assert summarize_dataset(folder, again)["digest"] == dataset.digest
+
+    # Of more images than are compared unasked, copies may be on both sides; to ask changes no side.
+    monkeypatch.setattr(looks, "FEW_IMAGES", 10)
+    large = inspect_dataset(folder, cache)
+    compared = inspect_dataset(folder, cache, compares_all=True)
+    assert large.summary["digest"] == compared.summary["digest"] != dataset.digest
+    kinds = [{group.first.kind.value for group in found.groups} for found in (large, compared)]
+    assert kinds[1] - kinds[0] == {"near_copy"}

@@ -35,7 +35,7 @@ def write_page_of(
     preview: Sequence[GalleryItem] = (),
 ) -> str:
     """Write the page of a dataset, and return its text, without the content of its images."""
-    measured = measure_dataset(inspected, plan, with_pixels=True)
+    measured = measure_dataset(inspected, plan)
     page = DatasetPage(
         "pets & <more>",
         {"data": "/data/pets"},

@@ -12,6 +12,7 @@ from pathlib import Path
 from detreg.data.box_check import check_boxes
 from detreg.data.boxes import Box
 from detreg.data.class_names import check_class_names, warn_of_typos
+from detreg.data.copies_check import warn_of_copies
 from detreg.data.findings import (
     BadEntryError,
     Finding,
@@ -23,15 +24,12 @@ from detreg.data.findings import (
 from detreg.data.good_boxes import keep_good_boxes
 from detreg.data.images import DatasetImage, name_inside
 from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
+from detreg.data.looks import DatasetLooks, has_few_pixels, locate_looks, look_at_images
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.progress import Progress
 from detreg.data.raw import ImageRecord, RawDataset
-from detreg.data.split_check import (
-    check_cut_boxes,
-    check_given_splits,
-    warn_of_copies,
-)
+from detreg.data.split_check import check_cut_boxes, check_given_splits
 from detreg.data.splits import complete_splits
 
 _BATCH = 4096
@@ -45,11 +43,13 @@ class CheckResult:
     splits: the images of each split as they will be used. With errors among the findings, what is
         left of the splits as they were given, which is good for counting only.
     left_out: the errors of images that are left out, which are not among the findings.
+    looks: how the images look, None where they were not compared: there are many, or none.
     """
 
     findings: tuple[Finding, ...]
     splits: Mapping[str, tuple[DatasetImage, ...]]
     left_out: tuple[Finding, ...] = ()
+    looks: DatasetLooks | None = None
 
 
 def check_dataset(
@@ -58,12 +58,15 @@ def check_dataset(
     progress: Progress | None = None,
     *,
     leaves_out: bool = False,
+    compares_all: bool = False,
 ) -> CheckResult:
     """Check every image and box of a dataset, and complete its splits. Bad data raises nothing.
 
     cache: the folder of `resolve_cache_folder`, which remembers images that have not changed; all
         are read where it is None.
     leaves_out: whether images that cannot be used are left out (leaving_out.py), and not errors.
+    compares_all: whether images are compared however many they are. It changes what is found, and
+        never the splits: a cut knows of near copies in small datasets only.
     """
     progress = progress or Progress()
     problems = ProblemCollector(list(raw.findings))
@@ -92,12 +95,9 @@ def check_dataset(
         raw, checked, left_out = usable.raw, dict(usable.checked), usable.left_out
         problems = ProblemCollector(list(usable.findings))
 
-    splits: dict[str, tuple[DatasetImage, ...]] = {}
-    for split, pairs in checked.items():
-        usable_images = [image for _, image in pairs if image is not None]
-        # Sorted, because image ids follow this order and readers list images in any order.
-        # By parts, as Path compares, but a hundred thousand paths in a tenth of the time.
-        splits[split] = tuple(sorted(usable_images, key=_get_path_parts))
+    splits = {split: _sort_images(pairs) for split, pairs in checked.items()}
+    is_compared = compares_all or has_few_pixels(splits)
+    looks = _look_at_images(splits, raw.folder, cache, progress) if is_compared else None
 
     # Splits are judged and completed only when all else is right: an image or a box that was left
     # out because of an error could make them look wrong, too.
@@ -107,9 +107,19 @@ def check_dataset(
         # The name of the folder is empty for the root of a file system.
         where = raw.folder.name or str(raw.folder)
         with problems.catch_bad_entry(where):
-            splits = _complete_splits(raw, splits, problems)
+            splits = _complete_splits(raw, splits, looks, problems)
 
-    return CheckResult(tuple(problems.findings), splits, left_out)
+    return CheckResult(tuple(problems.findings), splits, left_out, looks)
+
+
+def _sort_images(checked: Sequence[CheckedRecord]) -> tuple[DatasetImage, ...]:
+    """Return the images that can be used in the order of their paths.
+
+    Image ids follow this order, and readers list images in any order.
+    """
+    usable = [image for _, image in checked if image is not None]
+    # By parts, as Path compares, but a hundred thousand paths in a tenth of the time.
+    return tuple(sorted(usable, key=_get_path_parts))
 
 
 def _get_path_parts(image: DatasetImage) -> tuple[str, ...]:
@@ -131,6 +141,18 @@ def _probe_images(
     if cache is None:
         return probe_images(paths, progress.add)
     return probe_with_manifest(paths, locate_manifest(folder, cache), progress.add)
+
+
+def _look_at_images(
+    splits: Mapping[str, Sequence[DatasetImage]],
+    folder: Path,
+    cache: Path | None,
+    progress: Progress,
+) -> DatasetLooks:
+    """Return how the images of the dataset in `folder` look."""
+    if cache is None:
+        return look_at_images(splits, None, progress)
+    return look_at_images(splits, locate_looks(locate_manifest(folder, cache)), progress)
 
 
 def _drop_normalized_boxes(raw: RawDataset, problems: ProblemCollector) -> RawDataset:
@@ -286,6 +308,7 @@ def _check_size(record: ImageRecord, probe: ImageProbe) -> None:
 def _complete_splits(
     raw: RawDataset,
     given: Mapping[str, tuple[DatasetImage, ...]],
+    looks: DatasetLooks | None,
     problems: ProblemCollector,
 ) -> dict[str, tuple[DatasetImage, ...]]:
     """Return the completed splits, and add a warning for each copy that matters.
@@ -298,7 +321,9 @@ def _complete_splits(
             "there are no images; add some, and see that the annotations list them",
         )
 
-    splits = complete_splits(given)
+    # Of a large dataset the images are compared on request, which must not change its splits.
+    near_copies = looks.near_copies if looks is not None and has_few_pixels(given) else ()
+    splits = complete_splits(given, near_copies)
     # A dataset without any splits is expected to be cut.
     if "train" in given and not given.get("val"):
         problems.add(
@@ -314,6 +339,6 @@ def _complete_splits(
             "the train split has no boxes, so there is nothing to learn; label its images",
         )
 
-    warn_of_copies(splits, raw.folder, problems)
+    warn_of_copies(splits, raw.folder, looks, problems)
     warn_of_typos(splits, problems)
     return splits

@@ -94,6 +94,8 @@ class FindingKind(StrEnum):
     TOO_FEW_IMAGES = auto()
     NOTHING_TO_LEARN = auto()
     IMAGE_IN_SEVERAL_SPLITS = auto()
+    NEAR_COPY = auto()
+    """An image that looks like one of another split, such as a copy that was saved again."""
     COPIES_THAT_DIFFER = auto()
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
 
-from detreg.data.probe import ImageProbe, ignore_progress, probe_images
 from detreg.data.cache_entries import Entry, read_entries, write_entries
+from detreg.data.probe import ImageProbe, ignore_progress, probe_images
 
 _SETTLING_TIME = 2_000_000_000
 """Nanoseconds in which a file may change twice and keep its times, as on FAT.

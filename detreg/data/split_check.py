@@ -3,12 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
-from detreg.data.boxes import Box, Corners
+from detreg.data.boxes import Box
 from detreg.data.findings import Finding, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.lookup import find_duplicates
-from detreg.data.images import DatasetImage, name_inside
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.errors import quote
 
@@ -80,51 +78,6 @@ def check_cut_boxes(
         f"{num_cut} of {len(boxes)} boxes reach over their image by more than a quarter of "
         f"themselves: {reason}; {remedy}",
     )
-
-
-def warn_of_copies(
-    splits: Mapping[str, Sequence[DatasetImage]], folder: Path, problems: ProblemCollector
-) -> None:
-    """Add a warning for each image that another split has, and for copies with other boxes.
-
-    Copies have the same content, whatever their names. The splits are those that will be used.
-    """
-    num_copies = Counter(image.sha256 for images in splits.values() for image in images)
-    hashes = {split: {image.sha256 for image in images} for split, images in splits.items()}
-    for split, images in splits.items():
-        first_boxes: dict[str, set[tuple[str, Corners, bool]]] = {}
-        for image in images:
-            # Nearly all images: no more is computed of those that have no copy.
-            if num_copies[image.sha256] == 1:
-                continue
-
-            name = name_inside(image.path, folder)
-            of_image = problems.for_image(name)
-            if split != "train" and image.sha256 in hashes["train"]:
-                of_image.add(
-                    FindingKind.IMAGE_IN_SEVERAL_SPLITS,
-                    Severity.WARNING,
-                    name,
-                    "image of another split found in train too: left there, but it flatters the "
-                    "scores",
-                )
-            elif split == "test" and image.sha256 in hashes["val"]:
-                of_image.add(
-                    FindingKind.IMAGE_IN_SEVERAL_SPLITS,
-                    Severity.WARNING,
-                    name,
-                    "image of test found in val too: left there, but the model is chosen by val",
-                )
-
-            boxes = {(box.label, box.corners, box.crowd) for box in image.boxes}
-            if boxes != first_boxes.setdefault(image.sha256, boxes):
-                of_image.add(
-                    FindingKind.COPIES_THAT_DIFFER,
-                    Severity.WARNING,
-                    name,
-                    "copy of an image of the same split with other boxes: left there, but the two "
-                    "contradict each other",
-                )
 
 
 def _find_first_boxes(records: Sequence[ImageRecord]) -> dict[str, tuple[ImageRecord, Box]]:

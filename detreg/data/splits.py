@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from detreg.data.findings import BadEntryError, FindingKind
 from detreg.data.images import DatasetImage
@@ -80,11 +81,14 @@ def choose_splits_by_folder(folders: Iterable[str]) -> list[str]:
 
 def complete_splits(
     splits: Mapping[str, Sequence[DatasetImage]],
+    near_copies: Sequence[Sequence[Path]] = (),
 ) -> dict[str, tuple[DatasetImage, ...]]:
     """Return the same images with train and val both present, and test where it was given.
 
     A single split, or a pool without splits, is cut into train and val; where only train and
     test have images, val is cut from train. Empty splits count as missing.
+
+    near_copies: groups of images that look the same, which a cut keeps together.
 
     Raises BadEntryError where no train split can be had.
     """
@@ -92,7 +96,7 @@ def complete_splits(
 
     if len(given) == 1:
         (images,) = given.values()
-        train, val = _cut_val(images)
+        train, val = _cut_val(images, near_copies)
         return {"train": train, "val": val}
 
     if "train" not in given:
@@ -109,47 +113,79 @@ def complete_splits(
         )
 
     if "val" not in given:
-        given["train"], given["val"] = _cut_val(given["train"])
+        given["train"], given["val"] = _cut_val(given["train"], near_copies)
     return {name: given[name] for name in SPLITS if name in given}
 
 
 def _cut_val(
-    images: Sequence[DatasetImage],
+    images: Sequence[DatasetImage], near_copies: Sequence[Sequence[Path]]
 ) -> tuple[tuple[DatasetImage, ...], tuple[DatasetImage, ...]]:
     """Return images for train and for val, about four to one, at least one for each.
 
     An image's own content decides: it stays on its side when others are added or removed, and
-    copies of it stay together. Only where that would leave val with nothing or more than a third,
-    or train without a class, some are moved.
+    copies of it stay together, near copies too. Only where that would leave val with nothing or
+    more than a third, or train without a class, some are moved.
 
     Raises BadEntryError for too few different images, or too few with boxes.
     """
-    copies: dict[str, list[DatasetImage]] = {}
-    for image in images:
-        copies.setdefault(image.sha256, []).append(image)
-    if len(copies) < 2:
+    if len({image.sha256 for image in images}) < 2:
         raise BadEntryError(
             FindingKind.TOO_FEW_IMAGES,
             "a train and a val split cannot be cut from fewer than two different images; "
             "add images",
         )
 
-    labels = {}
-    for sha256, group in copies.items():
-        boxes = [box for image in group for box in image.boxes]
-        labels[sha256] = {box.label for box in boxes if not box.crowd}
-    sizes = {sha256: len(group) for sha256, group in copies.items()}
-    val_hashes = _keep_classes_in_train(_choose_val(sizes), labels)
+    val = _choose_val_of_groups(images, near_copies) if near_copies else None
+    if val is None:
+        # Without near copies, or where they leave nothing else, as in frames of one scene.
+        val = _choose_val_of_units(images, {image.path: image.sha256 for image in images})
+    train = tuple(image for image in images if image.path not in val)
+    return train, tuple(image for image in images if image.path in val)
 
-    train = tuple(image for image in images if image.sha256 not in val_hashes)
-    val = tuple(image for image in images if image.sha256 in val_hashes)
-    return train, val
+
+def _choose_val_of_groups(
+    images: Sequence[DatasetImage], near_copies: Sequence[Sequence[Path]]
+) -> set[Path] | None:
+    """Return the images for val such that near copies stay together.
+
+    None where val would have less than half of its share, more than a third, or no boxes.
+    """
+    hashes = {image.path: image.sha256 for image in images}
+    units = dict(hashes)
+    for group in near_copies:
+        members = [path for path in group if path in hashes]
+        if members:
+            # Not the lowest hash of all, which is the likelier in the first fifth the larger the
+            # group is: the last digits choose the image whose first ones decide.
+            chosen = min((hashes[path] for path in members), key=lambda sha256: sha256[::-1])
+            units |= dict.fromkeys(members, chosen)
+
+    try:
+        val = _choose_val_of_units(images, units)
+    except BadEntryError:
+        return None
+    share = len(val) / len(images)
+    return val if VAL_FRACTION / 2 <= share <= _MAX_VAL_FRACTION else None
+
+
+def _choose_val_of_units(images: Sequence[DatasetImage], units: Mapping[Path, str]) -> set[Path]:
+    """Return the images for val. Raises BadEntryError where none can be spared.
+
+    units: for each image the hash of what it belongs to, which stays together.
+    """
+    sizes = Counter(units[image.path] for image in images)
+    labels: dict[str, set[str]] = {unit: set() for unit in sizes}
+    for image in images:
+        labels[units[image.path]].update(box.label for box in image.boxes if not box.crowd)
+
+    val_units = _keep_classes_in_train(_choose_val(sizes), labels)
+    return {image.path for image in images if units[image.path] in val_units}
 
 
 def _choose_val(sizes: Mapping[str, int]) -> set[str]:
-    """Return the hashes of the images for val.
+    """Return the hashes of the units for val.
 
-    sizes: how many copies there are of each image, by its hash.
+    sizes: how many images each unit has, by its hash: copies of an image, or near copies.
     """
     total = sum(sizes.values())
     # Hashes are spread evenly, so the first fifth of all possible values holds about a fifth.

@@ -112,11 +112,16 @@ def summarize_dataset(data: str | Path, cache: str | Path | None = None) -> Data
 
 @pause_garbage_collection()
 def inspect_dataset(
-    data: str | Path, cache: str | Path | None = None, progress: Progress | None = None
+    data: str | Path,
+    cache: str | Path | None = None,
+    progress: Progress | None = None,
+    *,
+    compares_all: bool = False,
 ) -> InspectedDataset:
     """Return the dataset at `data` with its summary; write no canonical copy.
 
     progress: is told what is being done.
+    compares_all: whether images are compared however many they are.
 
     Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
     """
@@ -129,7 +134,7 @@ def inspect_dataset(
     except DataError as error:
         return _describe_unrecognized(error)
 
-    result = check_dataset(raw, cache_folder, progress)
+    result = check_dataset(raw, cache_folder, progress, compares_all=compares_all)
     groups = group_findings(result.findings)
     summary = _summarize_result(source, raw, result, groups)
     return InspectedDataset(summary, groups, raw, result)

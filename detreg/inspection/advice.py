@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from detreg.inspection.pixel_statistics import PixelStatistics
 from detreg.inspection.statistics import (
     ClassStatistics,
     ImageStatistics,
     compute_imbalance,
 )
 from detreg.inspection.wording import count_of, format_share
-
-if TYPE_CHECKING:
-    from detreg.inspection.pixel_statistics import PixelStatistics
 
 FEW_BOXES = 20
 """Of a class in the train split, under which little can be learned."""
@@ -65,14 +62,14 @@ def advise_on_dataset(
         )
 
 
-def advise_on_images(
-    pixels: "PixelStatistics", name_image: Callable[[int], str]
-) -> Iterator[Advice]:
+def advise_on_images(pixels: PixelStatistics, name_image: Callable[[int], str]) -> Iterator[Advice]:
     """Yield which images are worth a look; `name_image` names the image of an index."""
-    if pixels.across_splits:
+    # Copies across splits are warnings of the check.
+    if pixels.copies_within_splits:
+        counted = count_of(len(pixels.copies_within_splits), "near copy", "near copies")
         yield Advice(
-            f"{count_of(pixels.across_splits, 'image')} outside train with a near copy in train, "
-            "which flatters the scores: move copies into one split"
+            f"{counted} within a split, such as {name_image(pixels.copies_within_splits[0])}: "
+            "leave them out, unless what they show shall count more"
         )
     for flaw, images in pixels.flaws.items():
         counted = count_of(len(images), f"{flaw} image")

@@ -91,7 +91,7 @@ class Gallery:
     def draw_copies(self, pixels: PixelStatistics) -> list[Block]:
         """Return groups of images that look the same, side by side."""
         blocks = []
-        for group in pixels.near_duplicates[:MAX_COPIES]:
+        for group in pixels.near_copies[:MAX_COPIES]:
             splits = dict.fromkeys(self.table.splits[place] for place in group)
             is_across = len(splits) > 1
             items: list[GalleryItem] = []

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detreg.data.images import DatasetImage
-from detreg.data.progress import Progress
+from detreg.data.looks import DatasetLooks
 from detreg.data.summary import InspectedDataset
 from detreg.inspection.advice import Advice, advise_on_dataset, advise_on_images
 from detreg.inspection.outliers import OutlyingBoxes, find_outlying_boxes
+from detreg.inspection.pixel_statistics import PixelStatistics, measure_pixels
 from detreg.inspection.plan import TrainingPlan
 from detreg.inspection.statistics import (
     DatasetStatistics,
@@ -21,15 +22,10 @@ from detreg.inspection.statistics import (
 from detreg.inspection.table import BoxTable, make_table
 
 if TYPE_CHECKING:
-    from detreg.inspection.pixel_statistics import PixelStatistics
     from detreg.inspection.training_size import TrainingStatistics
 
 MAX_EXAMPLES = 20
 """Of each group in JSON; the count is that of all."""
-
-FEW_IMAGES = 1000
-FEW_PIXELS = 300_000_000
-"""The most images, and pixels of them all, of a small dataset: decoded in a second or so."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Measurements:
     advice: tuple[Advice, ...]
     plan: TrainingPlan | None = None
     training: "TrainingStatistics | None" = None
-    pixels: "PixelStatistics | None" = None
+    pixels: PixelStatistics | None = None
 
     @cached_property
     def statistics(self) -> DatasetStatistics:
@@ -93,9 +89,9 @@ class Measurements:
             )
         return {"reason": group.reason, "count": len(group.boxes), "examples": examples}
 
-    def _describe_pixels(self, pixels: "PixelStatistics") -> dict[str, Any]:
+    def _describe_pixels(self, pixels: PixelStatistics) -> dict[str, Any]:
         groups = []
-        for group in pixels.near_duplicates[:MAX_EXAMPLES]:
+        for group in pixels.near_copies[:MAX_EXAMPLES]:
             groups.append([self.name_image(place) for place in group])
         flaws = {}
         for word, places in pixels.flaws.items():
@@ -103,41 +99,24 @@ class Measurements:
             flaws[word] = {"count": len(places), "examples": examples}
         return {
             "near_duplicates": {
-                "groups": len(pixels.near_duplicates),
+                "groups": len(pixels.near_copies),
                 "across_splits": pixels.across_splits,
+                "within_splits": len(pixels.copies_within_splits),
                 "examples": groups,
             },
             "flaws": flaws,
         }
 
 
-def measure_dataset(
-    inspected: InspectedDataset,
-    plan: TrainingPlan | None = None,
-    progress: Progress | None = None,
-    *,
-    with_pixels: bool = False,
-) -> Measurements:
+def measure_dataset(inspected: InspectedDataset, plan: TrainingPlan | None = None) -> Measurements:
     """Measure a dataset, also a broken one, as far as it could be read.
 
     plan: the training whose image size and anchors the boxes are measured for.
-    with_pixels: whether every image is decoded, to compare how they look.
     """
     if inspected.raw is None or inspected.result is None:
         return measure_splits({}, (), None, plan)
     raw, result = inspected.raw, inspected.result
-    return measure_splits(
-        result.splits, raw.classes, raw.folder, plan, progress, with_pixels=with_pixels
-    )
-
-
-def has_few_pixels(inspected: InspectedDataset) -> bool:
-    """Whether all images of a dataset are decoded in a second or so."""
-    if inspected.result is None:
-        return False
-    images = [image for split in inspected.result.splits.values() for image in split]
-    num_pixels = sum(image.width * image.height for image in images)
-    return len(images) <= FEW_IMAGES and num_pixels <= FEW_PIXELS
+    return measure_splits(result.splits, raw.classes, raw.folder, plan, result.looks)
 
 
 def measure_splits(
@@ -145,22 +124,19 @@ def measure_splits(
     classes: Sequence[str],
     folder: Path | None,
     plan: TrainingPlan | None = None,
-    progress: Progress | None = None,
-    *,
-    with_pixels: bool = False,
+    looks: DatasetLooks | None = None,
 ) -> Measurements:
-    """Measure the images of splits; their names are relative to `folder`."""
-    table = make_table(splits, classes)
-    # OpenCV, which both need, takes as long to import as a small dataset to check.
-    pixels = None
-    if with_pixels:
-        from detreg.inspection.pixel_statistics import measure_pixels  # noqa: PLC0415
+    """Measure the images of splits; their names are relative to `folder`.
 
-        pixels = measure_pixels(table, progress or Progress())
+    looks: how the images look, None where they were not compared.
+    """
+    table = make_table(splits, classes)
+    pixels = measure_pixels(table, looks) if looks is not None else None
 
     training = None
     advice: list[Advice] = []
     if plan is not None:
+        # OpenCV, which these need, takes as long to import as a small dataset to check.
         from detreg.inspection.training_advice import advise_on_training  # noqa: PLC0415
         from detreg.inspection.training_size import measure_at_training_size  # noqa: PLC0415
 

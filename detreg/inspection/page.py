@@ -202,15 +202,13 @@ def _show_pixels(measured: Measurements, gallery: Gallery) -> list[Section]:
     pixels = measured.pixels
     if pixels is None:
         return []
-    copies = len(pixels.near_duplicates)
+    copies = len(pixels.near_copies)
     explanation = (
         f"{count_of(copies, 'group')} of images that look the same. Across splits, such copies "
         "flatter the scores."
     )
     return [
-        Section(
-            "Near duplicates", explanation, blocks=gallery.draw_copies(pixels), in_columns=True
-        ),
+        Section("Near copies", explanation, blocks=gallery.draw_copies(pixels), in_columns=True),
         Section(
             "Dark, blurred and blank images",
             "See whether objects can be made out in them.",

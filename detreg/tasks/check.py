@@ -15,7 +15,7 @@ from detreg.data.progress import show_progress
 from detreg.data.summary import InspectedDataset, format_inspection, inspect_dataset
 from detreg.disk_space import check_output_file
 from detreg.errors import UsageError, make_printable
-from detreg.inspection.measurements import Measurements, has_few_pixels, measure_dataset
+from detreg.inspection.measurements import Measurements, measure_dataset
 from detreg.inspection.plan import TrainingPlan
 from detreg.report.section import GalleryItem
 
@@ -59,10 +59,9 @@ def run_check(request: CheckRequest) -> bool:
     """
     request.check_targets()
     with show_progress(is_wanted=not request.as_json) as progress:
-        inspected = inspect_dataset(request.data, progress=progress)
-        is_asked_for = request.with_pixels or request.page is not None
-        with_pixels = is_asked_for or has_few_pixels(inspected)
-        measured = measure_dataset(inspected, request.plan, progress, with_pixels=with_pixels)
+        compares_all = request.with_pixels or request.page is not None
+        inspected = inspect_dataset(request.data, progress=progress, compares_all=compares_all)
+        measured = measure_dataset(inspected, request.plan)
     if not request.as_json:
         _print_inspection(request.data, inspected, measured)
     if request.page:

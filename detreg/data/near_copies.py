@@ -1,4 +1,4 @@
-"""Near duplicates: images that look the same, though their files differ.
+"""Near copies: images that look the same, though their files differ.
 
 All pairs are compared without looking at each: hashes that differ in few bits are equal in at least
 one of a few bands of bits, so only images that share a band are compared. What is found depends on
@@ -10,45 +10,31 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from detreg.inspection.pixels import ImageLook
-
 MAX_DISTANCE = 6
-"""Bits that the hashes of near duplicates differ in at most."""
+"""Bits that the hashes of near copies differ in at most."""
 MIN_CORRELATION = 0.985
-"""Of the thumbnails of near duplicates."""
+"""Of the thumbnails of near copies, at least."""
 
 _NUM_BANDS = MAX_DISTANCE + 1
 _WINDOW = 100
 """Hashes of one band that each is compared with."""
 
+Hashes = npt.NDArray[np.uint64]
 Pairs = npt.NDArray[np.int64]
 
 
-def find_near_duplicates(looks: Sequence[ImageLook | None]) -> list[tuple[int, ...]]:
+def group_near_copies(hashes: Hashes, thumbnails: npt.NDArray[np.float32]) -> list[tuple[int, ...]]:
     """Return groups of images that look the same, by their indices, in ascending order.
 
-    Images that show nothing, or could not be decoded, are in no group.
+    hashes: (images,). thumbnails: (images, levels), with a mean of 0 and a length of 1.
     """
-    usable: list[int] = []
-    chosen: list[ImageLook] = []
-    for place, look in enumerate(looks):
-        if look is not None and not look.is_blank:
-            usable.append(place)
-            chosen.append(look)
-    if len(chosen) < 2:
-        return []
-
-    hashes = np.array([look.hash for look in chosen], np.uint64)
-    thumbnails = np.stack([look.thumbnail for look in chosen])
     pairs = _find_candidates(hashes)
     correlations = (thumbnails[pairs[:, 0]] * thumbnails[pairs[:, 1]]).sum(axis=1)
     pairs = pairs[correlations >= MIN_CORRELATION]
-
-    groups = _join_pairs(pairs.tolist())
-    return [tuple(usable[place] for place in group) for group in groups]
+    return _join_pairs(pairs.tolist())
 
 
-def _find_candidates(hashes: npt.NDArray[np.uint64]) -> Pairs:
+def _find_candidates(hashes: Hashes) -> Pairs:
     """Return (pairs, 2), images whose hashes differ in `MAX_DISTANCE` bits at most.
 
     Of images with one hash, each is paired with the next one only, and the first with images of
@@ -78,7 +64,7 @@ def _find_candidates(hashes: npt.NDArray[np.uint64]) -> Pairs:
     return np.sort(np.concatenate(found), axis=1)
 
 
-def _split_into_bands(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _split_into_bands(hashes: Hashes) -> Hashes:
     """Return (bands, hashes), the bits of each band."""
     keys = []
     for band in range(_NUM_BANDS):
