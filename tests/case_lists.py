@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cases_coco import COCO_CASES
+from cases_coco_batches import COCO_BATCH_CASES
 from cases_coco_values import COCO_VALUE_CASES
 from cases_disk import DISK_CASES
 from cases_foreign import FOREIGN_CASES
@@ -27,6 +28,7 @@ from dataset_cases import Case, find_fault
 CASES = [
     *REPORTED_CASES,
     *COCO_CASES,
+    *COCO_BATCH_CASES,
     *COCO_VALUE_CASES,
     *VOC_CASES,
     *VOC_VALUE_CASES,

@@ -3,15 +3,16 @@
 A JSON file is known by its keys, wherever it lies. Images lie beside it, in a folder named after
 the split or the file (`train2017/`, `images/val/`), or elsewhere in the dataset's folder.
 
-This module knows which files belong to which split; coco_file.py parses one of them.
+coco_layout.py knows which files belong to which split, coco_file.py parses one of them, and
+coco_batches.py merges those of one split.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from detreg.data.findings import FindingKind, ProblemCollector, Severity
+from detreg.data.findings import ProblemCollector
+from detreg.data.formats.coco_batches import Batch, merge_batches
 from detreg.data.formats.coco_entries import (
     CocoEntry,
     make_annotation,
@@ -20,44 +21,30 @@ from detreg.data.formats.coco_entries import (
     make_segmentation,
 )
 from detreg.data.formats.coco_file import read_annotation_file
+from detreg.data.formats.coco_layout import (
+    AnnotationFile,
+    assign_splits,
+    find_annotation_files,
+    find_image_roots,
+    is_coco,
+)
 from detreg.data.formats.coco_outlines import read_outlines as read_outlines
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.file_index import Hint
-from detreg.data.formats.foreign import describe_foreign_file
-from detreg.data.formats.lookup import ImageIndex, ImageLocator, find_duplicates
-from detreg.data.formats.tree import FileTree, get_folder, get_stem, join_path, split_name
+from detreg.data.formats.lookup import ImageIndex, ImageLocator
+from detreg.data.formats.tree import FileTree, get_folder
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
-from detreg.data.splits import (
-    SPLITS,
-    choose_splits_by_folder,
-    names_trainval,
-    parse_split,
-    parse_split_of_folder,
-)
-from detreg.documents import contains_words
+from detreg.data.splits import choose_splits_by_folder
 
 EXPECTED_FILES = "COCO (images, annotations and categories in .json, as annotations/*.json)"
 
-_KEYS = (b'"images"', b'"annotations"', b'"categories"')
-_MIN_KEYS = 2
-"""How many of the keys show that COCO is meant: who reads the file names the one it lacks."""
-
 _ROBOFLOW_NAME = "_annotations.coco.json"
-_SPLIT_ORDER = (*SPLITS, POOL)
-
-
-@dataclass(frozen=True)
-class _AnnotationFile:
-    """One annotation file; `source` is its path relative to the dataset's folder."""
-
-    source: str
-    split: str
 
 
 def detect(tree: FileTree) -> Evidence:
     """Return whether there is a JSON file with COCO's keys."""
-    is_found = any(_is_coco(tree, path) for path in tree.select(".json"))
+    is_found = any(is_coco(tree, path) for path in tree.select(".json"))
     return Evidence.SURE if is_found else Evidence.NONE
 
 
@@ -68,23 +55,24 @@ def read(tree: FileTree) -> RawDataset:
     of train's file, followed by those that only other files have.
     """
     problems = ProblemCollector()
-    splits: dict[str, list[ImageRecord]] = {}
+    batches: dict[str, list[Batch]] = {}
     # A dict keeps each name once, at the place where it came first.
     classes: dict[str, None] = {}
 
     index = ImageIndex(tree)
-    sources = _find_annotation_files(tree, problems)
-    for file in _assign_splits(sources, problems):
+    sources = find_annotation_files(tree, problems)
+    for file in assign_splits(sources, problems):
         split = None if file.split == POOL else file.split
         hint = Hint(file.source, split)
-        locator = ImageLocator(index, _find_image_roots(tree, file), hint, problems)
+        locator = ImageLocator(index, find_image_roots(tree, file), hint, problems)
         with problems.catch_bad_entry(file.source):
             path = tree.folder / file.source
             names, records = read_annotation_file(path, file.source, locator, problems)
             classes.update(dict.fromkeys(names))
-            for name, record in zip(_choose_splits(file, records, tree), records, strict=True):
-                splits.setdefault(name, []).append(record)
+            for name, part in _group_by_split(file, records, tree).items():
+                batches.setdefault(name, []).append(Batch(file.source, tuple(names), part))
 
+    splits = {name: merge_batches(parts, problems) for name, parts in batches.items()}
     index.check_companions(problems)
     is_roboflow = all(path.endswith(_ROBOFLOW_NAME) for path in sources)
     return RawDataset(
@@ -146,131 +134,15 @@ def _make_document(
     }
 
 
-def _is_coco(tree: FileTree, path: str) -> bool:
-    """Whether a JSON file is meant to be COCO's."""
-    file = tree.folder / path
-    if not contains_words(file, _KEYS, _MIN_KEYS):
-        return False
-    # Other tools use two of these words, too; all three are COCO's alone.
-    is_foreign = describe_foreign_file(tree, path) is not None
-    return not is_foreign or contains_words(file, _KEYS, len(_KEYS))
-
-
-def _find_annotation_files(tree: FileTree, problems: ProblemCollector) -> list[str]:
-    """Return the annotation files of the first layout that the dataset has.
-
-    A JSON file that lies among them is one of them, too, if it names a split or holds no object:
-    it is broken, and must not be passed over. What else is left out is noted.
-    """
-    paths = tree.select(".json")
-    files = [path for path in paths if _is_coco(tree, path)]
-    layout = min(map(_rank_layout, files))
-    chosen = [path for path in files if _rank_layout(path) == layout]
-
-    folders = {get_folder(path) for path in chosen}
-    for path in paths:
-        is_beside = get_folder(path) in folders or _rank_layout(path) == layout < _OTHER_LAYOUT
-        if path not in chosen and is_beside and _is_broken(tree, path):
-            chosen.append(path)
-
-    # COCO's own download has captions and keypoints beside the boxes.
-    instances = [path for path in chosen if split_name(path)[1].startswith("instances_")]
-    for path in sorted({*files, *chosen} - {*(instances or chosen)}):
-        if not instances or _rank_layout(path) != layout:
-            problems.add(
-                FindingKind.UNUSED_FILE,
-                Severity.NOTE,
-                path,
-                "annotation file in another folder than the others left out",
-            )
-    return sorted(instances or chosen)
-
-
-_OTHER_LAYOUT = 3
-
-
-def _rank_layout(path: str) -> int:
-    """Return which of the usual places an annotation file is in; the first that is used counts."""
-    folder = get_folder(path)
-    if "/" not in folder and parse_split(folder) is not None:
-        return 0
-    if folder.lower() == "annotations":
-        return 1
-    return 2 if folder == "" else _OTHER_LAYOUT
-
-
-def _is_broken(tree: FileTree, path: str) -> bool:
-    """Whether a JSON file without COCO's keys stands where one with them belongs."""
-    head = tree.read_head(path, 64).removeprefix(b"\xef\xbb\xbf").lstrip()
-    return parse_split(get_stem(path)) is not None or not head.startswith(b"{")
-
-
-def _assign_splits(sources: Sequence[str], problems: ProblemCollector) -> list[_AnnotationFile]:
-    """Return the annotation files with their splits, train first.
-
-    A file that names no split is the pool, and one that names train and val together is train, of
-    which val is cut. Two files of one split are an error.
-    """
-    files = []
-    for source in sources:
-        stem = get_stem(source)
-        split = parse_split_of_folder(get_folder(source)) or parse_split(stem)
-        if split is None and names_trainval(stem):
-            split = "train"
-        files.append(_AnnotationFile(source, split or POOL))
-
-    for split in find_duplicates(file.split for file in files):
-        sources_of_split = ", ".join(file.source for file in files if file.split == split)
-        if split == POOL:
-            advice = "name no split; put train, val or test into each name"
-        else:
-            advice = f"are all for {split}; merge them or keep one"
-        problems.add_error(
-            FindingKind.AMBIGUOUS_SPLIT, sources_of_split, f"these annotation files {advice}"
-        )
-
-    return sorted(files, key=lambda file: (_SPLIT_ORDER.index(file.split), file.source))
-
-
-def _choose_splits(
-    file: _AnnotationFile, records: Sequence[ImageRecord], tree: FileTree
-) -> list[str]:
-    """Return the split of each record: the file's, else the one that the image's folder names."""
+def _group_by_split(
+    file: AnnotationFile, records: Sequence[ImageRecord], tree: FileTree
+) -> dict[str, Sequence[ImageRecord]]:
+    """Return the records by split: the file's, else the one that the image's folder names."""
     if file.split != POOL:
-        return [file.split] * len(records)
+        return {file.split: records}
     root = f"{tree.folder}/"
     folders = [get_folder(str(record.image).removeprefix(root)) for record in records]
-    return choose_splits_by_folder(folders)
-
-
-def _find_image_roots(tree: FileTree, file: _AnnotationFile) -> tuple[str, ...]:
-    """Return the folders that a file's images may lie in, in the order to look.
-
-    Folders that belong to this file or its split come first: two splits may use the same names.
-    """
-    stem = get_stem(file.source).removeprefix("instances_")
-    named_after_file = []
-    named_after_split = []
-    for folder in tree.folders:
-        base, name = split_name(folder)
-        if base not in ("", "images"):
-            continue
-        if name == stem:
-            named_after_file.append(folder)
-        if parse_split(name) == file.split:
-            named_after_split.append(folder)
-
-    # Those in the dataset's folder come before those in images/.
-    named_after_file.sort(key=split_name)
-    named_after_split.sort(key=split_name)
-    beside_file = get_folder(file.source)
-    return (
-        *named_after_file,
-        *named_after_split,
-        beside_file,
-        join_path(beside_file, "images"),
-        join_path(beside_file, "data"),
-        "",
-        "images",
-        "data",
-    )
+    groups: dict[str, list[ImageRecord]] = {}
+    for split, record in zip(choose_splits_by_folder(folders), records, strict=True):
+        groups.setdefault(split, []).append(record)
+    return dict(groups)
