@@ -57,11 +57,11 @@ def keep_good_boxes(
     # Negative zero is equal to zero.
     has_changed = ((corners != stated) | np.signbit(stated)).any(axis=1)
     has_changed |= np.fromiter((not box.area for box in boxes), np.bool_, len(boxes))
-    for place in np.flatnonzero(has_changed & is_usable[image_of_box]).tolist():
+    changed = np.flatnonzero(has_changed & is_usable[image_of_box])
+    columns = (changed.tolist(), corners[changed].tolist(), areas[changed].tolist())
+    for place, (x1, y1, x2, y2), area in zip(*columns, strict=True):
         box = boxes[place]
-        x1, y1, x2, y2 = corners[place].tolist()
-        area = box.area or float(areas[place])
-        boxes[place] = Box((x1, y1, x2, y2), box.label, box.crowd, box.where, area)
+        boxes[place] = Box((x1, y1, x2, y2), box.label, box.crowd, box.where, box.area or area)
 
     ends = np.cumsum([0, *counts]).tolist()
     kept: list[tuple[Box, ...] | None] = []

@@ -150,8 +150,9 @@ def measure_classes(table: BoxTable) -> tuple[ClassStatistics, ...]:
     num_classes = len(table.classes)
     total = np.bincount(table.labels, minlength=num_classes)
     # A class counts once for each image that shows it.
-    pairs = np.unique(np.stack([table.labels, table.image_of_box], axis=1), axis=0)
-    images = np.bincount(pairs[:, 0], minlength=num_classes)
+    num_images = max(len(table.images), 1)
+    pairs = np.unique(table.labels * num_images + table.image_of_box)
+    images = np.bincount(pairs // num_images, minlength=num_classes)
 
     split_names = list(dict.fromkeys(table.splits))
     split_of_image = np.array([split_names.index(name) for name in table.splits], np.int64)

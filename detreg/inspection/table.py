@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -45,22 +46,17 @@ class BoxTable:
 
 def make_table(splits: Mapping[str, Sequence[DatasetImage]], classes: Sequence[str]) -> BoxTable:
     """Return the images of all splits, and their boxes, as arrays."""
-    label_of_class = {name: label for label, name in enumerate(classes)}
-    images: list[DatasetImage] = []
-    names: list[str] = []
-    image_of_box: list[int] = []
-    labels: list[int] = []
-    corners: list[tuple[float, float, float, float]] = []
+    images = [image for members in splits.values() for image in members]
+    names = [name for name, members in splits.items() for _ in members]
+    boxes = list(chain.from_iterable(image.boxes for image in images))
+    image_of_box = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
 
-    for split, members in splits.items():
-        for image in members:
-            for box in image.boxes:
-                if not box.crowd and box.label in label_of_class:
-                    image_of_box.append(len(images))
-                    labels.append(label_of_class[box.label])
-                    corners.append(box.corners)
-            images.append(image)
-            names.append(split)
+    label_of_class = {name: label for label, name in enumerate(classes)}
+    labels = np.fromiter((label_of_class.get(box.label, -1) for box in boxes), np.int64)
+    is_crowd = np.fromiter((box.crowd for box in boxes), np.bool_)
+    numbers = chain.from_iterable(box.corners for box in boxes)
+    corners = np.fromiter(numbers, np.float64, 4 * len(boxes)).reshape(-1, 4)
+    is_counted = ~is_crowd & (labels >= 0)
 
     sizes = [(image.width, image.height) for image in images]
     return BoxTable(
@@ -68,7 +64,7 @@ def make_table(splits: Mapping[str, Sequence[DatasetImage]], classes: Sequence[s
         images=tuple(images),
         splits=tuple(names),
         sizes=np.array(sizes, np.float64).reshape(-1, 2),
-        image_of_box=np.array(image_of_box, np.int64),
-        labels=np.array(labels, np.int64),
-        corners=np.array(corners, np.float64).reshape(-1, 4),
+        image_of_box=image_of_box[is_counted],
+        labels=labels[is_counted],
+        corners=corners[is_counted],
     )
