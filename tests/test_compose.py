@@ -145,7 +145,7 @@ def test_the_last_epochs_are_plain(dataset: Dataset, num_epochs: int, plain: int
     config = compose_values(dataset, num_epochs=num_epochs, **NANO)
     hooks = {hook["type"]: hook for hook in config["custom_hooks"]}
     assert hooks["PlainEpochsHook"]["epochs"] == plain
-    assert hooks["PlainEpochsHook"]["skip"] == ["Mosaic", "RandomAffine"]
+    assert hooks["PlainEpochsHook"]["skip"] == ["FastMosaic"]
     assert hooks["EMAHook"]["update_buffers"] is True
 
 

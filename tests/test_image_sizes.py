@@ -224,7 +224,7 @@ def compose_single_images(
 def load_sizes(template: Template, params: CommonParams, dataset: Dataset) -> dict[Size, Size]:
     """Return the size in which each training image reaches the padding, by its original size."""
     config = compose_single_images(template, params, dataset)
-    last_steps = ("PadToCanvas", "FilterAnnotations", "PackDetInputs")
+    last_steps = ("PadToCanvas", "PackImage")
     steps = [step for step in config["pipeline"] if step["type"] not in last_steps]
     images = DATASETS.build(config | {"pipeline": steps})
 

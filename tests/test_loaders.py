@@ -40,15 +40,15 @@ def list_steps(config: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all transforms of training images, in order."""
     dataset = config["train_dataloader"]["dataset"]
     steps = list(dataset["pipeline"])
-    if dataset["type"] == "MultiImageMixDataset":
+    if dataset["type"] == "MixedImages":
         steps = dataset["dataset"]["pipeline"] + steps
     return steps
 
 
 def get_boxes(item: dict[str, Any]) -> Tensor:
-    """Return the boxes (n, 4) of a training image, whatever type MMDetection keeps them in."""
-    boxes = item["data_samples"].gt_instances.bboxes
-    return getattr(boxes, "tensor", boxes)
+    """Return the boxes (n, 4) of a training image."""
+    boxes: Tensor = item["data_samples"].gt_instances.bboxes
+    return boxes
 
 
 def assert_boxes_are_inside(item: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def test_random_sizes_are_composed_only_where_they_are_asked_for(
     assert not {"ReadResized", "Resize"} & types
     assert [step["fixed"] for step in steps if step["type"] == "PadToCanvas"] == [False]
 
-    assert ("RandomMixedSize" in types) == ("Mosaic" in types)
+    assert ("RandomMixedSize" in types) == ("FastMosaic" in types)
     for hook in config["custom_hooks"]:
         if hook["type"] == "PlainEpochsHook":
             assert "RandomMixedSize" in hook["skip"]
@@ -197,7 +197,7 @@ def test_training_images_have_the_size_that_is_asked_for(
     images = DATASETS.build(config["train_dataloader"]["dataset"])
     assert len(images) == dataset.splits["train"].images
 
-    skipped_in_plain_epochs = ["Mosaic", "RandomAffine"]
+    skipped_in_plain_epochs = ["FastMosaic"]
     for skip, size in ((None, mixed_size), (skipped_in_plain_epochs, plain_size)):
         images._skip_type_keys = skip
         for index in range(len(images)):

@@ -19,7 +19,7 @@ def make_runner(epoch: int) -> Any:
 
 
 def test_plain_epochs_switch_both_ways() -> None:
-    hook = PlainEpochsHook(epochs=3, skip=["Mosaic", "MixUp"])
+    hook = PlainEpochsHook(epochs=3, skip=["FastMosaic", "FastMixUp"])
 
     switches = []
     for epoch in (0, 6, 7, 9, 2):
@@ -28,12 +28,12 @@ def test_plain_epochs_switch_both_ways() -> None:
         skipped = runner.train_dataloader.dataset._skip_type_keys
         switches.append((skipped, runner.model.bbox_head.use_l1))
 
-    mixed, plain = (None, False), (["Mosaic", "MixUp"], True)
+    mixed, plain = (None, False), (["FastMosaic", "FastMixUp"], True)
     assert switches == [mixed, mixed, plain, plain, mixed]
 
 
 def test_zero_plain_epochs_switch_nothing() -> None:
     runner = make_runner(9)
-    PlainEpochsHook(epochs=0, skip=["Mosaic"]).before_train_epoch(runner)
+    PlainEpochsHook(epochs=0, skip=["FastMosaic"]).before_train_epoch(runner)
     assert runner.train_dataloader.dataset._skip_type_keys is None
     assert runner.model.bbox_head.use_l1 is False

@@ -149,7 +149,7 @@ def load_epoch(
     loaded = []
     for batch in batches:
         for image, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
-            loaded.append((image, sample.gt_instances.bboxes.tensor))
+            loaded.append((image, sample.gt_instances.bboxes))
     return loaded
 
 

@@ -176,7 +176,6 @@ def pad_image(pixels: NDArray[np.uint8], canvas: Size, value: tuple[int, ...]) -
     channel, in the order of `pixels`.
     """
     width, height = canvas
-    padded = np.empty((height, width, 3), np.uint8)
-    padded[:] = value
-    padded[: pixels.shape[0], : pixels.shape[1]] = pixels
-    return padded
+    below = height - pixels.shape[0]
+    right = width - pixels.shape[1]
+    return cv2.copyMakeBorder(pixels, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value)

@@ -241,10 +241,16 @@ def _count_cells(published: Config, length: int, first_stride: int) -> list[int]
 
 
 def build_augmentation(published: list[Config], params: SsdParams) -> Augmentation:  # noqa: ARG001
-    """Return expand and crop before resizing, flip and colors after it, as published."""
+    """Return expand and crop before resizing, flip and colors after it, as published.
+
+    The published strength of the colors' distortion is MMDetection's default.
+    """
     return Augmentation(
         before=select_transforms(published, "Expand", "MinIoURandomCrop"),
-        after=select_transforms(published, "RandomFlip", "PhotoMetricDistortion"),
+        after=[
+            *select_transforms(published, "RandomFlip"),
+            {"type": "LevelDistortion"},
+        ],
     )
 
 

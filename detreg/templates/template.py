@@ -20,7 +20,7 @@ DecoderName = Literal["yolox", "one_stage", "two_stage"]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What happens to training images beside resizing, as transforms of MMDetection."""
+    """What happens to training images beside resizing, as transforms that MMEngine builds."""
 
     before: list[Config] = field(default_factory=list)
     """Before resizing."""

@@ -141,20 +141,15 @@ def build_augmentation(published: list[Config], params: YoloxParams) -> Augmenta
     Color and flip stay on in the plain epochs.
     """
     by_type = {transform["type"]: transform for transform in published}
-    width, height = _compute_canvas(params)
+    canvas = {"size": _compute_canvas(params), "gray": GRAY}
 
-    mixing: list[Config] = [
-        {"type": "Mosaic", "img_scale": (width, height), "pad_val": float(GRAY)},
-        # Mosaic is twice as wide and high as the canvas: the border cuts the middle out of it.
-        by_type["RandomAffine"] | {"border": (-width // 2, -height // 2)},
-    ]
+    factors = by_type["RandomAffine"]["scaling_ratio_range"]
+    mixing: list[Config] = [{"type": "FastMosaic", **canvas, "factors": factors}]
     if "MixUp" in by_type:
-        mixing.append(by_type["MixUp"] | {"img_scale": (width, height), "pad_val": float(GRAY)})
+        factors = by_type["MixUp"]["ratio_range"]
+        mixing.append({"type": "FastMixUp", **canvas, "factors": factors})
 
-    return Augmentation(
-        mixing=mixing,
-        after=[{"type": "YOLOXHSVRandomAug"}, {"type": "RandomFlip", "prob": 0.5}],
-    )
+    return Augmentation(mixing=mixing, after=[{"type": "FastHsv"}, {"type": "FastFlip"}])
 
 
 def _compute_canvas(params: YoloxParams) -> tuple[int, int]:

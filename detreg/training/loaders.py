@@ -50,7 +50,7 @@ def compose_train_loader(
         # The outer dataset draws further images from the inner one to mix with each image.
         single_images = _compose_coco_dataset(annotations, dataset.classes, first_steps)
         train_dataset = {
-            "type": "MultiImageMixDataset",
+            "type": "MixedImages",
             "dataset": single_images,
             "pipeline": [*mixing_steps, *last_steps],
         }
@@ -177,7 +177,8 @@ def _compose_first_steps(
     """
     kept_split = make_kept_split(options.cache, dataset, "train")
     seed: ConfigPart = {"type": "SeedImage"}  # first, since it seeds all that follow
-    load_boxes: ConfigPart = {"type": "LoadAnnotations", "with_bbox": True}
+    # Boxes as arrays: for the boxes of one image they are faster than MMDetection's tensors.
+    load_boxes: ConfigPart = {"type": "LoadAnnotations", "with_bbox": True, "box_type": None}
 
     if augmentation.before or has_random_sizes(params):
         cache = None if kept_split is None else kept_split.plan_decoded()
@@ -194,10 +195,7 @@ def _compose_packing_steps(template: Template, params: CommonParams) -> list[Con
     preprocessing = make_preprocessing(template, params)
     return [
         _compose_pad(preprocessing, fixed=not has_random_sizes(params)),
-        # keep_empty=False keeps images that have no box left, as images of nothing; True would draw
-        # others in their place.
-        {"type": "FilterAnnotations", "min_gt_bbox_wh": (1, 1), "keep_empty": False},
-        {"type": "PackDetInputs"},
+        {"type": "PackImage"},
     ]
 
 

@@ -48,8 +48,7 @@ def _draw(sample: dict[str, Any], classes: tuple[str, ...], path: Path) -> Galle
     """Write an item of a batch as JPEG: its pixels are uint8 (3, height, width) in BGR."""
     pixels = np.ascontiguousarray(sample["inputs"].numpy().transpose(1, 2, 0)[..., ::-1])
     instances = sample["data_samples"].gt_instances
-    # Some transforms keep boxes in a type of their own.
-    boxes = getattr(instances.bboxes, "tensor", instances.bboxes).numpy()
+    boxes = instances.bboxes.numpy()
     labels = instances.labels.tolist()
 
     canvas = Canvas(pixels, min_side=SIDE, max_side=SIDE)

@@ -1,0 +1,86 @@
+"""The objects of a training image as arrays, and what moving its pixels does to their boxes.
+
+A box is left, top, right, bottom in pixels. All functions return new arrays: a transform may be
+given arrays that others still use.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float32]
+"""Boxes (n, 4)."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The labeled objects of an image."""
+
+    boxes: Boxes
+    labels: NDArray[np.int64]
+    """Numbers of classes (n,)."""
+    is_ignored: NDArray[np.bool_]
+    """Whether an object is neither to be found nor an error if it is found (n,)."""
+
+
+def get_objects(results: dict[str, Any]) -> Objects:
+    """Return the objects of an image in MMDetection's form."""
+    return Objects(results["gt_bboxes"], results["gt_bboxes_labels"], results["gt_ignore_flags"])
+
+
+def put_objects(results: dict[str, Any], objects: Objects) -> None:
+    """Replace the objects of an image in MMDetection's form."""
+    results["gt_bboxes"] = objects.boxes
+    results["gt_bboxes_labels"] = objects.labels
+    results["gt_ignore_flags"] = objects.is_ignored
+
+
+def join_objects(parts: Sequence[Objects]) -> Objects:
+    """Return all objects of one or more images, in order."""
+    return Objects(
+        boxes=np.concatenate([part.boxes for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        is_ignored=np.concatenate([part.is_ignored for part in parts]),
+    )
+
+
+def select_objects(objects: Objects, is_chosen: NDArray[np.bool_]) -> Objects:
+    """Return the objects for which `is_chosen` (n,) is true."""
+    return Objects(
+        boxes=objects.boxes[is_chosen],
+        labels=objects.labels[is_chosen],
+        is_ignored=objects.is_ignored[is_chosen],
+    )
+
+
+def select_objects_inside(objects: Objects, width: int, height: int) -> Objects:
+    """Return the objects of which a part lies within an image."""
+    left, top, right, bottom = objects.boxes.T
+    return select_objects(objects, (left < width) & (top < height) & (right > 0) & (bottom > 0))
+
+
+def scale_objects(objects: Objects, factor: float) -> Objects:
+    """Scale an image with its objects by a factor."""
+    return replace(objects, boxes=objects.boxes * np.float32(factor))
+
+
+def move_objects(objects: Objects, right: int, down: int) -> Objects:
+    """Move objects by whole pixels."""
+    distances = np.array([right, down, right, down], np.float32)
+    return replace(objects, boxes=objects.boxes + distances)
+
+
+def clip_objects(objects: Objects, width: int, height: int) -> Objects:
+    """Cut boxes off at the borders of an image; one that lies outside is left without an area."""
+    limits = np.array([width, height, width, height], np.float32)
+    return replace(objects, boxes=np.clip(objects.boxes, 0, limits))
+
+
+def mirror_objects(objects: Objects, width: int) -> Objects:
+    """Exchange left and right in an image `width` pixels wide."""
+    left, top, right, bottom = objects.boxes.T
+    mirrored = np.stack([width - right, top, width - left, bottom], axis=-1)
+    return replace(objects, boxes=mirrored)

@@ -1,0 +1,81 @@
+"""Random changes of one image: of its colors, and which way round it is.
+
+They draw the random numbers of MMDetection 3.3's YOLOXHSVRandomAug, RandomFlip and
+PhotoMetricDistortion in the same order and give the same pixels and boxes. No image is changed in
+place: it may be read-only.
+"""
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import PhotoMetricDistortion
+from mmdet.registry import TRANSFORMS
+from numpy.typing import NDArray
+
+from detreg.training.objects import get_objects, mirror_objects, put_objects
+from detreg.training.transforms import Results
+
+MAX_HSV_CHANGES = (5, 30, 30)
+"""Levels of hue (of 180), saturation and value (of 256) to either side."""
+HUES = 180
+"""Number of hues in OpenCV's 8-bit HSV."""
+
+
+@TRANSFORMS.register_module()
+class FastHsv(BaseTransform):
+    """Shifts hue, saturation and value, each in half of the images."""
+
+    def transform(self, results: Results) -> Results:
+        """Change the image's colors."""
+        changes = np.random.uniform(-1, 1, 3) * MAX_HSV_CHANGES
+        changes *= np.random.randint(0, 2, 3)
+        hue_change, saturation_change, value_change = changes.astype(np.int16).tolist()
+
+        levels = np.arange(256)
+        hue, saturation, value = cv2.split(cv2.cvtColor(results["img"], cv2.COLOR_BGR2HSV))
+        if hue_change:
+            hue = _map_levels(hue, (levels + hue_change) % HUES)
+        if saturation_change:
+            saturation = _map_levels(saturation, np.clip(levels + saturation_change, 0, 255))
+        if value_change:
+            value = _map_levels(value, np.clip(levels + value_change, 0, 255))
+
+        hsv = cv2.merge([hue, saturation, value])
+        results["img"] = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+        return results
+
+
+@TRANSFORMS.register_module()
+class FastFlip(BaseTransform):
+    """Exchanges left and right in half of the images."""
+
+    def transform(self, results: Results) -> Results:
+        """Mirror the image with its objects, or leave both."""
+        if np.random.uniform() >= 0.5:
+            return results
+
+        results["img"] = cv2.flip(results["img"], 1)
+        width = results["img"].shape[1]
+        put_objects(results, mirror_objects(get_objects(results), width))
+        return results
+
+
+@TRANSFORMS.register_module()
+class LevelDistortion(PhotoMetricDistortion):
+    """Changes brightness, contrast, saturation, hue and order of colors, as published for SSD.
+
+    What leaves the levels 0 to 255 becomes the nearest of them. MMDetection returns floating-point
+    pixels beyond, which no image has that is served.
+    """
+
+    def transform(self, results: Results) -> Results:
+        """Change the image's colors."""
+        results = super().transform(results)
+        levels = np.clip(np.rint(results["img"]), 0, 255)
+        results["img"] = levels.astype(np.uint8)
+        return results
+
+
+def _map_levels(plane: NDArray[np.uint8], new_levels: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Replace each level of a plane (height, width) by its new one of 256."""
+    return cv2.LUT(plane, new_levels.astype(np.uint8))
