@@ -270,6 +270,40 @@ def _encode(encoding: str) -> Files:
     return _write_text(json.dumps(make_coco(PHOTOS)).encode(encoding))
 
 
+def _repeat(old: str, new: str) -> Files:
+    """Return a dataset whose text says a key twice at its first place."""
+    text = json.dumps(make_coco(PHOTOS))
+    return _write_text(text.replace(old, new, 1).encode())
+
+
+# A text that has the key twice, and what the refusal names.
+_REPEATED: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "box": ('"bbox": [', '"bbox": [1, 1, 20, 20], "bbox": [', ("'bbox'", "id 1")),
+    "box with a space": ('"bbox": [', '"bbox" : [1, 1, 20, 20], "bbox": [', ("'bbox'", "id 1")),
+    "class": ('"category_id": 1', '"category_id": 1, "category_id": 2', ("'category_id'",)),
+    "file name": ('"width": 120', '"file_name": "p1.jpg", "width": 120', ("'file_name'",)),
+    "list": ('"categories"', '"annotations": [], "categories"', ("'annotations'",)),
+    "key of an attribute": ('"iscrowd": 0', '"iscrowd": 0, "x": {"a": 1, "a": 2}', ("'a'",)),
+    "key in a list of lists": ('"iscrowd": 0', '"iscrowd": 0, "x": [[{"a": 1, "a": 2}]]', ("'a'",)),
+}
+_NOT_REPEATED = {
+    "a text like a key": ('"iscrowd": 0', '"iscrowd": 0, "note": "a\\": b\\" : c"'),
+    "objects in lists of lists": ('"iscrowd": 0', '"iscrowd": 0, "x": [[{"a": 1}], [{"a": 2}]]'),
+    "attributes": ('"iscrowd": 0', '"iscrowd": 0, "attributes": {"id": 3, "tags": [{"id": 4}]}'),
+    "spaces": ('"bbox": [', '"bbox"  :  ['),
+}
+
+
+def _make_repeated_keys() -> list[Case]:
+    cases = [
+        Case(f"coco {name} twice", partial(_repeat, old, new), None, ("annotations.json", *words))
+        for name, (old, new, words) in _REPEATED.items()
+    ]
+    for name, (old, new) in _NOT_REPEATED.items():
+        cases.append(Case(f"coco no key twice but {name}", partial(_repeat, old, new), POOL))
+    return cases
+
+
 def _make_files() -> list[Case]:
     def compose(form: _Form) -> Files:
         files = build_coco(place=at("images/{split}/été {name}"), name=at("été {name}"))
@@ -313,4 +347,4 @@ def _make_files() -> list[Case]:
     ]
 
 
-COCO_VALUE_CASES = [*_make_values(), *_make_refused(), *_make_files()]
+COCO_VALUE_CASES = [*_make_values(), *_make_refused(), *_make_repeated_keys(), *_make_files()]

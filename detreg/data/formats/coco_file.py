@@ -11,6 +11,7 @@ from detreg.data.formats.coco_annotations import parse_annotations
 from detreg.data.formats.coco_categories import parse_categories
 from detreg.data.formats.coco_entries import CocoEntry
 from detreg.data.formats.coco_values import format_id, is_number, make_key
+from detreg.data.formats.json_keys import describe_repeated_key
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator, find_duplicates
 from detreg.data.raw import ImageRecord
 from detreg.documents import MAX_JSON_BYTES, parse_json
@@ -77,6 +78,9 @@ def _parse_document(content: bytes) -> CocoEntry:
             "the file is not a JSON object with images, annotations and categories; "
             "export it as COCO detection",
         )
+    repeated_key = describe_repeated_key(content, document)
+    if repeated_key is not None:
+        raise BadEntryError(FindingKind.DUPLICATE_ENTRY, f"{repeated_key}; keep one of the two")
     return document
 
 
