@@ -7,6 +7,10 @@ processes, 8 epochs, 6 of them with mixed images, a validation after each. Both 
 whole training: steps, validation, checkpoints, logging; detreg's also has the uploads to MLflow and
 the report. Export, parity and registration, which MMDetection does not do, are printed apart. A
 quarter of an hour on two CPU cores.
+
+    OMP_NUM_THREADS=1 python benchmarks/train_vs_mmdet.py --steps [yolox_nano ...]
+
+compares single steps of every template, in each precision (step_times.py).
 """
 
 import json
@@ -22,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import step_times
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -187,5 +192,7 @@ def _set_data(config: Config, dataset: Dataset, batch_size: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "--one":
         measure(*sys.argv[2:])
+    elif sys.argv[1] == "--steps":
+        step_times.main(sys.argv[2:])
     else:
         main(*sys.argv[1:])

@@ -60,7 +60,7 @@ _TO_LOWER = {
     Shortage.MACHINE: ("batch_size", "image_size", "num_workers"),
 }
 _FURTHER_ADVICE = {
-    Shortage.GPU: "set amp=true, or end what else uses the GPU",
+    Shortage.GPU: "set precision=bf16, or end what else uses the GPU",
     Shortage.LOADER: "in a sweep lower workers, or use smaller images",
     Shortage.MACHINE: "in a sweep lower workers, use smaller images, or end what else uses memory",
 }

@@ -1,10 +1,12 @@
 """Options of a run and of a sweep: what is not a hyperparameter of a template."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from detreg.defaults import SCORE_THRESHOLD
+from detreg.errors import UsageError, quote
 from detreg.model_names import find_name_problem
-from detreg.params import boolean, choice, integer, integer_or_auto, number, text
+from detreg.params import choice, integer, integer_or_auto, number, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,14 @@ class RunOptions:
         1,
         help="Epochs without a better val mAP before training stops; 0 never stops early",
     )
-    amp: bool = boolean(False, help="Automatic mixed precision; needs a GPU")
+    precision: str = choice(
+        "auto",
+        "fp32",
+        "bf16",
+        "fp16",
+        help="Numbers in which backbone, neck and dense head are trained; auto takes bf16 where "
+        "the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU",
+    )
     num_workers: int | None = integer_or_auto(
         0,
         64,
@@ -70,6 +79,30 @@ class RunOptions:
             return []
         problem = find_name_problem(self.registered_model_name)
         return [] if problem is None else [problem]
+
+
+_PRECISION_OF_AMP = {"true": "fp16", "false": "fp32"}
+
+
+def rename_former_options(values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values with `amp`, the option that detreg 0.1 had, as `precision`.
+
+    Raises UsageError for another value than true and false, and for both names at once.
+    """
+    renamed = dict(values)
+    if "amp" not in renamed:
+        return renamed
+
+    amp = renamed.pop("amp")
+    precision = _PRECISION_OF_AMP.get(str(amp).lower())
+    if precision is None:
+        raise UsageError(
+            f"amp must be true or false, got {quote(amp)}; it is called precision now, and true "
+            "means precision=fp16"
+        )
+    if "precision" in renamed:
+        raise UsageError(f"amp={amp} is the former way to say precision={precision}: give one")
+    return renamed | {"precision": precision}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import UsageError
-from detreg.options import RunOptions
+from detreg.options import RunOptions, rename_former_options
 from detreg.params import build, get_params
 from detreg.templates import find_template
 from detreg.templates.common_params import CommonParams
@@ -39,6 +39,7 @@ def parse_settings(
 
     Raises UsageError with all problems of both at once.
     """
+    values = rename_former_options(values)
     option_names = get_params(RunOptions)
     for_options = {name: value for name, value in values.items() if name in option_names}
     for_params = {name: value for name, value in values.items() if name not in option_names}

@@ -28,6 +28,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _CACHE = tempfile.TemporaryDirectory(prefix="detreg-tests-")
 os.environ["DETREG_CACHE"] = _CACHE.name
 os.environ.pop("DETREG_WEIGHTS", None)
+# What precision=auto takes would depend on the processor, and on how busy it is.
+os.environ["DETREG_PRECISION"] = "fp32"
 
 _FOUR_STEPS: dict[str, Any] = {
     "pretrained_weights": "none",

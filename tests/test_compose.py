@@ -152,5 +152,5 @@ def test_the_last_epochs_are_plain(dataset: Dataset, num_epochs: int, plain: int
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can do it")
 def test_mixed_precision_without_a_gpu_is_refused(dataset: Dataset) -> None:
     params = YOLOX.resolve(build(YOLOX.params, NANO))
-    with pytest.raises(UsageError, match="amp=true needs a GPU"):
-        compose(YOLOX, params, dataset, RunOptions(amp=True))
+    with pytest.raises(UsageError, match="precision=fp16 needs a GPU"):
+        compose(YOLOX, params, dataset, RunOptions(precision="fp16"))

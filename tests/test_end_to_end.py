@@ -180,7 +180,8 @@ def test_mlflow_run_logs_one_run(run: JSON) -> None:
     params = by_key(run["data"]["params"])
     assert params["per_item_lrate"] == "1e-6"
     assert params["base_model"] == "yolox_nano"
-    assert params["amp"] == "false"
+    assert params["precision"] == "auto"
+    assert params["precision.resolved"] == "fp32"
 
     metrics = by_key(run["data"]["metrics"])
     assert {"mAP", "val/mAP", "train/loss", "test/mAP", "parity/matched"} <= set(metrics)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from detreg.options import RunOptions
 from detreg.sweeps.plan import Plan, make_plan
 from detreg.sweeps.request import make_request, parse_templates
 
@@ -54,6 +55,20 @@ def test_a_study_of_an_earlier_version_is_found_again(
 ) -> None:
     """The names are literals of detreg 0.1: they may not change, or started sweeps are lost."""
     assert plan_sweep(templates, **values).name == name
+
+
+def test_another_precision_is_another_study() -> None:
+    """But for auto, which an earlier version's command is now: its study says how it trained."""
+    names = [plan_sweep("yolox", precision=value).name for value in ("fp32", "bf16", "fp16")]
+    assert len({plan_sweep("yolox").name, *names}) == 4
+    assert plan_sweep("yolox", amp="true").name == names[-1]
+
+
+def test_all_trials_of_a_template_have_one_precision() -> None:
+    plan = plan_sweep("yolox,ssd").with_precisions({"yolox": "bf16", "ssd": "fp32"})
+    assert plan.get_options("yolox").precision == "bf16"
+    assert plan.get_options("ssd", seed=5) == RunOptions(precision="fp32", seed=5)
+    assert plan.name == plan_sweep("yolox,ssd").name
 
 
 def test_a_plan_without_a_dataset_or_a_database_cannot_be_made() -> None:

@@ -55,6 +55,11 @@ def run_step(network: nn.Module, images: Tensor) -> PassResult:
     return PassResult(output.detach(), images.grad)
 
 
+def make_bf16_images() -> Tensor:
+    """Make five images as bf16 layers put them out."""
+    return (make_images() - 1000).bfloat16()
+
+
 def run_process(rank: int, port: int, folder: Path) -> None:
     """Run two steps on this process's images, and write everything that comes of them."""
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
@@ -73,6 +78,10 @@ def run_process(rank: int, port: int, folder: Path) -> None:
         "state": state,
         "evaluated": evaluated,
     }
+
+    norm = synchronize_batch_norms(nn.Sequential(nn.BatchNorm2d(3)))
+    results["in_bf16"] = tuple(run_step(norm, make_bf16_images()[SHARES[rank]]))
+    results["state_in_bf16"] = norm.state_dict()
     torch.save(results, folder / f"{rank}.pt")
 
     freeze_statistics(network.train())
@@ -103,6 +112,14 @@ def test_a_synced_batch_norm_equals_that_of_the_whole_batch(tmp_path: Path) -> N
         assert part["state"].keys() == network.state_dict().keys()
         state = dict(network.state_dict())
         torch.testing.assert_close(part["state"], state, rtol=1e-12, atol=1e-12)
+
+    norm = nn.Sequential(nn.BatchNorm2d(3))
+    whole_in_bf16 = run_step(norm, make_bf16_images())
+    parts_in_bf16 = zip(*(part["in_bf16"] for part in parts), strict=True)
+    for expected, tensors in zip(whole_in_bf16, parts_in_bf16, strict=True):
+        torch.testing.assert_close(torch.cat(tensors), expected, rtol=0.02, atol=0.02)
+    # The statistics do not suffer from it.
+    torch.testing.assert_close(parts[0]["state_in_bf16"], dict(norm.state_dict()))
 
     evaluated = network.eval()(make_images())
     torch.testing.assert_close(parts[0]["evaluated"], evaluated, rtol=1e-9, atol=1e-9)

@@ -187,14 +187,16 @@ def kill_after_first_epoch(data: Path, store: str, experiment_id: str, **values:
 
 
 def test_resume_is_bit_exact(store: str, tiny: Path, tmp_path: Path) -> None:
-    """With kill -9, two loading processes, and an average of the weights."""
+    """With kill -9, two loading processes, an average of the weights, and bf16."""
     values = {"num_epochs": 3, "num_workers": 2, "random_resize_upper": 96}
-    whole = train(tiny, **values)
+    whole = train(tiny, **values, precision="bf16")
     experiment_id = runs.get_run(whole["run_id"]).info.experiment_id
-    eid = kill_after_first_epoch(tiny, store, experiment_id, **values)
+    eid = kill_after_first_epoch(tiny, store, experiment_id, **values, precision="bf16")
 
-    # What was not uploaded before the kill is in the cache, from where it comes first.
+    # What was not uploaded before the kill is in the cache, from where it comes first. The
+    # precision is that of the killed run, though precision=auto would take another one here.
     resumed = train(tiny, **values, continue_from_eid=eid)
+    assert runs.get_run(resumed["run_id"]).data.params["precision.resolved"] == "bf16"
     done = load_last(eid, tmp_path).epoch
     assert 1 <= done < 3
     assert runs.get_run(eid).info.status == "KILLED"
@@ -365,6 +367,7 @@ def test_weights_of_another_width_are_refused(trained: dict[str, Any], tiny: Pat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_amp_needs_a_gpu(store: str, tiny: Path) -> None:
-    with pytest.raises(UsageError, match="amp=true needs a GPU"):
-        train(tiny, amp=True)
+@pytest.mark.parametrize("option", [{"precision": "fp16"}, {"amp": True}])
+def test_fp16_needs_a_gpu(option: dict[str, object], store: str, tiny: Path) -> None:
+    with pytest.raises(UsageError, match="precision=fp16 needs a GPU"):
+        train(tiny, **option)

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import build, to_plain
+from detreg.params import JsonValue, build, to_plain
 from detreg.sweeps.dimension import Suggester
 from detreg.sweeps.request import SweepRequest
 from detreg.sweeps.space import Space
@@ -44,6 +45,8 @@ class Plan:
     """The MLflow run of the sweep, in which its trials are nested; empty until it exists."""
     deadline: float | None = None
     """When the command must end, in seconds as time.time() gives them; None sets no limit."""
+    precisions: Mapping[str, str] = field(default_factory=dict)
+    """In which precision all trials of a template train, by its name, once that is chosen."""
 
     def __post_init__(self) -> None:
         """Check that the plan has a dataset and a database."""
@@ -62,12 +65,10 @@ class Plan:
         if self.sweep.study:
             return self.sweep.study
 
-        options = to_plain(self.options)
-        learned = {name: options[name] for name in options if name not in _NOT_LEARNED}
         facts = [
             self.space.digest,
             self.dataset_digest,
-            learned,
+            self._list_learned_options(),
             self.sweep.sampler,
             self.sweep.pruner,
         ]
@@ -99,13 +100,34 @@ class Plan:
         """Return the plan with the MLflow run of its sweep, and when the command must end."""
         return replace(self, parent=parent, deadline=deadline)
 
-    def with_seed(self, seed: int) -> RunOptions:
-        """Return the run options of a training with another seed.
+    def with_precisions(self, precisions: Mapping[str, str]) -> "Plan":
+        """Return the plan with the precision of each template."""
+        return replace(self, precisions=precisions)
+
+    def get_options(self, template: str, seed: int | None = None) -> RunOptions:
+        """Return the run options of a trial of a template, or of its training with another seed.
 
         Raises:
             UsageError: If the seed is above the largest one.
         """
-        return build(RunOptions, to_plain(self.options) | {"seed": seed})
+        values = to_plain(self.options)
+        values["precision"] = self.precisions.get(template, self.options.precision)
+        if seed is not None:
+            values["seed"] = seed
+        return build(RunOptions, values)
+
+    def _list_learned_options(self) -> dict[str, JsonValue]:
+        """Return the run options that change what a trial learns.
+
+        A study keeps the name that detreg 0.1 gave it, which had `amp` in place of `precision`.
+        """
+        options = to_plain(self.options)
+        learned = {name: options[name] for name in options if name not in _NOT_LEARNED}
+        precision = learned.pop("precision")
+        learned["amp"] = precision == "fp16"
+        if precision in ("fp32", "bf16"):
+            learned["precision"] = precision
+        return learned
 
 
 def make_plan(request: SweepRequest, dataset_digest: str, storage: str) -> Plan:

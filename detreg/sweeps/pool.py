@@ -211,7 +211,13 @@ def check_initial_weights(context: ForkServerContext, plan: Plan) -> None:
         executor.submit(_check_initial_weights, plan).result()
 
 
-# The following two run in other processes, which alone import the worker and with it torch.
+def choose_precisions(context: ForkServerContext, plan: Plan) -> dict[str, str]:
+    """Choose in another process what precision=auto is for each template, by its name."""
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(_choose_precisions, plan).result()
+
+
+# The following three run in other processes, which alone import the worker and with it torch.
 
 
 def _run_worker(task: WorkerTask) -> None:
@@ -224,3 +230,9 @@ def _check_initial_weights(plan: Plan) -> None:
     from detreg.sweeps import worker  # noqa: PLC0415
 
     worker.check_initial_weights(plan)
+
+
+def _choose_precisions(plan: Plan) -> dict[str, str]:
+    from detreg.sweeps import worker  # noqa: PLC0415
+
+    return worker.choose_precisions(plan)

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from detreg import templates, torchrun
 from detreg.errors import UsageError
-from detreg.options import RunOptions, SweepOptions
+from detreg.options import RunOptions, SweepOptions, rename_former_options
 from detreg.params import build, get_params
 from detreg.sweeps.duration import parse_duration
 from detreg.sweeps.space import Space
@@ -62,6 +62,7 @@ def make_request(chosen: tuple[Template, ...], values: Mapping[str, object]) -> 
         UsageError: With every problem at once.
         NotFoundError: If `space` names a YAML file that does not exist.
     """
+    values = rename_former_options(values)
     problems: list[str] = []
     if torchrun.get_world_size() > 1:
         problems.append(

@@ -139,6 +139,11 @@ def open_study(
     return study, is_new
 
 
+def has_study(name: str, storage: StudyStorage) -> bool:
+    """Whether the database has a study of this name."""
+    return name in optuna.get_all_study_names(storage)
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     """Wait for what another command is about to write, at most MAX_STUDY_WAIT seconds."""
     give_up_at = time.monotonic() + MAX_STUDY_WAIT

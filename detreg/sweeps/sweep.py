@@ -25,6 +25,7 @@ from detreg.sweeps.finish import finish_sweep
 from detreg.sweeps.jobs import Stage
 from detreg.sweeps.plan import Plan, make_plan
 from detreg.sweeps.pool import WorkerPool, check_initial_weights, make_context
+from detreg.sweeps.precisions import agree_on_precisions, prepare_precisions
 from detreg.sweeps.progress import Progress
 from detreg.sweeps.request import SweepRequest, make_request, parse_templates
 from detreg.sweeps.result import SweepResult
@@ -73,8 +74,11 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     refuse_mlflow_database(plan.storage)
     storage = open_storage(plan.storage, plan.sweep.heartbeat)
     _check_stores_and_disks(plan)
-    check_initial_weights(make_context(), plan)
+    context = make_context()
+    check_initial_weights(context, plan)
+    prepared = prepare_precisions(context, plan, storage)
     study, is_new = open_search_study(plan, storage)
+    plan = agree_on_precisions(plan, study, is_new=is_new, prepared=prepared)
 
     with _start_sweep_run(study, is_new, plan) as active:
         budget = request.budget_seconds
@@ -227,6 +231,9 @@ def log_settings(active: Run, plan: Plan) -> None:
     for template, part in plan.space.templates.items():
         for name, value in part.fixed.items():
             params[f"{template}.{name}"] = str(value)
+    if plan.options.precision == "auto":
+        for template, precision in plan.precisions.items():
+            params[f"{template}.precision.resolved"] = precision
     active.log_params(params)
     active.log_text(str(plan.space), "space.txt")
 

@@ -69,7 +69,7 @@ def run_search_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     training = TrialTraining(
         template=template,
         params=params,
-        options=plan.options,
+        options=plan.get_options(template.name),
         run_name=f"trial {trial.number}" + (", defaults" if has_defaults else ""),
         is_prunable=not has_defaults,
     )
@@ -88,14 +88,15 @@ def run_final_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     params = build(template.params, job.hyperparameters)
 
     if isinstance(job, PublishJob):
-        result = publish_trained_run(job.run_id, template, params, plan.options, dataset)
+        options = plan.get_options(template.name)
+        result = publish_trained_run(job.run_id, template, params, options, dataset)
         retry_while_unreachable(lambda: trial.set_user_attr(PUBLISHED_ATTR, asdict(result)))
         return result.mAP
 
     training = TrialTraining(
         template=template,
         params=params,
-        options=plan.with_seed(job.seed),
+        options=plan.get_options(template.name, job.seed),
         run_name=f"{job.side}, seed {job.seed}",
         is_prunable=False,
     )

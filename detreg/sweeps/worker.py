@@ -35,6 +35,7 @@ from detreg.tracking import runs
 from detreg.training import engine
 from detreg.training.job import prepare_job
 from detreg.training.loader_processes import choose_num_workers
+from detreg.training.precision_choice import choose_precision
 
 ERRORS_OF_THE_MACHINE = (UnreachableError, DiskError)
 """Errors that any other trial would meet too: the trial is given back, not failed."""
@@ -54,14 +55,34 @@ def check_initial_weights(plan: Plan) -> None:
         os.dup2(devnull.fileno(), 1)
 
     dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
+    options = plan.options
+    if options.precision == "auto":
+        # It is chosen later, and changes no weights.
+        options = replace(options, precision="fp32")
     for template in plan.templates:
         defaults = plan.get_first_params(template)
         dimension = plan.space.templates[template.name].dimensions.get("base_model")
         base_models = dimension.choices if dimension else (defaults.base_model,)
         for base_model in base_models:
             params = replace(defaults, base_model=base_model)
-            job = prepare_job(template, params, plan.options, dataset)
+            job = prepare_job(template, params, options, dataset)
             engine.check_initial_weights(job)
+
+
+def choose_precisions(plan: Plan) -> dict[str, str]:
+    """Choose for each template, by its name, in which precision all its trials train.
+
+    Raises UsageError as choose_precision does.
+    """
+    dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
+    precisions = {}
+    for template in plan.templates:
+        params = template.resolve(plan.get_first_params(template))
+        choice = choose_precision(template, params, len(dataset.classes))
+        precisions[template.name] = choice.precision
+        line = f"{template.name}: precision={choice.precision}, {choice.reason} (precision=auto)"
+        print(line, flush=True)
+    return precisions
 
 
 def run_worker(task: WorkerTask) -> None:

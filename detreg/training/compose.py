@@ -43,7 +43,8 @@ def compose(
 
     `backbone_is_filled` says whether the training began with weights in the backbone. None takes it
     from the params, which is wrong only for a run that resumes another. Raises UsageError where the
-    machine cannot do what is asked, such as amp without a GPU.
+    machine cannot do what is asked, such as fp16 without a GPU. `options.precision` is `auto` only
+    where nothing is trained.
     """
     if backbone_is_filled is None:
         backbone_is_filled = bool(params.sources)
@@ -74,6 +75,7 @@ def compose(
             "type": "ShrinkingTrainLoop",
             "max_epochs": params.num_epochs,
             "can_shrink": options.on_oom == "shrink",
+            "precision": options.precision,
         },
         "val_cfg": {},
         "optim_wrapper": compose_optimizer(template, params, options),
@@ -134,11 +136,13 @@ def compose_optimizer(template: Template, params: CommonParams, options: RunOpti
     wrapper = dict(template.get_base_model(params).recipe.optimizer)
     wrapper["optimizer"] = wrapper["optimizer"] | {"lr": params.learning_rate}
 
-    if not options.amp:
+    if options.precision != "fp16":
         return {"type": "OptimWrapper", **wrapper}
     if not torch.cuda.is_available():
-        raise UsageError("amp=true needs a GPU, and torch sees none: leave it out")
-    return {"type": "AmpOptimWrapper", "loss_scale": "dynamic", **wrapper}
+        raise UsageError(
+            "precision=fp16 needs a GPU, and torch sees none: give precision=bf16 or fp32"
+        )
+    return {"type": "ScaledOptimWrapper", "loss_scale": "dynamic", **wrapper}
 
 
 def _compose_custom_hooks(

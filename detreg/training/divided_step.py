@@ -143,14 +143,16 @@ def _join(outputs_of_parts: Sequence[DenseOutputs]) -> DenseOutputs:
 def _substitute_dense_layers(network: Any, outputs: DenseOutputs) -> Iterator[None]:
     """Let the network have these outputs inside the block, whatever its images are."""
     features, of_head = outputs
-    head = _get_dense_head(network)
+    head: Any = _get_dense_head(network)
+    own_forward = head.forward
     # Attributes of the objects, which hide the methods of their classes.
     network.extract_feat = lambda *_: features
     head.forward = lambda *_: of_head
     try:
         yield
     finally:
-        del network.extract_feat, head.forward
+        del network.extract_feat
+        head.forward = own_forward
 
 
 def _run_backward_of_losses(

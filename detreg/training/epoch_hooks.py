@@ -275,8 +275,8 @@ def is_check_due(runner: Runner) -> bool:
 def make_divergence_error(epoch: int, resume_advice: str) -> StoppedError:
     """Return the error of a training whose loss or weights are NaN or infinite."""
     message = (
-        f"the loss is NaN or infinite in epoch {epoch}: halve per_item_lrate (or set amp=false) "
-        "and start again"
+        f"the loss is NaN or infinite in epoch {epoch}: halve per_item_lrate (or set "
+        "precision=fp32) and start again"
     )
     if resume_advice:
         message += f", or {resume_advice}"

@@ -43,7 +43,8 @@ class InitialWeights:
     then its best one. `is_trained` is true where that training had ended, but not its run: only its
     export and registration are missing. `parent` is the run that either comes from.
     `backbone_is_filled` says whether the backbone had weights when the training began; for a
-    resumed one, when it first began.
+    resumed one, when it first began. `precision` is that of the training that is resumed, None for
+    any other.
     """
 
     description: str
@@ -52,6 +53,7 @@ class InitialWeights:
     parent: str | None = None
     backbone_is_filled: bool = True
     is_trained: bool = False
+    precision: str | None = None
 
 
 def choose_initial_weights(
@@ -165,7 +167,19 @@ def _continue_run(
         # frozen, as if nothing had filled it.
         backbone_is_filled=before.get("backbone_is_filled", False),
         is_trained=is_trained,
+        precision=_read_precision(before),
     )
+
+
+def _read_precision(before: Mapping[str, Any]) -> str:
+    """Return the precision that a run was trained in.
+
+    `before` is the run's params.json. Up to detreg 0.1 it has `amp` in place of `precision`.
+    """
+    options = before.get("options", {})
+    if "precision" in options:
+        return str(options["precision"])
+    return "fp16" if options.get("amp") is True else "fp32"
 
 
 def _describe_continuation(

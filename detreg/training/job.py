@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pprint import pformat
 
 from mmengine.config import Config
@@ -19,6 +19,7 @@ from detreg.tracking.runs import Run
 from detreg.training.compose import compose
 from detreg.training.initial_weights import PARAMS_FILE, InitialWeights, choose_initial_weights
 from detreg.training.loaders import describe_small_images
+from detreg.training.precision_choice import PrecisionChoice, choose_precision
 from detreg.version import __version__
 
 
@@ -26,9 +27,9 @@ from detreg.version import __version__
 class Job:
     """What is trained, on what, from what, and how.
 
-    `params` holds no `auto`: `resolved` has the text of each value that was given as `auto`, by
-    name, of options too. `config` is what MMEngine trains. `warning` says what the user should know
-    of the data with these params, or is empty.
+    `params` holds no `auto`, and `options` no precision=auto: `resolved` has the text of each value
+    that was given as `auto`, by name, of options too. `config` is what MMEngine trains. `warning`
+    says what the user should know of the data with these params, or is empty.
     """
 
     template: Template
@@ -95,6 +96,19 @@ def prepare_job(
     if warning:
         print(f"Warning: {warning}", file=sys.stderr, flush=True)
 
+    if options.precision == "auto":
+        choice = _choose_precision(template, resolved_params, dataset, initial_weights)
+        print(f"precision={choice.precision}, {choice.reason} (precision=auto)", flush=True)
+        options = replace(options, precision=choice.precision)
+        resolved["precision"] = choice.precision
+    elif initial_weights.precision not in (None, options.precision):
+        print(
+            f"Warning: precision was {initial_weights.precision}, now {options.precision}: the "
+            "result differs by rounding from that of one training",
+            file=sys.stderr,
+            flush=True,
+        )
+
     is_filled = initial_weights.backbone_is_filled
     config = compose(template, resolved_params, dataset, options, is_filled)
     if options.num_workers is None:
@@ -109,6 +123,15 @@ def prepare_job(
         resolved=resolved,
         warning=warning,
     )
+
+
+def _choose_precision(
+    template: Template, params: CommonParams, dataset: Dataset, initial_weights: InitialWeights
+) -> PrecisionChoice:
+    """Return what precision=auto takes: that of the training that is resumed, if one is."""
+    if initial_weights.precision is not None:
+        return PrecisionChoice(initial_weights.precision, "as in the run that is resumed")
+    return choose_precision(template, params, len(dataset.classes))
 
 
 def log_job(run: Run, job: Job) -> None:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from detreg.training.precision import widen
+
 
 def synchronize_batch_norms(network: nn.Module) -> nn.Module:
     """Replace every batch norm by one over the images of all processes, in place.
@@ -40,7 +42,8 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
 
-        statistics = _compute_statistics(input.detach())
+        # Statistics of bf16 are computed in float32, as PyTorch's own batch norm does it.
+        statistics = _compute_statistics(widen(input.detach()))
         if self.track_running_stats:
             count = statistics.count
             unbiased_variance = statistics.variance * (count / (count - 1))
@@ -137,6 +140,7 @@ class _SyncedNormalization(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, mean, inverse_deviation = ctx.saved_tensors
+        gradient = widen(gradient)
         per_channel = (1, -1, 1, 1)
         normed = (values - mean.view(per_channel)) * inverse_deviation.view(per_channel)
 
@@ -150,4 +154,4 @@ class _SyncedNormalization(torch.autograd.Function):
         of_values = scale * (gradient - shift - normed * slope)
 
         # Only this process's share for the parameters: DistributedDataParallel adds them up.
-        return of_values, of_weight, of_bias, None, None
+        return of_values.to(values.dtype), of_weight, of_bias, None, None

@@ -21,6 +21,7 @@ from detreg.training.divided_step import (
     list_trained_norms,
     prepare_batch,
 )
+from detreg.training.precision import use_precision
 from detreg.training.random_state import RandomState
 
 
@@ -33,11 +34,13 @@ class ShrinkingTrainLoop(EpochBasedTrainLoop):
     of the optimizer, with the same images.
 
     `can_shrink` is False for on_oom=fail. Several processes do not shrink: one of them would fail
-    where the others wait for it. `on_shrink` is called with each new `micro_batch`.
+    where the others wait for it. `on_shrink` is called with each new `micro_batch`. `precision` is
+    that of backbone, neck and dense head (precision.py).
     """
 
-    def __init__(self, *args: object, can_shrink: bool, **kwargs: object) -> None:
+    def __init__(self, *args: object, can_shrink: bool, precision: str, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
+        use_precision(unwrap(self.runner.model), precision)
         self.can_shrink = can_shrink and torchrun.get_world_size() == 1
         self.micro_batch: int | None = None
         self.on_shrink: Callable[[int], None] = lambda micro_batch: None  # noqa: ARG005

@@ -1,0 +1,168 @@
+"""In bf16 backbone, neck and dense head train in bf16, and everything else in float32."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from test_train_loop import FullGpu, Trained, freeze_statistics, prepare, train
+from torch import Tensor, nn
+
+from detreg.data.dataset import Dataset, load_dataset
+from detreg.training.divided_step import compute_gradients
+from detreg.training.network import build_network
+from detreg.training.precision import TrainingForward, use_precision
+from detreg.training.precision_choice import draw_batch
+
+KINDS = ("yolox", "ssd", "faster_rcnn")
+"""A template for each kind of head."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny: Path) -> Dataset:
+    return load_dataset(str(tiny))
+
+
+@pytest.fixture(scope="module")
+def networks(dataset: Dataset) -> dict[str, Any]:
+    """Return a small network of each kind, in training mode; tests work on copies."""
+    built: dict[str, Any] = {}
+    for name in KINDS:
+        torch.manual_seed(0)
+        built[name] = build_network(prepare(name, dataset).config.model, None).train()
+    return built
+
+
+def draw(network: Any) -> Mapping[str, Any]:
+    """Return two images of 64 px and their boxes, as the network takes them."""
+    batch: Mapping[str, Any] = network.data_preprocessor(draw_batch(2, 64, 64), True)
+    return batch
+
+
+def run_step(network: Any) -> dict[str, Tensor]:
+    """Compute a step's gradients; return its losses."""
+    torch.manual_seed(0)
+    wrapper = {"type": "OptimWrapper", "optimizer": {"type": "SGD", "lr": 0.1}}
+    optimizer = build_optim_wrapper(network, wrapper)
+    return compute_gradients(network, optimizer, draw(network))
+
+
+def list_tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in list_tensors(part)]
+
+
+def watch(module: nn.Module) -> list[torch.dtype]:
+    """Return a list that gets the types of what a module puts out."""
+    types: list[torch.dtype] = []
+    module.register_forward_hook(
+        lambda module, inputs, outputs: types.extend(  # noqa: ARG005
+            tensor.dtype for tensor in list_tensors(outputs)
+        )
+    )
+    return types
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_only_the_dense_layers_compute_in_bf16(name: str, networks: dict[str, Any]) -> None:
+    network = copy.deepcopy(networks[name])
+    use_precision(network, "bf16")
+    is_two_stage = name == "faster_rcnn"
+    features = watch(network.backbone)
+    of_neck = watch(network.neck)
+    of_head = watch(network.rpn_head if is_two_stage else network.bbox_head)
+    second_stage = watch(network.roi_head.bbox_head) if is_two_stage else [torch.float32]
+
+    losses = run_step(network)
+    assert set(features) == {torch.bfloat16}
+    # The second stage reads what the neck puts out.
+    assert set(of_neck) == {torch.float32 if is_two_stage else torch.bfloat16}
+    assert set(of_head) == {torch.float32}
+    assert set(second_stage) == {torch.float32}
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    for parameter in network.parameters():
+        assert parameter.dtype is torch.float32
+        assert parameter.grad is None or parameter.grad.dtype is torch.float32
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_losses_in_bf16_differ_by_rounding(name: str, networks: dict[str, Any]) -> None:
+    in_floats, in_bf16 = copy.deepcopy(networks[name]), copy.deepcopy(networks[name])
+    use_precision(in_floats, "fp32")
+    use_precision(in_bf16, "bf16")
+    expected, actual = run_step(in_floats), run_step(in_bf16)
+    assert actual["loss"] != expected["loss"]
+    assert torch.isclose(actual["loss"], expected["loss"], rtol=0.02)
+
+
+def test_scoring_stays_as_it_is(networks: dict[str, Any]) -> None:
+    network = copy.deepcopy(networks["yolox"]).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.inference_mode():
+        expected = list_tensors(network(images))
+        use_precision(network, "bf16")
+        actual = list_tensors(network(images))
+    assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
+
+
+def test_a_copy_runs_its_own_layers(networks: dict[str, Any]) -> None:
+    """EMAHook copies the network."""
+    network = copy.deepcopy(networks["yolox"])
+    use_precision(network, "bf16")
+    average = copy.deepcopy(network)
+    assert average.backbone.forward.module is average.backbone
+
+    for parameter in network.parameters():
+        parameter.data.fill_(torch.nan)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert all(tensor.isfinite().all() for tensor in average.extract_feat(images))
+
+
+def test_a_precision_replaces_the_one_before(networks: dict[str, Any]) -> None:
+    network = copy.deepcopy(networks["yolox"])
+    use_precision(network, "fp32")
+    expected = run_step(network)
+    use_precision(network, "bf16")
+    use_precision(network, "fp32")
+    network.load_state_dict(networks["yolox"].state_dict())
+    assert torch.equal(run_step(network)["loss"], expected["loss"])
+
+    layers = [network.backbone, network.neck, network.bbox_head]
+    replaced = [
+        module
+        for module in network.modules()
+        if isinstance(module.__dict__.get("forward"), TrainingForward)
+    ]
+    assert {id(module) for module in replaced} == {id(layer) for layer in layers}
+
+
+def test_a_state_that_is_saved_has_the_usual_memory_format(networks: dict[str, Any]) -> None:
+    network = copy.deepcopy(networks["yolox"])
+    use_precision(network, "bf16")
+    run_step(network)
+    assert all(value.is_contiguous() for value in network.state_dict().values())
+
+
+def measure_distance(actual: Trained, expected: Trained) -> float:
+    """Return how far two trainings have come apart, as a share of how far they have come."""
+    apart, trained = 0.0, 0.0
+    for name, value in expected.end.items():
+        apart += float((actual.end[name] - value).double().norm()) ** 2
+        trained += float((value - expected.start[name]).double().norm()) ** 2
+    return (apart / trained) ** 0.5
+
+
+def test_a_divided_step_trains_in_bf16_what_the_whole_one_does(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    values = {"precision": "bf16", "batch_size": 2, "min_samples_per_epoch": 4}
+    whole = train(prepare("faster_rcnn", dataset, **values), tmp_path, change=freeze_statistics)
+    gpu = FullGpu(capacity=1)
+    job = prepare("faster_rcnn", dataset, **values)
+    divided = train(job, tmp_path, gpu=gpu, change=freeze_statistics)
+    assert gpu.failures == [2]
+    assert measure_distance(divided, whole) < 0.05
