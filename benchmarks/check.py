@@ -3,7 +3,7 @@
     python benchmarks/check.py             10,000 images, and a file as large as COCO train2017's
     python benchmarks/check.py --share 0.1 a tenth of both
 
-Draws both datasets into a temporary folder, which takes a gigabyte. Each row is a process of its
+Draws the datasets into a temporary folder, which takes gigabytes. Each row is a process of its
 own: its CPU time (user and system), wall time and peak memory, minima of three runs. Peers read
 the same files: pycocotools with OpenCV's decoder, and json.load as `json.load(open(path))` does it.
 """
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -49,6 +49,7 @@ class Plan:
 
 SMALL = Plan(10_000, 30_000, (320, 240), 1000, 6, has_polygons=False)
 COCO = Plan(118_287, 860_001, (640, 480), 100, 0, has_polygons=True)
+BOXES_ONLY = replace(COCO, has_polygons=False)
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,18 @@ def write_images(folder: Path, names: list[str], plan: Plan) -> None:
         (folder / name).write_bytes(content[:2] + comment + content[2:])
 
 
-def write_dataset(folder: Path, plan: Plan, share: float) -> None:
-    """Write a share of a dataset in COCO form, with all the keys that COCO has."""
+def write_dataset(folder: Path, plan: Plan, share: float, images: Path | None = None) -> None:
+    """Write a share of a dataset in COCO form, with all the keys that COCO has.
+
+    images: a folder with its images, if there is one already.
+    """
     num_images = round(plan.images * share)
     names = [f"{number * 7 + 1:012d}.jpg" for number in range(num_images)]
-    write_images(folder / "images", names, plan)
+    if images is None:
+        write_images(folder / "images", names, plan)
+    else:
+        folder.mkdir()
+        (folder / "images").symlink_to(images)
 
     path = folder / "annotations" / "instances_train2017.json"
     path.parent.mkdir()
@@ -223,11 +231,14 @@ def print_row(name: str, usage: Usage, peer: Usage) -> None:
 def compare(share: float) -> None:
     """Draw the datasets, and print a row for each peer and each check."""
     with tempfile.TemporaryDirectory() as temporary:
-        small, large, cache = (Path(temporary) / name for name in ("small", "large", "cache"))
+        small, large, bare, cache = (
+            Path(temporary) / name for name in ("small", "large", "bare", "cache")
+        )
         # In a process of its own: the peak memory of a process begins with that of its parent.
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
             for folder, plan in ((small, SMALL), (large, COCO)):
                 process.submit(write_dataset, folder, plan, share).result()
+            process.submit(write_dataset, bare, BOXES_ONLY, share, large / "images").result()
         print("| | CPU s | wall s | MiB |\n|---|---|---|---|")
 
         decoding = measure(run_script(DECODE_ALL, small), cache)
@@ -242,6 +253,11 @@ def compare(share: float) -> None:
         print_row("COCO's size: annotations read", reading, loading)
         measure_once(run_check(large), cache / "0")
         print_row("COCO's size: second check", measure(run_check(large), cache), loading)
+
+        loading = measure(run_script(LOAD_JSON, bare), cache)
+        print_row("without polygons: json.load", loading, loading)
+        reading = measure(run_script(READ_ANNOTATIONS, bare), cache)
+        print_row("without polygons: annotations read", reading, loading)
 
 
 def main() -> None:
