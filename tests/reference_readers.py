@@ -74,6 +74,8 @@ def finish(classes: Sequence[str], splits: dict[str, dict[str, list[ReadBox | No
     if "val" not in finished:
         # It is cut from train; test stays what it is.
         raise UnclearError("val is cut from train")
+    if labels["train"] and len(finished["train"]) < len(set().union(*labels.values())):
+        raise UnclearError("train has fewer images than there are classes: a warning")
     if not labels["train"] or labels["val"] - labels["train"]:
         raise BadDatasetError(f"val has {labels['val']} and train {labels['train']}")
     return Reference(tuple(classes), finished)

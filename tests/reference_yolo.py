@@ -42,7 +42,7 @@ def read_yolo(
                 raise BadDatasetError(f"{label_path} is a folder")
             text = files.get(label_path, b"").decode("utf-8-sig", "replace")
             size = read_size(files[path])
-            boxes = [_read_label(line, names, size) for line in text.splitlines() if line.strip()]
+            boxes = [read_label(line, names, size) for line in text.splitlines() if line.strip()]
             add_image(splits[split], files[path], boxes)
     labels_there = {path for path in files if "labels/" in path and path.endswith(".txt")}
     orphans = {path for path in labels_there - used if "/." not in path}
@@ -79,7 +79,8 @@ def _read_names(document: dict[str, Any]) -> dict[int, str]:
     return {key: name.strip() for key, name in names.items()}
 
 
-def _read_label(line: str, names: dict[int, str], size: tuple[int, int]) -> ReadBox | None:
+def read_label(line: str, names: dict[int, str], size: tuple[int, int]) -> ReadBox | None:
+    """Return the box of a line, None where it is dropped as it is too small."""
     number, *values = (read_number(word) for word in line.split())
     if number not in names:
         raise BadDatasetError(f"class {number}")

@@ -11,17 +11,29 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from dataset_builders import Files, Photo, at, build_coco, build_voc, build_yolo, make_labels
+from dataset_builders import (
+    Files,
+    Photo,
+    at,
+    build_coco,
+    build_voc,
+    build_yolo,
+    make_labels,
+    make_list,
+    select,
+    write_zip,
+)
 from dataset_mutations import LABELS, MUTATIONS, make_photos
 from dataset_readings import ANY, ReadBox, Reading, merge_splits, read_dataset
 from dataset_resaves import HARMLESS
 from reference_coco import read_coco
+from reference_darknet import read_darknet
 from reference_readers import BadDatasetError, Reference, UnclearError
 from reference_voc import read_voc
 from reference_yolo import read_yolo
 
-MUTANTS = 220
-"""Mutants of each base in CI; `soak` makes 50 times as many."""
+MUTANTS = 182
+"""Mutants of each base in CI, 2,000 in all; `soak` makes 50 times as many."""
 
 MUTANTS_PER_DATASET = 20
 TOLERANCE = 0.02  # pixels
@@ -29,11 +41,15 @@ TOLERANCE = 0.02  # pixels
 
 @dataclass(frozen=True)
 class Base:
-    """A way to write photos, and the reader that knows it by the letter."""
+    """A way to write photos, and the reader that knows it by the letter.
+
+    is_zipped: whether detreg gets the files in an archive.
+    """
 
     build: Callable[[Sequence[Photo]], Files]
     read: Callable[[Files], Reference]
     has_crowds: bool
+    is_zipped: bool = False
 
 
 _write_coco = partial(build_coco, classes=LABELS)
@@ -64,6 +80,36 @@ def _read_flat_voc(files: Files) -> Reference:
     return read_voc(moved, has_lists=False)
 
 
+def _write_darknet(photos: Sequence[Photo]) -> Files:
+    lists = {"train": "train", "val": "valid", "test": "test"}
+    names = [lists[split] for split in lists if select(photos, split)]
+    data = f"classes = {len(LABELS)}\nnames = obj.names\n"
+    settings = {"obj.names": "".join(f"{label}\n" for label in LABELS)}
+    settings["obj.data"] = data + "".join(f"{name} = {name}.txt\n" for name in names)
+    files = build_yolo(
+        photos, at("frames/{name}"), at("frames/{stem}.txt"), settings, _write_labels
+    )
+    for split, name in lists.items():
+        if name in names:
+            files[f"{name}.txt"] = make_list(select(photos, split), at("frames/{name}")).encode()
+    return files
+
+
+def _read_voc_per_split(files: Files) -> Reference:
+    """Read XML files and images in a folder for each split, as if lists said which is in which."""
+    moved = {}
+    lists: dict[str, str] = {}
+    for path, content in files.items():
+        split, _, name = path.partition("/")
+        folder = {"xml": "Annotations/", "jpg": "JPEGImages/"}.get(path.rpartition(".")[2], "")
+        moved[folder + name] = content
+        if folder == "Annotations/":
+            lists[split] = lists.get(split, "") + f"{Path(name).stem}\n"
+    for split, text in lists.items():
+        moved[f"ImageSets/Main/{split}.txt"] = text.encode()
+    return read_voc(moved)
+
+
 BASES = {
     "coco": Base(_write_coco, read_coco, True),
     "coco of one file": Base(_write_one_coco, partial(read_coco, one_file=True), True),
@@ -79,6 +125,15 @@ BASES = {
     "voc without lists": Base(
         partial(build_voc, lists=None), partial(read_voc, has_lists=False), True
     ),
+    "voc per split": Base(
+        partial(
+            build_voc, annotations=at("{split}/{stem}.xml"), place=at("{split}/{name}"), lists=None
+        ),
+        _read_voc_per_split,
+        True,
+    ),
+    "coco in a zip": Base(_write_coco, read_coco, True, is_zipped=True),
+    "darknet": Base(_write_darknet, read_darknet, False),
     "yolo": Base(_write_yolo, read_yolo, False),
     "yolo of Roboflow": Base(
         _write_roboflow, partial(read_yolo, images="{split}/images", labels="{split}/labels"), False
@@ -129,14 +184,23 @@ def find_faults(base: Base, first: int, count: int, folder: Path) -> list[str]:
             rng = random.Random(seed)
             name = rng.choice(list(MUTATIONS))
             mutant = MUTATIONS[name](good, rng)
-            data.hold(mutant)
-            fault = find_fault(base, good, mutant, data.path, folder / "cache")
+            path = _store(base, mutant, data)
+            fault = find_fault(base, good, mutant, path, folder / "cache")
             if fault:
                 changed = [
                     path for path in {**good, **mutant} if good.get(path) != mutant.get(path)
                 ]
                 faults.append(f"seed {seed}, {name} in {changed}: {fault}")
     return faults
+
+
+def _store(base: Base, files: Files, folder: Folder) -> Path:
+    """Write files and return what a user would give detreg."""
+    if base.is_zipped:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        return write_zip(folder.path.with_suffix(".zip"), files)
+    folder.hold(files)
+    return folder.path
 
 
 def find_fault(base: Base, good: Files, mutant: Files, path: Path, cache: Path) -> str:
@@ -229,8 +293,8 @@ def test_order_and_ids_change_neither_labels_nor_the_digest(tmp_path: Path, name
         files = base.build(photos)
         for number, (change, mutate) in enumerate([("", None), *HARMLESS.items()]):
             folder = Folder(tmp_path / f"{seed}-{number}" / "boats")
-            folder.hold(mutate(files, random.Random(seed)) if mutate else files)
-            reading = read_dataset(folder.path, tmp_path / "cache")
+            path = _store(base, mutate(files, random.Random(seed)) if mutate else files, folder)
+            reading = read_dataset(path, tmp_path / "cache")
             assert not reading.refusal, f"seed {seed} {change}: {reading.refusal}"
             assert is_same(reading, base.read(files)), f"seed {seed} {change}"
             if not change:
