@@ -1,10 +1,12 @@
 """From a prepared job to a registered version: train, export, compare, report, register."""
 
+import json
 import math
 import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from detreg import torchrun
@@ -22,7 +24,8 @@ from detreg.files import compute_sha256
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
-from detreg.inspection.run_page import write_page_of_loaded
+from detreg.inspection.plan import TrainingPlan
+from detreg.inspection.run_page import Preview, write_page_of_run
 from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.mlflow_models import ONNX_SHA256
 from detreg.options import RunOptions
@@ -43,6 +46,10 @@ from detreg.training.engine import FitResult, check_initial_weights, fit, load_f
 from detreg.training.initial_weights import InitialWeights
 from detreg.training.job import Job, log_job, prepare_job
 from detreg.training.network import build_network, predict
+from detreg.training.preview import draw_images_of_loader
+
+MAX_PREVIEWED_IMAGES = 10_000
+"""Of the train split. To show images as training sees them, its loader is made once more."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +113,23 @@ def train_and_publish(
 
         with explain_interruption(describe_rest):
             log_job(run, job)
-            run.log_file(write_page_of_loaded(dataset))
+            log_dataset_page(run, job)
             fitted = fit(job, run.folder, run)
             return publish(run, job, fitted)
+
+
+def log_dataset_page(run: Run, job: Job) -> None:
+    """Log the page of the dataset, with images as this training sees them."""
+    dataset = job.dataset
+    loader_config = job.config.train_dataloader.to_dict() | {"num_workers": 0}
+    preview = None
+    if dataset.splits["train"].images <= MAX_PREVIEWED_IMAGES:
+        preview = Preview(
+            key=json.dumps(loader_config, default=str),
+            draw=partial(draw_images_of_loader, loader_config, dataset.classes, job.options.seed),
+        )
+    plan = TrainingPlan(job.template, job.params)
+    run.log_file(write_page_of_run(dataset, job.options.data, plan, preview))
 
 
 def train_with_first_process(job: Job) -> None:

@@ -123,7 +123,7 @@ def test_a_second_look_decodes_new_images_only_and_finds_the_same(
 def test_the_last_digits_of_a_mean_decide_no_bit_of_a_hash() -> None:
     # Of stripes, most frequencies are zero, up to rounding.
     stripes = np.tile(np.array([20, 230], np.uint8).repeat(8), (64, 8))
-    small = looks._average(stripes.astype(np.float64), looks._HASHED_SIDE)
+    small = looks._average(stripes, looks._HASHED_SIDE)
     noise = np.random.default_rng(0).normal(0, 1e-9, small.shape)
     assert looks._compute_hash(small) == looks._compute_hash(small + noise)
 

@@ -519,6 +519,12 @@ def check_sweep_run(client: MlflowClient, result: dict[str, Any]) -> None:
     artifacts = {file.path for file in client.list_artifacts(result["run_id"], "report")}
     files = ("index.html", "history.png", "parallel_coordinates.png")
     assert {f"report/{name}" for name in files} <= artifacts
+    # The page of the dataset is logged once, and not with each trial.
+    with_page = []
+    for run_id in (result["run_id"], result["best_run_id"]):
+        names = {file.path for file in client.list_artifacts(run_id)}
+        with_page.append("dataset.html" in names)
+    assert with_page == [True, False]
 
 
 def check_trials(client: MlflowClient, result: dict[str, Any], storage: str) -> None:

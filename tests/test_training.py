@@ -119,6 +119,15 @@ def test_a_run_holds_what_is_promised(trained: dict[str, Any], tiny: Path) -> No
     assert artifacts >= {"config.py", "params.json", "report", "checkpoints", "dataset.html"}
 
 
+def test_the_page_of_the_dataset_shows_what_the_training_sees(
+    trained: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    page = runs.download_artifact(trained["run_id"], "dataset.html", tmp_path).read_text()
+    assert "What training sees" in page
+    assert "64 x 64 px" in page
+    assert str(tiny) in page
+
+
 def test_a_model_that_finds_nothing_is_registered_as_challenger(trained: dict[str, Any]) -> None:
     """It finds nothing after four steps."""
     assert trained["mAP"] < 0.00005

@@ -15,6 +15,7 @@ from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import count_repairs, has_errors, list_problems
 from detreg.data.garbage_collection import pause_garbage_collection
+from detreg.data.looks import DatasetLooks
 from detreg.data.progress import Progress
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
@@ -50,6 +51,8 @@ class Dataset:
         dataset lies and whatever its format.
     repairs: what was mended in the canonical copy, with how often.
     left_out: a line for each error of an image that was left out.
+    root: the folder that was read: `origin`, a folder in it, or what it was unpacked to.
+    looks: how the images look, None where they are too many to be compared unasked.
     """
 
     name: str
@@ -61,6 +64,8 @@ class Dataset:
     folder: Path
     repairs: Mapping[str, int]
     left_out: tuple[str, ...] = ()
+    root: Path = Path()
+    looks: DatasetLooks | None = None
 
 
 @pause_garbage_collection()
@@ -111,6 +116,8 @@ def load_dataset(
         folder=folder,
         repairs=MappingProxyType(count_repairs(result.findings)),
         left_out=list_problems(result.left_out),
+        root=raw.folder,
+        looks=result.looks,
     )
 
 

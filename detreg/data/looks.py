@@ -132,16 +132,15 @@ def locate_looks(manifest: Path) -> Path:
 
 def measure_look(gray: Gray) -> ImageLook:
     """Return how an image looks, from its gray levels (height, width) at `LONGER_SIDE`."""
-    levels = gray.astype(np.float64)
-    small = _average(levels, _HASHED_SIDE)
+    small = _average(gray, _HASHED_SIDE)
     pairs = small.reshape(THUMBNAIL_SIDE, 2, THUMBNAIL_SIDE, 2)
     thumbnail = np.rint(pairs.mean(axis=(1, 3))).astype(np.uint8)
     return ImageLook(
         hash=_compute_hash(small),
         thumbnail=base64.b64encode(thumbnail.tobytes()).decode(),
-        brightness=float(levels.mean()),
-        contrast=float(levels.std()),
-        sharpness=_measure_sharpness(levels),
+        brightness=float(gray.mean()),
+        contrast=float(gray.std()),
+        sharpness=_measure_sharpness(gray),
     )
 
 
@@ -211,18 +210,20 @@ def _compute_hash(small: Floats) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _measure_sharpness(levels: Floats) -> float:
+def _measure_sharpness(gray: Gray) -> float:
     """Return the variance of the Laplacian, 0 where there are too few pixels for one."""
-    if min(levels.shape) < 3:
+    if min(gray.shape) < 3:
         return 0.0
+    levels = gray.astype(np.int16)
     neighbors = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:]
     return float((neighbors - 4 * levels[1:-1, 1:-1]).var())
 
 
-def _average(levels: Floats, side: int) -> Floats:
+def _average(gray: Gray, side: int) -> Floats:
     """Return (side, side), the means of the areas of equal size that cover an image."""
-    height, width = levels.shape
-    return _make_area_weights(height, side) @ levels @ _make_area_weights(width, side).T
+    height, width = gray.shape
+    rows = _make_area_weights(height, side) @ gray.astype(np.float64)
+    return rows @ _make_area_weights(width, side).T
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from detreg.report.canvas import Canvas
 from detreg.report.section import GalleryItem
 from detreg.report.theme import get_class_color
 from detreg.templates.common_params import CommonParams
+from detreg.templates.config import Config as ConfigPart
 from detreg.templates.template import Template
 from detreg.training.compose import load_published_config
 from detreg.training.loaders import compose_train_loader
@@ -34,13 +35,24 @@ def draw_training_images(
     published = load_published_config(template, params)
     options = RunOptions(num_workers=0, cache="off")
     config = compose_train_loader(template, params, dataset, options, published)
+    return draw_images_of_loader(config, dataset.classes, options.seed, folder)
+
+
+def draw_images_of_loader(
+    loader_config: ConfigPart, classes: tuple[str, ...], seed: int, folder: Path
+) -> list[GalleryItem]:
+    """Draw the first images that a training loader hands out, into a folder.
+
+    They are made in this process: the loader has no workers. That seeds the global random numbers,
+    which a training seeds again when it begins.
+    """
     register_all_modules(init_default_scope=False)
+    items = []
     with silence_libraries(), DefaultScope.overwrite_default_scope("mmdet"):
-        loader = Runner.build_dataloader(config, seed=options.seed)
-        items = []
+        loader = Runner.build_dataloader(loader_config, seed=seed)
         for place, index in enumerate(islice(loader.sampler, NUM_IMAGES), start=1):
             path = folder / f"training_{place}.jpg"
-            items.append(_draw(loader.dataset[index], dataset.classes, path))
+            items.append(_draw(loader.dataset[index], classes, path))
     return items
 
 
