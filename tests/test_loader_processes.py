@@ -1,11 +1,13 @@
-"""How many processes load images."""
+"""How many processes load images, and how long they live."""
 
+import psutil
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from detreg.options import RunOptions
 from detreg.training import loader_processes
-from detreg.training.loader_processes import choose_num_workers
+from detreg.training.loader_processes import choose_num_workers, end_processes
 
 
 @pytest.mark.parametrize(
@@ -36,3 +38,23 @@ def test_processes_share_the_cores(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
     assert choose_num_workers(RunOptions(), trainings) == expected
     assert choose_num_workers(RunOptions(num_workers=5), trainings) == 5
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_processes_live_until_they_are_ended(num_workers: int) -> None:
+    """Also where an epoch was left in its middle, and something still refers to its iterator."""
+    images: list[int] = list(range(9))
+    loader = DataLoader(images, num_workers=num_workers, persistent_workers=num_workers > 0)  # type: ignore[arg-type,var-annotated]
+    before = set(psutil.Process().children())
+    assert len(list(loader)) == 9
+    processes = set(psutil.Process().children()) - before
+    assert len(processes) == num_workers
+
+    iterator = iter(loader)
+    next(iterator)
+    assert set(psutil.Process().children()) - before == processes
+    end_processes(loader)
+    _, alive = psutil.wait_procs(processes, timeout=300)
+    assert not alive
+    end_processes(loader)
+    assert iterator is not None

@@ -8,12 +8,12 @@ from detreg.training.plain_epochs import PlainEpochsHook
 
 def make_runner(epoch: int) -> Any:
     """Return as much of MMEngine's runner as the hook looks at."""
-    dataset = SimpleNamespace(_skip_type_keys="unset")
+    sampler = SimpleNamespace(skip="unset")
     head = SimpleNamespace(use_l1=None)
     return SimpleNamespace(
         epoch=epoch,
         max_epochs=10,
-        train_dataloader=SimpleNamespace(dataset=dataset),
+        train_dataloader=SimpleNamespace(sampler=sampler),
         model=SimpleNamespace(bbox_head=head),
     )
 
@@ -25,15 +25,15 @@ def test_plain_epochs_switch_both_ways() -> None:
     for epoch in (0, 6, 7, 9, 2):
         runner = make_runner(epoch)
         hook.before_train_epoch(runner)
-        skipped = runner.train_dataloader.dataset._skip_type_keys
+        skipped = runner.train_dataloader.sampler.skip
         switches.append((skipped, runner.model.bbox_head.use_l1))
 
-    mixed, plain = (None, False), (["FastMosaic", "FastMixUp"], True)
+    mixed, plain = ((), False), (("FastMosaic", "FastMixUp"), True)
     assert switches == [mixed, mixed, plain, plain, mixed]
 
 
 def test_zero_plain_epochs_switch_nothing() -> None:
     runner = make_runner(9)
     PlainEpochsHook(epochs=0, skip=["FastMosaic"]).before_train_epoch(runner)
-    assert runner.train_dataloader.dataset._skip_type_keys is None
+    assert runner.train_dataloader.sampler.skip == ()
     assert runner.model.bbox_head.use_l1 is False

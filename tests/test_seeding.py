@@ -21,6 +21,7 @@ from detreg.pipeline import parse_settings
 from detreg.templates import find_template
 from detreg.training import seeding
 from detreg.training.compose import compose
+from detreg.training.loader_processes import end_processes
 from detreg.training.seeding import EpochSampler, SeededIndex, SeedImage, derive_seeds
 
 
@@ -116,11 +117,12 @@ def test_seeds_differ_by_what_they_are_for() -> None:
 
 
 def test_an_index_keeps_its_seed_on_the_way_to_a_loader_process() -> None:
-    index = SeededIndex(7, 5)
+    index = SeededIndex(7, 5, ("Mosaic",))
     for copied in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
         assert copied == 7
         assert type(copied) is SeededIndex
         assert copied.seed == 5
+        assert copied.skip == ("Mosaic",)
 
 
 def test_a_drawn_image_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
@@ -136,20 +138,26 @@ def test_a_drawn_image_is_seeded_and_one_that_is_mixed_in_is_not() -> None:
     assert all(one != other for one, other in zip(seeded, other_seed, strict=True))
 
 
-def load_epoch(
+MIXING = ("FastMosaic", "FastMixUp", "RandomMixedSize")
+
+
+def load_epochs(
     template_name: str, data: Path, values: dict[str, Any]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Load the second epoch's images and boxes, in order."""
+    """Load the images and boxes of the second to fourth epoch, in order; the third is plain."""
     template = find_template(template_name)
     params, options = parse_settings(template, values)
     config = compose(template, template.resolve(params), load_dataset(data), options)
 
     batches = Runner.build_dataloader(config.train_dataloader, seed=0)
-    batches.sampler.set_epoch(1)
     loaded = []
-    for batch in batches:
-        for image, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
-            loaded.append((image, sample.gt_instances.bboxes))
+    for epoch in (1, 2, 3):
+        batches.sampler.set_epoch(epoch)
+        batches.sampler.skip = MIXING if epoch == 2 else ()
+        for batch in batches:
+            for image, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
+                loaded.append((image, sample.gt_instances.bboxes))
+    end_processes(batches)
     return loaded
 
 
@@ -159,19 +167,22 @@ def load_epoch(
 def test_images_do_not_depend_on_the_processes_that_load_them(
     tiny: Path, mmdet_scope: None, template: str, base_model: str
 ) -> None:
-    """yolox_s mixes by Mosaic and MixUp, with random sizes; SSD cuts and distorts."""
+    """Nor on whether these live longer than an epoch.
+
+    yolox_s mixes by Mosaic and MixUp, with random sizes; SSD cuts and distorts.
+    """
     values = SMALL[template] | {"base_model": base_model}
     if template == "yolox":
         values["random_resize_upper"] = 96
 
     random.seed(0)
     np.random.seed(0)
-    here = load_epoch(template, tiny, values | {"num_workers": 0, "batch_size": 4})
+    here = load_epochs(template, tiny, values | {"num_workers": 0, "batch_size": 4})
     random.seed(3)
     np.random.seed(3)
-    in_three = load_epoch(template, tiny, values | {"num_workers": 3, "batch_size": 1})
+    in_three = load_epochs(template, tiny, values | {"num_workers": 3, "batch_size": 1})
 
-    assert len(here) == 20  # a third of the thirty is for scoring
+    assert len(here) == 3 * 20  # a third of the thirty is for scoring
     for (image, boxes), (other_image, other_boxes) in zip(here, in_three, strict=True):
         assert torch.equal(image, other_image)
         assert torch.equal(boxes, other_boxes)

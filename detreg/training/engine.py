@@ -48,7 +48,7 @@ from detreg.training.epoch_hooks import (
 from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
 from detreg.training.hooks import LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.job import Job
-from detreg.training.loader_processes import shield_processes
+from detreg.training.loader_processes import end_processes, shield_processes
 from detreg.training.network import build_network, silence_libraries
 from detreg.training.stopping import StopHook
 from detreg.training.train_loop import describe_shrink
@@ -151,7 +151,8 @@ def _stop_after_step(
 
     Processes that train together stop after the same step.
     """
-    for loader in (runner.train_dataloader, runner.val_dataloader):
+    loaders = (runner.train_dataloader, runner.val_dataloader)
+    for loader in loaders:
         shield_processes(loader)
 
     announcement = ANNOUNCEMENT
@@ -160,9 +161,13 @@ def _stop_after_step(
     elif torchrun.get_world_size() > 1:
         # A second Ctrl-C would end the launcher only.
         announcement = "stops after the step under way"
-    with defer_signals(announcement, is_expected=is_connection_lost) as signals:
-        runner.register_hook(StopHook(SharedSignals(signals), losses, saver))
-        yield signals
+    try:
+        with defer_signals(announcement, is_expected=is_connection_lost) as signals:
+            runner.register_hook(StopHook(SharedSignals(signals), losses, saver))
+            yield signals
+    finally:
+        for loader in loaders:
+            end_processes(loader)
 
 
 def _upload_after_failure(saver: CheckpointingHook | None) -> None:

@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from detreg import torchrun
 from detreg.cgroups import count_cores
@@ -39,6 +40,17 @@ def shield_processes(loader: "DataLoader[object]") -> None:
     when it tells them to, and when it is gone.
     """
     loader.worker_init_fn = partial(_start_process, loader.worker_init_fn)
+
+
+def end_processes(loader: "DataLoader[object]") -> None:
+    """End the processes of a loader that keeps them from one epoch to the next.
+
+    They would live as long as whatever still refers to the loader, the traceback of an error too.
+    """
+    iterator = loader._iterator
+    loader._iterator = None
+    if isinstance(iterator, _MultiProcessingDataLoaderIter):
+        iterator._shutdown_workers()
 
 
 def _start_process(initialize: Callable[[int], None] | None, number: int) -> None:

@@ -58,13 +58,12 @@ def compose_train_loader(
         steps = [*first_steps, *last_steps]
         train_dataset = _compose_coco_dataset(annotations, dataset.classes, steps)
 
+    num_workers = choose_num_workers(options)
     return {
         # Of this process; torchrun.check_batch_size has refused a remainder.
         "batch_size": params.batch_size // torchrun.get_world_size(),
-        "num_workers": choose_num_workers(options),
-        # Workers hold a copy of the dataset. If they outlived an epoch, they would go on mixing
-        # images in the last epochs, where PlainEpochsHook has turned that off.
-        "persistent_workers": False,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
         "sampler": {
             "type": "EpochSampler",
             "minimum": params.min_samples_per_epoch,
@@ -105,6 +104,7 @@ def compose_scoring_loader(
     return {
         "batch_size": batch_size,
         "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
         "drop_last": False,
         "sampler": {"type": "DefaultSampler", "shuffle": False},
         "dataset": _compose_coco_dataset(annotations, classes, steps) | {"test_mode": True},

@@ -28,6 +28,7 @@ from detreg.training.objects import (
     scale_objects,
     select_objects_inside,
 )
+from detreg.training.seeding import SeededIndex
 from detreg.training.transforms import Results
 from detreg.training.warp import Part, draw_warp, find_visible_part, warp_boxes
 
@@ -48,7 +49,9 @@ class MixedImages(MultiImageMixDataset):
 
     def __getitem__(self, index: int) -> Results:
         """Return the image with this index, mixed with others and packed."""
-        skipped_types = self._skip_type_keys or ()  # PlainEpochsHook sets it
+        skipped_types = self._skip_type_keys or ()
+        if isinstance(index, SeededIndex):
+            skipped_types = (*skipped_types, *index.skip)  # PlainEpochsHook names them
 
         results = self.dataset[index]
         for transform, type_ in zip(self.pipeline, self.pipeline_types, strict=True):

@@ -20,17 +20,15 @@ class PlainEpochsHook(Hook):
 
     def __init__(self, epochs: int, skip: Sequence[str]) -> None:
         self.epochs = epochs
-        self.skip = list(skip)
+        self.skip = tuple(skip)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Choose the transforms and losses of the coming epoch.
-
-        The loader's processes start after this and copy the dataset as it is then.
-        """
+        """Choose the transforms and losses of the coming epoch, before its first image is drawn."""
         is_plain = runner.epoch >= runner.max_epochs - self.epochs
 
-        # The dataset's setter, update_skip_type_keys, does not take None, which skips nothing.
-        runner.train_dataloader.dataset._skip_type_keys = self.skip if is_plain else None
+        # The sampler tells the dataset with each index. The dataset itself is out of reach: the
+        # loader's processes have copies of it, and live longer than an epoch.
+        runner.train_dataloader.sampler.skip = self.skip if is_plain else ()
 
         head = unwrap(runner.model).bbox_head
         if hasattr(head, "use_l1"):

@@ -32,15 +32,20 @@ def seed_everything(seed: int) -> None:
 class SeededIndex(int):
     """The index of an image that the sampler has drawn, with the seed of its augmentation.
 
+    `skip` names the transforms that are left out. All that an epoch decides about an image comes
+    with its index, so a process that loads images need not know the epoch.
+
     It is an int, so that a dataset takes it like any other index.
     """
 
     seed: int
+    skip: tuple[str, ...]
 
-    def __new__(cls, index: int, seed: int = 0) -> "SeededIndex":
-        """Make an index; pickle leaves `seed` out and restores it from `__dict__` afterwards."""
+    def __new__(cls, index: int, seed: int = 0, skip: tuple[str, ...] = ()) -> "SeededIndex":
+        """Make an index; pickle leaves the rest out and restores it from `__dict__` afterwards."""
         seeded = super().__new__(cls, index)
         seeded.seed = seed
+        seeded.skip = skip
         return seeded
 
 
@@ -70,7 +75,8 @@ class EpochSampler(Sampler[int]):
     """Draws all images in a fresh order every epoch, and at least `minimum` of them.
 
     A dataset with fewer images is repeated, shuffled anew each time. `batch_size` is the number of
-    images of a step over all processes, which share the images of each step equally.
+    images of a step over all processes, which share the images of each step equally. `skip`
+    names the transforms that the epoch leaves out; PlainEpochsHook sets it.
     """
 
     def __init__(self, dataset: Sized, minimum: int, batch_size: int, seed: int) -> None:
@@ -79,6 +85,7 @@ class EpochSampler(Sampler[int]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.skip: tuple[str, ...] = ()
         self._resumed_epoch = 0
         self._resumed_step = 0
 
@@ -108,7 +115,7 @@ class EpochSampler(Sampler[int]):
             order += torch.randperm(self.images, generator=generator).tolist()
 
         pairs = zip(order[: self.total], image_seeds, strict=True)
-        drawn = [SeededIndex(index, seed) for index, seed in pairs]
+        drawn = [SeededIndex(index, seed, self.skip) for index, seed in pairs]
 
         # The images of a step are a multiple of the processes.
         is_resumed = self.epoch == self._resumed_epoch
