@@ -176,6 +176,16 @@ def test_key_that_is_given_twice_is_seen(old: str, new: str, folder: Path) -> No
     assert not is_regular(folder, text.replace(old, new, 1).encode())
 
 
+def test_key_that_the_only_entry_has_twice_is_seen(folder: Path) -> None:
+    document = make_document()
+    for key in ("images", "annotations"):
+        document[key] = document[key][-1:]
+    document["annotations"][0]["image_id"] = document["images"][0]["id"]
+    text = json.dumps(document)
+    assert is_regular(folder, text.encode())
+    assert not is_regular(folder, text.replace('"area"', '"area": 1, "area"').encode())
+
+
 def test_long_number_is_left_to_the_parser_that_refuses_it() -> None:
     document = make_document()
     document["annotations"][3]["extra"] = 1

@@ -20,6 +20,7 @@ from detreg.data.findings import BadEntryError, ProblemCollector, has_errors
 from detreg.data.formats.coco_annotations import MAX_COMPARED, are_corners
 from detreg.data.formats.coco_categories import parse_categories
 from detreg.data.formats.coco_entries import CocoEntry
+from detreg.data.formats.json_keys import describe_repeated_key
 from detreg.data.formats.lookup import ImageLocator
 from detreg.data.raw import ImageRecord
 from detreg.documents import decode_json
@@ -199,7 +200,7 @@ def _has_unique_keys(content: bytes, document: _Document) -> bool:
 def _count_keys_of_first(content: bytes, name: bytes) -> int | None:
     """Return how many keys the first object of a list has, with those of objects in it.
 
-    None where it cannot be told.
+    None where it cannot be told, or where one of them is given twice.
     """
     start = re.search(rb'"%s"\s*:\s*\[\s*' % name, content)
     if start is None:
@@ -208,7 +209,9 @@ def _count_keys_of_first(content: bytes, name: bytes) -> int | None:
     if text.startswith(b"]"):
         return 0
     try:
-        _, end = json.JSONDecoder().raw_decode(text.decode())
+        entry, end = json.JSONDecoder().raw_decode(text.decode())
     except (ValueError, RecursionError):
+        return None
+    if describe_repeated_key(text[:end], entry) is not None:
         return None
     return text[:end].count(_KEY_END)
