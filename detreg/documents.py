@@ -95,12 +95,12 @@ def parse_json(content: bytes) -> object:
         _check_memory(content)
     if len(content) >= _LARGE_JSON:
         # Not at the top: it takes longer to import than json takes for a small document.
-        from pydantic_core import from_json  # noqa: PLC0415
+        from msgspec.json import decode  # noqa: PLC0415
 
         # Where both accept a document they return equal values. Python's parser accepts more (a
         # byte order mark, halves of characters, deeper nesting), and says what is wrong and where.
-        with suppress(ValueError):
-            return from_json(content, cache_strings="keys")
+        with suppress(ValueError, RecursionError):
+            return decode(content)
     return _parse_json_by_python(content)
 
 

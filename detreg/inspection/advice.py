@@ -4,11 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from detreg.inspection.pixel_statistics import PixelStatistics
-from detreg.inspection.statistics import (
-    ClassStatistics,
-    ImageStatistics,
-    compute_imbalance,
-)
+from detreg.inspection.statistics import ClassStatistics, compute_imbalance
+from detreg.inspection.table import Integers
 from detreg.inspection.wording import count_of, format_share
 
 FEW_BOXES = 20
@@ -33,7 +30,7 @@ class Advice:
 
 def advise_on_dataset(
     classes: Sequence[ClassStatistics],
-    images: ImageStatistics,
+    boxes_per_image: Integers,
 ) -> Iterator[Advice]:
     """Yield what is worth mending in the dataset itself, the most harmful first."""
     imbalance = compute_imbalance(classes)
@@ -54,10 +51,12 @@ def advise_on_dataset(
             f"{ranked[0].name} ({ranked[-1].boxes} and {ranked[0].boxes}): label more of the latter"
         )
 
-    if images.count and images.empty / images.count >= MANY_EMPTY:
-        share = format_share(images.empty / images.count)
+    num_images = len(boxes_per_image)
+    num_empty = int((boxes_per_image == 0).sum())
+    if num_images and num_empty / num_images >= MANY_EMPTY:
+        share = format_share(num_empty / num_images)
         yield Advice(
-            f"{share} of the images show no object ({images.empty} of {images.count}): "
+            f"{share} of the images show no object ({num_empty} of {num_images}): "
             "see that none of them lacks its labels"
         )
 

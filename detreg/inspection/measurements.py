@@ -16,7 +16,6 @@ from detreg.inspection.plan import TrainingPlan
 from detreg.inspection.statistics import (
     DatasetStatistics,
     measure_classes,
-    measure_images,
     measure_statistics,
 )
 from detreg.inspection.table import BoxTable, make_table
@@ -142,7 +141,7 @@ def measure_splits(
 
         training = measure_at_training_size(table, plan)
         advice += advise_on_training(table, plan)
-    advice += advise_on_dataset(measure_classes(table), measure_images(table))
+    advice += advise_on_dataset(measure_classes(table), table.boxes_per_image)
 
     measured = Measurements(table, folder, tuple(advice), plan, training, pixels)
     if pixels is None:
