@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scenes import make_scene
 from small_datasets import edit_json, make_image, write_pets
 
 from detreg.data.boxes import Box
@@ -195,3 +196,12 @@ def test_a_finding_leads_to_its_box_in_every_format(format: str, tmp_path: Path)
 
     elsewhere = Finding(FindingKind.MISSING_PATH, Severity.ERROR, "data.yaml", "is missing")
     assert PlaceFinder(inspected.raw).find(elsewhere) is None
+
+
+def test_a_copy_is_shown_beside_its_original(tmp_path: Path) -> None:
+    splits = {"train": [make_scene(0), make_scene(1)], "val": [make_scene(0, quality=60)]}
+    write("coco", tmp_path / "set", ("cat",), splits)
+    text = write_page_of(inspect_dataset(tmp_path / "set"), tmp_path / "page.html")
+    findings = text[text.index("What was found") : text.index("<h2>Classes")]
+    assert "keep both in one split" in findings
+    assert re.findall('<img alt="([^"]*)"', findings) == ["000_60.jpg", "000_95.jpg"]

@@ -47,6 +47,7 @@ def test_the_page_shows_copies_and_what_training_sees(tmp_path: Path) -> None:
     for part in (dataset.digest, "../set", str(tmp_path / "set"), "across splits", "640 x 640 px"):
         assert part in text
     assert "In pixels at the size of training: boxes of yolox" in text
+    assert "Good, with 1 warning: scores" in text
     assert "<span>errors</span>" not in text
 
 

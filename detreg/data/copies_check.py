@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detreg.data.boxes import Corners
-from detreg.data.findings import FindingKind, ProblemCollector, Severity
+from detreg.data.findings import Finding, FindingKind, ProblemCollector, Severity
 from detreg.data.images import DatasetImage, name_inside
 from detreg.data.looks import DatasetLooks, decode_thumbnails
 
@@ -25,7 +25,7 @@ _HARMS = {
 
 @dataclass(frozen=True)
 class _CopyPair:
-    """An image, and the one of an earlier split that it is a copy of."""
+    """An image, and the one of an earlier split, or of its own, that it is a copy of."""
 
     image: Path
     original: Path
@@ -44,35 +44,35 @@ def warn_of_copies(
     """
     exact_pairs = _find_exact_pairs(splits)
     for pair in exact_pairs:
-        where = _name_pair(pair, folder, "the same file as")
         split = pair.split_of_original
-        message = f"{_SUBJECTS[split]} found in {split} too: {_HARMS[split]}; keep it in one split"
-        problems.for_image(name_inside(pair.image, folder)).add(
-            FindingKind.IMAGE_IN_SEVERAL_SPLITS, Severity.WARNING, where, message
-        )
+        message = f"{_SUBJECTS[split]} found in {split} too: {_HARMS[split]}"
+        kind = FindingKind.IMAGE_IN_SEVERAL_SPLITS
+        problems.findings.append(_warn(kind, pair, folder, message, "keep it in one split"))
 
     exact_copies = {pair.image for pair in exact_pairs}
     for pair in _find_near_pairs(splits, looks) if looks is not None else ():
-        if pair.image in exact_copies:
-            continue
-        where = _name_pair(pair, folder, "looks like")
-        split = pair.split_of_original
+        if pair.image not in exact_copies:
+            split = pair.split_of_original
+            message = f"{_SUBJECTS[split]} that looks like one of {split}: {_HARMS[split]}"
+            remedy = "keep both in one split"
+            problems.findings.append(_warn(FindingKind.NEAR_COPY, pair, folder, message, remedy))
+
+    for pair in _find_pairs_with_other_boxes(splits):
+        kind = FindingKind.COPIES_THAT_DIFFER
         message = (
-            f"{_SUBJECTS[split]} that looks like one of {split}: {_HARMS[split]}; "
-            "keep both in one split"
+            "copy of an image of the same split with other boxes: left there, but the two "
+            "contradict each other"
         )
-        problems.for_image(name_inside(pair.image, folder)).add(
-            FindingKind.NEAR_COPY, Severity.WARNING, where, message
-        )
-
-    _warn_of_other_boxes(splits, folder, problems)
+        remedy = "correct one of them, or leave it out"
+        problems.findings.append(_warn(kind, pair, folder, message, remedy))
 
 
-def _name_pair(pair: _CopyPair, folder: Path, relation: str) -> str:
-    """Return the place of a copy, with both files."""
-    if pair.image == pair.original:
-        return name_inside(pair.image, folder)
-    return f"{name_inside(pair.image, folder)} ({relation} {name_inside(pair.original, folder)})"
+def _warn(kind: FindingKind, pair: _CopyPair, folder: Path, message: str, remedy: str) -> Finding:
+    """Return a warning of a copy, whose place names both files."""
+    image, original = (name_inside(path, folder) for path in (pair.image, pair.original))
+    relation = "looks like" if kind is FindingKind.NEAR_COPY else "the same file as"
+    where = image if image == original else f"{image} ({relation} {original})"
+    return Finding(kind, Severity.WARNING, where, message, remedy, image, original)
 
 
 def _find_exact_pairs(splits: Splits) -> list[_CopyPair]:
@@ -125,8 +125,9 @@ def _find_most_similar(path: Path, others: Sequence[Path], looks: DatasetLooks) 
     return others[int((thumbnails @ thumbnail).argmax())]
 
 
-def _warn_of_other_boxes(splits: Splits, folder: Path, problems: ProblemCollector) -> None:
-    """Add a warning for each copy of an image of the same split that has other boxes."""
+def _find_pairs_with_other_boxes(splits: Splits) -> list[_CopyPair]:
+    """Return the copies of images of the same split that have other boxes."""
+    pairs = []
     for split, images in splits.items():
         num_copies = Counter(image.sha256 for image in images)
         originals: dict[str, DatasetImage] = {}
@@ -136,14 +137,8 @@ def _warn_of_other_boxes(splits: Splits, folder: Path, problems: ProblemCollecto
                 continue
             original = originals.setdefault(image.sha256, image)
             if _describe_boxes(image) != _describe_boxes(original):
-                pair = _CopyPair(image.path, original.path, split)
-                problems.for_image(name_inside(image.path, folder)).add(
-                    FindingKind.COPIES_THAT_DIFFER,
-                    Severity.WARNING,
-                    _name_pair(pair, folder, "the same file as"),
-                    "copy of an image of the same split with other boxes: left there, but the two "
-                    "contradict each other; correct one of them, or leave it out",
-                )
+                pairs.append(_CopyPair(image.path, original.path, split))
+    return pairs
 
 
 def _describe_boxes(image: DatasetImage) -> set[tuple[str, Corners, bool]]:

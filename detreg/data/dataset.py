@@ -13,7 +13,7 @@ from detreg.data.canonical import write_canonical_copy
 from detreg.data.check import CheckResult, check_dataset, count_boxes
 from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.finding_groups import group_findings
-from detreg.data.findings import count_repairs, has_errors, list_problems
+from detreg.data.findings import Severity, count_repairs, has_errors, list_problems
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.looks import DatasetLooks
 from detreg.data.progress import Progress
@@ -51,6 +51,7 @@ class Dataset:
         dataset lies and whatever its format.
     repairs: what was mended in the canonical copy, with how often.
     left_out: a line for each error of an image that was left out.
+    warnings: how many there are; `repairs` says which.
     root: the folder that was read: `origin`, a folder in it, or what it was unpacked to.
     looks: how the images look, None where they are too many to be compared unasked.
     """
@@ -64,6 +65,7 @@ class Dataset:
     folder: Path
     repairs: Mapping[str, int]
     left_out: tuple[str, ...] = ()
+    warnings: int = 0
     root: Path = Path()
     looks: DatasetLooks | None = None
 
@@ -116,6 +118,7 @@ def load_dataset(
         folder=folder,
         repairs=MappingProxyType(count_repairs(result.findings)),
         left_out=list_problems(result.left_out),
+        warnings=sum(finding.severity is Severity.WARNING for finding in result.findings),
         root=raw.folder,
         looks=result.looks,
     )

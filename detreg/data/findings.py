@@ -110,6 +110,7 @@ class Finding:
     image: the image that alone it concerns, so that the rest of the dataset is right without
         that image: its path or that of its own annotation file, in the dataset's folder, or the
         place of an entry whose image is not known. Empty where more may be wrong.
+    original: the image that it is a copy of, by its path in the dataset's folder; mostly empty.
 
     Raises ValueError where place or message is empty.
     """
@@ -120,6 +121,7 @@ class Finding:
     message: str
     remedy: str = ""
     image: str = ""
+    original: str = ""
 
     @property
     def text(self) -> str:

@@ -10,7 +10,7 @@ from detreg.data.findings import Severity
 from detreg.errors import make_printable
 from detreg.inspection.measurements import Measurements
 from detreg.inspection.pixel_statistics import PixelStatistics
-from detreg.inspection.places import PlaceFinder
+from detreg.inspection.places import Place, PlaceFinder
 from detreg.inspection.table import BoxTable
 from detreg.inspection.thumbnails import HIGHLIGHT, OTHER, DrawnBox, draw_place, draw_thumbnail
 from detreg.inspection.wording import count_of
@@ -55,14 +55,12 @@ class Gallery:
         items: list[GalleryItem] = []
         shown: set[str] = set()
         for finding in group.findings[: 4 * IMAGES_OF_GROUP]:
-            place = places.find(finding) if places is not None else None
-            if place is None or finding.where in shown or len(items) == IMAGES_OF_GROUP:
+            found = places.find_all(finding) if places is not None else []
+            has_room = len(items) + len(found) <= IMAGES_OF_GROUP
+            if finding.where in shown or not has_room:
                 continue
             shown.add(finding.where)
-            file = draw_place(place, self._make_path())
-            if file is not None:
-                name = make_printable(place.image.name)
-                items.append(GalleryItem(file, name, make_printable(place.name)))
+            items += self._draw_places(found)
 
         first = group.first
         more = [] if group.count <= 3 else [f"and {group.count - 3:,} more"]
@@ -73,6 +71,16 @@ class Gallery:
             lines=[*group.list_places(3), *more],
             items=items,
         )
+
+    def _draw_places(self, places: Sequence[Place]) -> list[GalleryItem]:
+        """Return the images of places that can be read."""
+        items = []
+        for place in places:
+            file = draw_place(place, self._make_path())
+            if file is not None:
+                name = make_printable(place.image.name)
+                items.append(GalleryItem(file, name, make_printable(place.name)))
+        return items
 
     def draw_outliers(self) -> list[Block]:
         """Return the boxes that stand out, each kind with the images of the most extreme ones."""

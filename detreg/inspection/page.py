@@ -29,6 +29,7 @@ class DatasetPage:
     groups: what was found, the most harmful first.
     raw: the dataset as it was read, None where only its canonical copy is known.
     preview: images as a training sees them.
+    warnings: how many there are, where what was found is not known.
     """
 
     title: str
@@ -37,6 +38,7 @@ class DatasetPage:
     groups: Sequence[FindingGroup] = ()
     raw: RawDataset | None = None
     preview: Sequence[GalleryItem] = field(default_factory=tuple)
+    warnings: int = 0
 
 
 def write_dataset_page(dataset: DatasetPage, path: Path) -> Path:
@@ -58,7 +60,7 @@ def write_dataset_page(dataset: DatasetPage, path: Path) -> Path:
             title=make_printable(dataset.title),
             subtitle=_describe(dataset.measured),
             numbers=_list_numbers(dataset),
-            verdict=_judge(dataset.groups),
+            verdict=_judge(dataset),
             lines=[make_printable(str(advice)) for advice in dataset.measured.advice],
             facts={name: make_printable(text) for name, text in dataset.facts.items()},
             table=_list_splits(dataset.measured),
@@ -93,8 +95,9 @@ def _list_numbers(dataset: DatasetPage) -> dict[str, int]:
     return numbers
 
 
-def _judge(groups: Sequence[FindingGroup]) -> Verdict:
+def _judge(dataset: DatasetPage) -> Verdict:
     """Return whether the dataset can be trained on."""
+    groups = dataset.groups
     errors = count_findings(groups, Severity.ERROR)
     if errors:
         kinds = sum(group.severity is Severity.ERROR for group in groups)
@@ -104,7 +107,7 @@ def _judge(groups: Sequence[FindingGroup]) -> Verdict:
         )
         return Verdict(text, is_good=False)
 
-    warnings = count_findings(groups, Severity.WARNING)
+    warnings = count_findings(groups, Severity.WARNING) or dataset.warnings
     if warnings:
         text = f"Good, with {count_of(warnings, 'warning')}: scores or training may suffer."
         return Verdict(text, is_good=True)

@@ -1,6 +1,6 @@
 """From a finding to its image and its box, so that both can be shown."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detreg.data.boxes import Corners
@@ -47,6 +47,13 @@ class PlaceFinder:
                 found, name = index, box.where
         boxes = tuple(box.corners for box in record.boxes)
         return Place(record.image, boxes, found, self._fractions, name)
+
+    def find_all(self, finding: Finding) -> list[Place]:
+        """Return the place of a finding, and that of the image that it is a copy of."""
+        places = [self.find(finding)]
+        if finding.original not in ("", finding.image):
+            places.append(self.find(replace(finding, image=finding.original)))
+        return [place for place in places if place is not None]
 
 
 def _list_names(record: ImageRecord, folder: Path) -> list[str]:

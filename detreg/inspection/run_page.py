@@ -60,7 +60,8 @@ def write_page_of_run(
 
     with tempfile.TemporaryDirectory(prefix="detreg-preview-") as folder:
         items = preview.draw(Path(folder)) if preview is not None else []
-        return write_dataset_page(DatasetPage(dataset.name, facts, measured, preview=items), path)
+        page = DatasetPage(dataset.name, facts, measured, preview=items, warnings=dataset.warnings)
+        return write_dataset_page(page, path)
 
 
 def _list_facts(dataset: Dataset, data: str) -> dict[str, str]:
