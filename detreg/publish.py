@@ -121,7 +121,8 @@ def train_and_publish(
 def log_dataset_page(run: Run, job: Job) -> None:
     """Log the page of the dataset, with images as this training sees them."""
     dataset = job.dataset
-    loader_config = job.config.train_dataloader.to_dict() | {"num_workers": 0}
+    in_process = {"num_workers": 0, "persistent_workers": False}
+    loader_config = job.config.train_dataloader.to_dict() | in_process
     preview = None
     if dataset.splits["train"].images <= MAX_PREVIEWED_IMAGES:
         preview = Preview(
