@@ -220,6 +220,36 @@ def _make_masks() -> Files:
     return files
 
 
+def _make_table_of(head: str) -> Callable[[], Files]:
+    return partial(_with, "train.csv", f"{head}\n".encode())
+
+
+# Files by their words: the folder or file that is named, what is in it, and the tool.
+_MORE: dict[str, tuple[str, object, str]] = {
+    "VoTT": (
+        "vott/1-asset.json",
+        {"asset": {"name": "p0.jpg"}, "regions": [{"boundingBox": {"left": 1}}]},
+        "VoTT",
+    ),
+    "BDD100K": ("det_train.json", [{"name": "p0.jpg", "labels": [{"box2d": {"x1": 1}}]}], "BDD"),
+    "Labelbox": ("export.json", [{"ID": "a", "Labeled Data": "p0.jpg", "Label": {}}], "Labelbox"),
+    "Labelbox's lines": ("export.ndjson", {"data_row": {"id": "a"}}, "Labelbox"),
+    "V7": ("p0.json", {"item": {}, "annotations": [{"bounding_box": {"h": 1}}]}, "V7"),
+    "Hugging Face": ("metadata.jsonl", {"file_name": "p0.jpg", "objects": {}}, "Hugging Face"),
+    "Ground Truth": ("output.manifest", {"source-ref": "s3://b/p0.jpg"}, "Ground Truth"),
+    "DOTA": ("labelTxt/p0.txt", b"10 10 50 10 50 60 10 60 plane 0\n", "DOTA"),
+    "KITTI by its folder": ("label_2/p0.txt", b"Car 0.00 0 -1.57 614 181 727 284\n", "KITTI"),
+    "VIA's table": ("via.csv", b"filename,region_shape_attributes\np0.jpg,{}\n", "VIA"),
+    "tabs": ("labels.tsv", b"filename\txmin\tymin\txmax\tymax\n", "table"),
+}
+_TABLES = (
+    "image_id,width,height,bbox,source",
+    "filename,x_min,y_min,x_max,y_max,label",
+    "image,x1,y1,x2,y2,class",
+    "image_name,x,y,w,h,label",
+)
+
+
 # What the message must say: the tool or format, and what to do.
 _EXPORT = "export|convert"
 _FOREIGN: dict[str, tuple[Callable[[], Files], tuple[str, ...]]] = {
@@ -320,4 +350,12 @@ def _make_two() -> list[Case]:
 FOREIGN_CASES = [
     *(Case(f"foreign {name}", build, refused=words) for name, (build, words) in _FOREIGN.items()),
     *_make_two(),
+    *(
+        Case(f"foreign {name}", partial(_with, path, content), refused=(word, _EXPORT))
+        for name, (path, content, word) in _MORE.items()
+    ),
+    *(
+        Case(f"foreign table {head}", _make_table_of(head), refused=("table", _EXPORT))
+        for head in _TABLES
+    ),
 ]
