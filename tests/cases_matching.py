@@ -365,3 +365,39 @@ def _list_val_in_train() -> Files:
 
 
 MATCHING_CASES = [*_make_same_names(), *_make_others()]
+
+
+# Label Studio puts eight digits before the name of an upload, which the images themselves lack.
+_UPLOAD = "1a2b3c4d-"
+_UPLOAD_NAMES = ("/data/upload/1/{name}", "images/{name}", "{name}")
+
+
+def _make_uploads() -> list[Case]:
+    cases = []
+    for name in _UPLOAD_NAMES:
+        stated = name.replace("{name}", _UPLOAD + "{name}")
+        build = partial(build_coco, name=at(stated))
+        cases.append(Case(f"uploads of Label Studio as {stated}", build, GIVEN, told=("found",)))
+    labels = partial(
+        build_yolo,
+        PHOTOS,
+        at("images/{name}"),
+        at(f"labels/{_UPLOAD}{{stem}}.txt"),
+        {"classes.txt": "cat\ndog\n"},
+    )
+    cases.append(Case("uploads of Label Studio in YOLO", labels, expect_any()))
+    xml = partial(
+        build_voc,
+        PHOTOS,
+        at(f"Annotations/{_UPLOAD}{{stem}}.xml"),
+        at("images/{name}"),
+        None,
+        xml=lambda photo: make_voc(photo, _UPLOAD + photo.name),
+    )
+    cases.append(Case("uploads of Label Studio in VOC", xml, expect_any()))
+    twice = build_coco(name=lambda photo: f"{photo.number % 2:08}-p0.jpg")
+    cases.append(Case("uploads of two images of a name", lambda: twice, None, ("p0.jpg",)))
+    return cases
+
+
+MATCHING_CASES += _make_uploads()

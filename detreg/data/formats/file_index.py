@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,8 @@ _COMPANION_FOLDER = re.compile(
     "(mask|seg|segmentation(class|object)?|(.*[_ -])?(masks|trimaps|thumbs|thumbnails|depth))s?"
 )
 """What those others are called."""
+
+_UPLOAD_PREFIX = re.compile("^[0-9a-f]{8}-(?=.)")
 
 _MANY = 16
 _LAST_FOLDERS = 4
@@ -82,13 +84,14 @@ class FileIndex:
         if not parts:
             return None
 
-        for name in dict.fromkeys((parts[-1], unquote(parts[-1]))):
+        for name in _list_spellings(parts[-1]):
             candidates = self._by_name.get(fold(name), [])
             if not candidates:
                 candidates = self._list_of_stem(get_stem(name), _get_suffix(name))
             match = self._choose(candidates, (*parts[:-1], name), hint)
             if match is not None:
-                return match
+                is_as_stated = match.has_name and name == parts[-1]
+                return replace(match, has_name=is_as_stated)
         return None
 
     def find_stem(self, stem: str, stated_name: str, hint: Hint) -> Match | None:
@@ -246,6 +249,17 @@ def split_path(stated: str) -> tuple[str, ...]:
     if parts[0].endswith(":"):
         parts = parts[1:]
     return tuple(part for part in parts if part not in ("", ".", ".."))
+
+
+def drop_upload_prefix(name: str) -> str:
+    """Return a name without the eight digits that Label Studio puts before that of an upload."""
+    return _UPLOAD_PREFIX.sub("", name)
+
+
+def _list_spellings(name: str) -> list[str]:
+    """Return a stated name, and what it may be on the disk of whom has the images."""
+    unquoted = unquote(name)
+    return list(dict.fromkeys((name, unquoted, drop_upload_prefix(unquoted))))
 
 
 def _group(paths: Iterable[str], get_name: Callable[[str], str]) -> dict[str, list[str]]:

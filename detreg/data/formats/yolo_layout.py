@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from detreg.data.formats.file_index import fold, rank_folders
+from detreg.data.formats.file_index import drop_upload_prefix, fold, rank_folders
 from detreg.data.formats.tree import (
     FileTree,
     get_folder,
@@ -142,7 +142,12 @@ def _match_parallel(
     matches: dict[str, str] = {}
     for label_folder, paths in labels.items():
         stems = {fold(get_stem(path)): path for path in paths}
-        matches.update(_match_folder(stems, label_folder, images))
+        found = _match_folder(stems, label_folder, images)
+        if not found:
+            without_prefix = {drop_upload_prefix(stem): path for stem, path in stems.items()}
+            if len(without_prefix) == len(stems):
+                found = _match_folder(without_prefix, label_folder, images)
+        matches.update(found)
     return matches
 
 
