@@ -276,6 +276,17 @@ def _repeat(old: str, new: str) -> Files:
     return _write_text(text.replace(old, new, 1).encode())
 
 
+def _make_rotations() -> list[Case]:
+    cases = []
+    for value, told in ((30.0, ("rotation",)), (0.0, ()), ("x", ())):
+        change = change_annotations(
+            lambda entry, value=value: entry.update(attributes={"rotation": value})  # type: ignore[misc]
+        )
+        build = partial(build_coco, change=change)
+        cases.append(Case(f"coco rotation {value}", build, GIVEN, told=told))
+    return cases
+
+
 # A text that has the key twice, and what the refusal names.
 _REPEATED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "box": ('"bbox": [', '"bbox": [1, 1, 20, 20], "bbox": [', ("'bbox'", "id 1")),
@@ -347,4 +358,10 @@ def _make_files() -> list[Case]:
     ]
 
 
-COCO_VALUE_CASES = [*_make_values(), *_make_refused(), *_make_repeated_keys(), *_make_files()]
+COCO_VALUE_CASES = [
+    *_make_values(),
+    *_make_refused(),
+    *_make_rotations(),
+    *_make_repeated_keys(),
+    *_make_files(),
+]

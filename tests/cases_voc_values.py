@@ -146,6 +146,10 @@ _REFUSED: dict[str, tuple[Callable[[Photo], bytes], tuple[str, ...]]] = {
         ),
         ("ends before|swapped",),
     ),
+    "boxes of roLabelImg": (
+        lambda photo: make_voc(photo).replace(b"bndbox>", b"robndbox>"),
+        ("<robndbox>", "upright"),
+    ),
     "no name": (_replace("<name>cat</name>", ""), ("name",)),
     "another case": (_replace("<name>dog</name>", "<name>Cat</name>"), ("Cat",)),
     "width and height for corners": (
@@ -177,6 +181,34 @@ def _write_sizes_as_corners(photo: Photo) -> bytes:
     return make_voc(Photo(photo.number, photo.split, tuple(things)))
 
 
+def _write_polygons(photo: Photo) -> bytes:
+    """Return an XML file with a polygon of four points in place of each box."""
+    content = make_voc(photo).decode()
+    for thing in photo.things:
+        x1, y1, x2, y2 = thing.corners
+        points = ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
+        polygon = "".join(
+            f"<x{number}>{x}</x{number}><y{number}>{y}</y{number}>"
+            for number, (x, y) in enumerate(points, start=1)
+        )
+        box = content[content.index("<bndbox>") : content.index("</bndbox>") + len("</bndbox>")]
+        content = content.replace(box, f"<polygon>{polygon}</polygon>", 1)
+    return content.encode()
+
+
+_ROTATION = "<attributes><attribute><name>rotation</name><value>{}</value></attribute></attributes>"
+
+
+def _make_told() -> list[Case]:
+    cases = [
+        Case("voc of polygons", partial(build_voc, xml=_write_polygons), GIVEN, told=("polygon",))
+    ]
+    for value, told in (("30.0", ("rotation",)), ("0.0", ()), ("180", ()), ("x", ())):
+        xml = _replace("<difficult>", _ROTATION.format(value) + "<difficult>")
+        cases.append(Case(f"voc rotation {value}", partial(build_voc, xml=xml), GIVEN, told=told))
+    return cases
+
+
 def _make_refused() -> list[Case]:
     cases = []
     for name, (xml, words) in _REFUSED.items():
@@ -204,4 +236,4 @@ def _drop_from_voc(path: str, lists: str | None = "ImageSets/Main/{split}.txt") 
     return drop(build_voc(lists=lists), path)
 
 
-VOC_VALUE_CASES = [*_make_values(), *_make_refused()]
+VOC_VALUE_CASES = [*_make_values(), *_make_told(), *_make_refused()]

@@ -9,6 +9,7 @@ from detreg.data.formats.coco_entries import CocoEntry
 from detreg.data.formats.coco_segmentation import bound_segmentation
 from detreg.data.formats.coco_values import format_id, is_number, make_key
 from detreg.data.formats.flags import UNSPECIFIED_MESSAGE, parse_flag
+from detreg.data.formats.rotation import ROTATION_KEY, warn_of_rotation
 from detreg.errors import MAX_VALUE_LENGTH, quote, shorten
 
 _MAX_CATEGORIES_SHOWN = 10
@@ -55,6 +56,9 @@ def parse_annotations(
             problems.for_image(image).add_error(error.kind, where, str(error))
             continue
 
+        attributes = annotation.get("attributes")
+        if isinstance(attributes, dict):
+            warn_of_rotation(attributes.get(ROTATION_KEY), f"{source} {box.where}", problems)
         boxes.setdefault(make_key(annotation["image_id"]), []).append(box)
         if box.area is None:
             problems.add_repair(

@@ -22,6 +22,7 @@ from detreg.data.formats.coco_categories import parse_categories
 from detreg.data.formats.coco_entries import CocoEntry
 from detreg.data.formats.json_keys import describe_repeated_key
 from detreg.data.formats.lookup import ImageLocator
+from detreg.data.formats.rotation import ROTATION_KEY
 from detreg.data.raw import ImageRecord
 from detreg.documents import decode_json
 
@@ -68,6 +69,7 @@ class _Document(Struct):
 
 _DECODER = Decoder(_Document)
 _KEY_END = b'":'
+_ROTATION = f'"{ROTATION_KEY}"'.encode()
 _MAX_FIRST_ENTRY = 1 << 20
 
 
@@ -78,6 +80,9 @@ def read_regular_file(
 
     Raises DocumentError where the file takes more memory than is free.
     """
+    # Turned boxes are told.
+    if _ROTATION in content:
+        return None
     document = decode_json(content, _DECODER)
     if document is None or not _has_unique_keys(content, document) or _has_corners(document):
         return None

@@ -5,14 +5,16 @@ today count from 0, and nothing in a file says which. The four numbers are there
 are, as MMDetection's XMLDataset does, and at worst a box is off by one pixel.
 """
 
+import math
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
 
-from detreg.data.boxes import Box
+from detreg.data.boxes import Box, Corners
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector
 from detreg.data.formats.flags import UNSPECIFIED_MESSAGE, parse_flag
 from detreg.data.formats.lookup import MISSING_SIZE_MESSAGE, ImageLocator
+from detreg.data.formats.rotation import ROTATION_KEY, warn_of_rotation
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import ImageRecord
 from detreg.documents import MAX_XML_BYTES, parse_xml
@@ -20,6 +22,7 @@ from detreg.errors import quote, shorten
 from detreg.files import IMAGE_SUFFIXES, read_regular
 
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_MIN_POINTS = 3
 
 
 def read_annotation_file(
@@ -36,8 +39,9 @@ def read_annotation_file(
     boxes = []
     for number, element in enumerate(root.iter("object"), start=1):
         name = f"object {number}"
-        with problems.catch_bad_entry(f"{source} {name}"):
-            box = _parse_box(element, name)
+        where = f"{source} {name}"
+        with problems.catch_bad_entry(where):
+            box = _parse_box(element, name, where, problems)
             is_difficult = parse_flag(
                 element.findtext("difficult"), f"(class {box.label}) difficult"
             )
@@ -46,6 +50,7 @@ def read_annotation_file(
                     FindingKind.UNSPECIFIED_FLAG, f"{source} {box.where}", UNSPECIFIED_MESSAGE
                 )
             boxes.append(replace(box, crowd=bool(is_difficult)))
+            warn_of_rotation(_find_rotation(element), f"{source} {box.where}", problems)
 
     width = _parse_size(root, "width")
     height = _parse_size(root, "height")
@@ -111,10 +116,26 @@ def _parse_size(root: ET.Element, key: str) -> int | None:
         ) from error
 
 
-def _parse_box(element: ET.Element, name: str) -> Box:
-    """Return the box of an object, in pixels, without its flags."""
+def _parse_box(element: ET.Element, name: str, where: str, problems: ProblemCollector) -> Box:
+    """Return the box of an object, in pixels, without its flags; around its polygon without one."""
     # Blanks and line breaks around it come from how the file was indented.
     label = (element.findtext("name") or "").strip()
+    box_where = f"{name} (class {label})"
+    if element.find("bndbox") is None:
+        corners = _bound_polygon(element)
+        if corners is None:
+            others = [child.tag for child in element if len(child)]
+            found = f", but <{shorten(others[0])}>" if others else ""
+            raise BadEntryError(
+                FindingKind.INVALID_BOX,
+                f"(class {label}) has no <bndbox>{found}; export upright boxes, with xmin, ymin, "
+                "xmax and ymax in pixels",
+            )
+        problems.add_repair(
+            FindingKind.MISSING_BOX, where, "missing bndbox computed from the polygon"
+        )
+        return Box(corners, label, where=box_where)
+
     texts = [element.findtext(f"bndbox/{key}") for key in _CORNERS]
     try:
         x1, y1, x2, y2 = (float(text or "") for text in texts)
@@ -124,4 +145,30 @@ def _parse_box(element: ET.Element, name: str) -> Box:
             f"(class {label}) bndbox {quote(texts)} is not four numbers; "
             "write xmin, ymin, xmax and ymax in pixels",
         ) from error
-    return Box((x1, y1, x2, y2), label, where=f"{name} (class {label})")
+    return Box((x1, y1, x2, y2), label, where=box_where)
+
+
+def _bound_polygon(element: ET.Element) -> Corners | None:
+    """Return the corners of the box around `<polygon>` with x1, y1, x2, ...; None without one."""
+    values: dict[str, list[float]] = {"x": [], "y": []}
+    for point in element.iterfind("polygon/*"):
+        axis = point.tag[:1]
+        if axis not in values or not point.tag[1:].isdecimal():
+            return None
+        try:
+            values[axis].append(float(point.text or ""))
+        except ValueError:
+            return None
+
+    xs, ys = values["x"], values["y"]
+    if len(xs) != len(ys) or len(xs) < _MIN_POINTS or not all(map(math.isfinite, [*xs, *ys])):
+        return None
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _find_rotation(element: ET.Element) -> str | None:
+    """Return the rotation that CVAT writes among the attributes of an object, None without one."""
+    for attribute in element.iterfind("attributes/attribute"):
+        if (attribute.findtext("name") or "").strip() == ROTATION_KEY:
+            return attribute.findtext("value")
+    return None

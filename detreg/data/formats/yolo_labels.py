@@ -126,10 +126,19 @@ def _parse_numbers(line: str) -> list[float]:
     if len(values) != _BOX_COUNT and not is_polygon:
         raise BadEntryError(
             FindingKind.INVALID_BOX,
-            f"has {len(values)} numbers; write `class x y width height`, or a class and a polygon "
-            "of three points or more",
+            f"has {len(values)} numbers{_guess_meaning(len(values))}; write `class x y width "
+            "height`, or a class and a polygon of three points or more",
         )
     return values
+
+
+def _guess_meaning(count: int) -> str:
+    """Return what so many numbers in a line often are, for a message."""
+    if count == _BOX_COUNT + 1:
+        return ", as a box with the score of a prediction has"
+    if count > _BOX_COUNT + 1 and (count - _BOX_COUNT) % 3 == 0:
+        return ", as a box with keypoints (YOLO pose) has"
+    return ""
 
 
 def _parse_box(values: Sequence[float], line: str, number: int, settings: YoloSettings) -> Box:
