@@ -90,13 +90,22 @@ def test_only_the_dense_layers_compute_in_bf16(name: str, networks: dict[str, An
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_losses_in_bf16_differ_by_rounding(name: str, networks: dict[str, Any]) -> None:
-    in_floats, in_bf16 = copy.deepcopy(networks[name]), copy.deepcopy(networks[name])
-    use_precision(in_floats, "fp32")
-    use_precision(in_bf16, "bf16")
-    expected, actual = run_step(in_floats), run_step(in_bf16)
-    assert actual["loss"] != expected["loss"]
-    assert torch.isclose(actual["loss"], expected["loss"], rtol=0.02)
+def test_features_in_bf16_differ_by_rounding(name: str, networks: dict[str, Any]) -> None:
+    """Losses may differ more: rounding decides between boxes that are equally good.
+
+    So may features that batch norms blow up, as random weights tell images of 64 px hardly apart.
+    """
+    features = {}
+    for precision in ("fp32", "bf16"):
+        network = copy.deepcopy(networks[name])
+        use_precision(network, precision)
+        freeze_statistics(network)
+        with torch.no_grad():
+            levels = network.extract_feat(draw(network)["inputs"])
+        features[precision] = torch.cat([level.float().flatten() for level in levels])
+
+    difference = (features["bf16"] - features["fp32"]).norm() / features["fp32"].norm()
+    assert 0 < difference < 0.1
 
 
 def test_scoring_stays_as_it_is(networks: dict[str, Any]) -> None:
@@ -159,10 +168,10 @@ def measure_distance(actual: Trained, expected: Trained) -> float:
 def test_a_divided_step_trains_in_bf16_what_the_whole_one_does(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    values = {"precision": "bf16", "batch_size": 2, "min_samples_per_epoch": 4}
-    whole = train(prepare("faster_rcnn", dataset, **values), tmp_path, change=freeze_statistics)
-    gpu = FullGpu(capacity=1)
-    job = prepare("faster_rcnn", dataset, **values)
+    """SSD's assignment does not look at what is predicted, so that rounding stays rounding."""
+    whole = train(prepare("ssd", dataset, precision="bf16"), tmp_path, change=freeze_statistics)
+    gpu = FullGpu(capacity=2)
+    job = prepare("ssd", dataset, precision="bf16")
     divided = train(job, tmp_path, gpu=gpu, change=freeze_statistics)
-    assert gpu.failures == [2]
+    assert gpu.failures == [4]
     assert measure_distance(divided, whole) < 0.05
