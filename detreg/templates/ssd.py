@@ -19,7 +19,7 @@ from detreg.templates.common_params import (
     lrate_field,
     num_epochs_field,
 )
-from detreg.templates.config import Config, select_transforms
+from detreg.templates.config import Config
 from detreg.templates.input_spec import IMAGENET, InputSpec
 from detreg.templates.recipe import Recipe, cosine_schedule, step_schedule
 from detreg.templates.template import Augmentation, ClassLayer, Template
@@ -245,12 +245,18 @@ def build_augmentation(published: list[Config], params: SsdParams) -> Augmentati
 
     The published strength of the colors' distortion is MMDetection's default.
     """
+    by_type = {transform["type"]: transform for transform in published}
+    expand, crop = by_type["Expand"], by_type["MinIoURandomCrop"]
+    expand_and_crop = {
+        "type": "FastExpandCrop",
+        "factors": expand["ratio_range"],
+        "levels": [int(level) for level in reversed(expand["mean"])],  # it is in RGB
+        "overlaps": crop["min_ious"],
+        "min_share": crop["min_crop_size"],
+    }
     return Augmentation(
-        before=select_transforms(published, "Expand", "MinIoURandomCrop"),
-        after=[
-            *select_transforms(published, "RandomFlip"),
-            {"type": "LevelDistortion"},
-        ],
+        before=[expand_and_crop],
+        after=[{"type": "FastFlip"}, {"type": "LevelDistortion"}],
     )
 
 

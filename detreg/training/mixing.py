@@ -15,10 +15,11 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.datasets import MultiImageMixDataset
 from mmdet.registry import DATASETS, TRANSFORMS
-from numpy.typing import NDArray
 
+from detreg.training.image_cache import Pixels
 from detreg.training.objects import (
     Objects,
+    Part,
     clip_objects,
     get_objects,
     join_objects,
@@ -30,10 +31,7 @@ from detreg.training.objects import (
 )
 from detreg.training.seeding import SeededIndex
 from detreg.training.transforms import Results
-from detreg.training.warp import Part, draw_warp, find_visible_part, warp_boxes
-
-Pixels = NDArray[np.uint8]
-"""An image (height, width, channels) in BGR, of three channels where nothing else is said."""
+from detreg.training.warp import draw_warp, find_visible_part, warp_boxes
 
 MAX_DRAWS = 15
 """How often MixUp draws an image in search of one with objects."""

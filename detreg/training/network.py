@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.training import (  # noqa: F401  MMEngine builds from them by name
     backbones,
+    crops,
     distributed,
     heads,
     mixing,

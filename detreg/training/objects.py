@@ -16,6 +16,30 @@ Boxes = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class Part:
+    """A rectangle of whole pixels; `right` and `bottom` are the first beyond it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        """Pixels from left to right."""
+        return self.right - self.left
+
+    @property
+    def height(self) -> int:
+        """Pixels from top to bottom."""
+        return self.bottom - self.top
+
+    def move(self, right: int, down: int) -> "Part":
+        """Return the part moved by whole pixels."""
+        return Part(self.left + right, self.top + down, self.right + right, self.bottom + down)
+
+
+@dataclass(frozen=True)
 class Objects:
     """The labeled objects of an image."""
 

@@ -6,14 +6,13 @@ boxes, to the last bit.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from mmdet.structures.bbox import HorizontalBoxes
 from numpy.typing import NDArray
 
-from detreg.training.objects import Boxes
+from detreg.training.objects import Boxes, Part
 
 MAX_ROTATION = 10.0
 """Degrees to either side."""
@@ -24,16 +23,6 @@ MAX_SHIFT = 0.1
 
 Matrix = NDArray[np.floating[Any]]
 """An affine matrix (3, 3) of float32, from x, y and 1 before to those after."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A rectangle of whole pixels; `right` and `bottom` are the first beyond it."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
 
 
 def draw_warp(factors: tuple[float, float], width: int, height: int) -> Matrix:
