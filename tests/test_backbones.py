@@ -20,9 +20,9 @@ from detreg.templates._retinanet import BASE_MODELS, CHANNELS
 from detreg.training.backbones import (
     FreezableSSDVGG,
     ImageNetBackbone,
-    LayersOfStages,
     load_imagenet_weights,
 )
+from detreg.training.network_stages import LayersOfStages
 
 pytestmark = pytest.mark.usefixtures("mmdet_scope")
 SOURCES = {

@@ -10,13 +10,12 @@ import torch
 import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
 from mmengine.registry import MODEL_WRAPPERS
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from detreg import torchrun
 from detreg.errors import StoppedError
 from detreg.signals import DeferredSignals
-from detreg.training.sync_batchnorm import synchronize_batch_norms
+from detreg.training.sync_batchnorm import convert_to_torch, synchronize_batch_norms
 
 
 @contextmanager
@@ -84,7 +83,7 @@ class SyncedDDP(MMDistributedDataParallel):
 
     def __init__(self, module: nn.Module, device_ids: list[int]) -> None:
         if torch.cuda.is_available():
-            module = convert_sync_batchnorm(module)
+            module = convert_to_torch(module)
             devices = device_ids
         else:
             module = synchronize_batch_norms(module)

@@ -278,6 +278,17 @@ class _Runner(Runner):
     def dump_config(self) -> None:
         """Do nothing: the configuration is an artifact of the run."""
 
+    def build_visualizer(self, visualizer: object = None) -> "_NoVisualizer":  # noqa: ARG002
+        """Return what draws nothing: MMEngine's imports matplotlib."""
+        return _NoVisualizer()
+
+
+class _NoVisualizer:
+    """What the runner shows its configuration to."""
+
+    def add_config(self, config: object) -> None:
+        """Do nothing."""
+
 
 def _build_runner(job: Job, folder: Path) -> Runner:
     config = job.config.copy()

@@ -3,17 +3,29 @@
 PyTorch's own SyncBatchNorm does this on GPUs and refuses CPUs.
 """
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from detreg.training.precision import widen
+
+_TIMM_NORMS = "timm.layers.norm_act"
+"""Where no network is timm's, timm is not imported, and no batch norm is of this module."""
+
+
+def convert_to_torch(network: nn.Module) -> nn.Module:
+    """Replace every batch norm by PyTorch's own for several processes, which is for GPUs."""
+    timm_norms = sys.modules.get(_TIMM_NORMS)
+    if timm_norms is not None:
+        converted: nn.Module = timm_norms.convert_sync_batchnorm(network)
+        return converted
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
 
 def synchronize_batch_norms(network: nn.Module) -> nn.Module:
@@ -70,7 +82,8 @@ def _convert(norm: _BatchNorm) -> SyncedBatchNorm:
     """Return a synced batch norm that shares `norm`'s parameters and buffers."""
     shape = (norm.num_features, norm.eps, norm.momentum)
     synced: SyncedBatchNorm
-    if isinstance(norm, BatchNormAct2d):
+    timm_norms = sys.modules.get(_TIMM_NORMS)
+    if timm_norms is not None and isinstance(norm, timm_norms.BatchNormAct2d):
         with_activation = SyncedBatchNormAct(*shape)
         with_activation.drop = norm.drop
         with_activation.act = norm.act
