@@ -8,6 +8,7 @@ from detreg import torchrun
 from detreg.data.dataset import load_dataset
 from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
+from detreg.deferred_imports import defer_imports, pause_garbage_collection
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import UsageError
 from detreg.options import RunOptions, rename_former_options
@@ -74,16 +75,19 @@ def train_template(
     if torchrun.get_rank() == 0:
         _check_stores_and_disks(template, params, options)
 
-    # torch and mmdet take ten seconds to import.
-    from detreg.publish import train_and_publish  # noqa: PLC0415
+    # torch and mmdet take seconds to import.
+    with pause_garbage_collection():
+        from detreg.training_run import train_and_publish  # noqa: PLC0415
 
     return train_and_publish(template, params, options, dataset)
 
 
 def _check_stores_and_disks(template: Template, params: CommonParams, options: RunOptions) -> None:
     """Refuse a training that could not be logged, stored or registered at its end."""
-    # MLflow takes seconds to import: only after the arguments and the data have been accepted.
-    from detreg.tracking import preflight  # noqa: PLC0415
+    # MLflow takes seconds to import: only after the arguments and the data have been accepted. What
+    # it imports of others here, it uses at the end of a training or not at all.
+    with defer_imports("fastapi", "pandas", "scipy"), pause_garbage_collection():
+        from detreg.tracking import preflight  # noqa: PLC0415
 
     preflight.check_stores([options.registered_model_name or template.name])
     preflight.check_disks(template, params)

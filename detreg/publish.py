@@ -1,16 +1,12 @@
-"""From a prepared job to a registered version: train, export, compare, report, register."""
+"""From a training that has ended to a registered version: export, compare, report, register."""
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from detreg import torchrun
-from detreg.continuation import describe_interrupted
 from detreg.data.dataset import Dataset
 from detreg.data.summary import describe_dataset
 from detreg.errors import RefusedError, UndeliveredError, UnreachableError
@@ -32,19 +28,17 @@ from detreg.options import RunOptions
 from detreg.params import to_texts
 from detreg.redaction import redact
 from detreg.serving.packaging import log_model
-from detreg.signals import explain_interruption
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.records import Registration
 from detreg.tracking.registry import RegisteredVersion, has_version, register
-from detreg.tracking.run_folders import claim_run_folder
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import load_checkpoint
 from detreg.training.compose import compose
-from detreg.training.engine import FitResult, check_initial_weights, fit, load_fit_result
+from detreg.training.engine import FitResult, load_fit_result
 from detreg.training.initial_weights import InitialWeights
-from detreg.training.job import Job, log_job, prepare_job
+from detreg.training.job import Job
 from detreg.training.network import build_network, predict
 from detreg.training.preview import draw_images_of_loader
 
@@ -86,38 +80,6 @@ class Export:
     predictions: Mapping[int, Detections]
 
 
-def train_and_publish(
-    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
-) -> TrainingResult:
-    """Train in a new MLflow run and register the exported model.
-
-    Whatever can be refused is refused before the run starts. Of several processes the first one
-    does this. The others train with it, and end with SystemExit.
-    """
-    # The others wait until the first one is ready, and then find all downloads in the cache.
-    job = prepare_job(template, params, options, dataset)
-    if torchrun.get_rank() > 0:
-        train_with_first_process(job)
-        raise SystemExit(0)
-
-    check_initial_weights(job)
-    torchrun.signal_ready()
-    through_mlflow = "MLFLOW_RUN_ID" in os.environ  # starting the run removes it
-    with runs.start_run(options.run_name, job.tags) as run:
-        print(f"MLflow run (eid) {run.id} in {redact(runs.get_tracking_uri())}", flush=True)
-
-        def describe_rest() -> list[str]:
-            return describe_interrupted(
-                run.id, run.checkpoints, template, params, options, through_mlflow=through_mlflow
-            )
-
-        with explain_interruption(describe_rest):
-            log_job(run, job)
-            log_dataset_page(run, job)
-            fitted = fit(job, run.folder, run)
-            return publish(run, job, fitted)
-
-
 def log_dataset_page(run: Run, job: Job) -> None:
     """Log the page of the dataset, with images as this training sees them."""
     dataset = job.dataset
@@ -131,16 +93,6 @@ def log_dataset_page(run: Run, job: Job) -> None:
         )
     plan = TrainingPlan(job.template, job.params)
     run.log_file(write_page_of_run(dataset, job.options.data, plan, preview))
-
-
-def train_with_first_process(job: Job) -> None:
-    """Train together with the first process, which alone writes. Raises the errors of training."""
-    # In the cache, where the next command removes what a killed process has left.
-    claimed = claim_run_folder(uuid.uuid4().hex)
-    try:
-        fit(job, claimed.path, None)
-    finally:
-        claimed.remove()
 
 
 def publish_trained_run(

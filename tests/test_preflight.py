@@ -176,7 +176,7 @@ def test_a_training_is_refused_before_its_run_and_before_torch(
     message: str,
 ) -> None:
     before = count_runs()
-    monkeypatch.setitem(sys.modules, "detreg.publish", None)  # what imports torch
+    monkeypatch.setitem(sys.modules, "detreg.training_run", None)  # what imports torch
     with monkeypatch.context() as patch:
         break_it(patch)
         with pytest.raises(error, match=message):

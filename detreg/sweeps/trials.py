@@ -24,7 +24,6 @@ from detreg import templates
 from detreg.data.dataset import Dataset
 from detreg.options import RunOptions
 from detreg.params import build
-from detreg.publish import publish_trained_run
 from detreg.sweeps import study as studies
 from detreg.sweeps.jobs import PUBLISHED_ATTR, PublishJob, Stage, read_job
 from detreg.sweeps.plan import Plan
@@ -88,6 +87,9 @@ def run_final_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     params = build(template.params, job.hyperparameters)
 
     if isinstance(job, PublishJob):
+        # One worker of a sweep publishes; the others do without matplotlib and onnx.
+        from detreg.publish import publish_trained_run  # noqa: PLC0415
+
         options = plan.get_options(template.name)
         result = publish_trained_run(job.run_id, template, params, options, dataset)
         retry_while_unreachable(lambda: trial.set_user_attr(PUBLISHED_ATTR, asdict(result)))
