@@ -31,7 +31,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from detreg import pipeline, publish
+from detreg import pipeline, publish, training_run
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.pipeline import parse_settings
 from detreg.templates import find_template
@@ -120,8 +120,9 @@ def train_with_detreg(data: str, weights: str, images: int) -> tuple[float, floa
 
         return call
 
-    for name in ("log_job", "fit", "log_report"):
-        setattr(publish, name, count(getattr(publish, name)))
+    counted_steps = {"log_job": training_run, "fit": training_run, "log_report": publish}
+    for name, module in counted_steps.items():
+        setattr(module, name, count(getattr(module, name)))
 
     begun = time.perf_counter()
     pipeline.train("yolox", data=data, load_from=weights, min_samples_per_epoch=images, **VALUES)
