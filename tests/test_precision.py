@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from mmcv.cnn.bricks import Swish
 from mmengine.optim import build_optim_wrapper
 from test_train_loop import FullGpu, Trained, freeze_statistics, prepare, train
 from torch import Tensor, nn
+from torch.nn import functional
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.training.divided_step import compute_gradients
@@ -118,6 +120,17 @@ def test_scoring_stays_as_it_is(networks: dict[str, Any]) -> None:
     assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
 
 
+def test_swish_is_one_operation_in_training_alone(networks: dict[str, Any]) -> None:
+    network = copy.deepcopy(networks["yolox"])
+    use_precision(network, "fp32")
+    swish = next(module for module in network.modules() if isinstance(module, Swish))
+    values = torch.linspace(-8, 8, 1001)
+    twofold = values * torch.sigmoid(values)
+    assert torch.equal(swish(values), functional.silu(values))
+    torch.testing.assert_close(swish(values), twofold)
+    assert torch.equal(swish.eval()(values), twofold)
+
+
 def test_a_copy_runs_its_own_layers(networks: dict[str, Any]) -> None:
     """EMAHook copies the network."""
     network = copy.deepcopy(networks["yolox"])
@@ -140,6 +153,7 @@ def test_a_precision_replaces_the_one_before(networks: dict[str, Any]) -> None:
     network.load_state_dict(networks["yolox"].state_dict())
     assert torch.equal(run_step(network)["loss"], expected["loss"])
 
+    # One for each layer, and none for the depthwise convolutions any more.
     layers = [network.backbone, network.neck, network.bbox_head]
     replaced = [
         module

@@ -15,10 +15,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmcv.cnn.bricks import Swish
 from mmdet.models.detectors import TwoStageDetector
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._pytree import tree_map
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,6 +34,8 @@ def use_precision(network: Any, precision: str) -> None:
     """
     for module in network.modules():
         module.__dict__.pop("forward", None)
+        if isinstance(module, Swish):
+            module.forward = FusedSwish(module)
 
     dtype = DTYPES[precision]
     device = next(network.parameters()).device.type
@@ -85,6 +89,24 @@ class TrainingForward:
         if self.dtype is torch.float32:
             return torch.autocast(self.device, enabled=False)
         return torch.autocast(self.device, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class FusedSwish:
+    """The forward method of mmcv's Swish, in training as one operation in place of two.
+
+    One operation also keeps one tensor less for the backward pass. Scoring and export keep the two,
+    whose last digit differs.
+    """
+
+    module: Swish
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return `inputs` times their sigmoid."""
+        if self.module.training:
+            return functional.silu(inputs)
+        outputs: Tensor = type(self.module).forward(self.module, inputs)
+        return outputs
 
 
 @OPTIM_WRAPPERS.register_module()
