@@ -15,7 +15,7 @@ from detreg.params import build
 from detreg.templates import find_template
 from detreg.tracking import runs
 from detreg.tracking.runs import StoredCheckpoints
-from detreg.training import backbones
+from detreg.training import backbones, initial_weights
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.initial_weights import (
     InitialWeights,
@@ -285,3 +285,14 @@ def test_a_run_without_a_checkpoint_is_refused(dataset: Dataset, store: str) -> 
         pass
     with pytest.raises(DetregError, match="it was not created by detreg, or ended before"):
         continue_run(dataset, run.id)
+
+
+@pytest.mark.parametrize(
+    ("options", "precision"),
+    [({"precision": "bf16"}, "bf16"), ({"amp": True}, "fp16"), ({"amp": False}, "fp32")],
+)
+def test_a_run_says_in_which_precision_it_trained(
+    options: dict[str, object], precision: str
+) -> None:
+    """Up to detreg 0.1 by `amp`."""
+    assert initial_weights._read_precision({"options": options}) == precision
