@@ -70,7 +70,9 @@ def _read_categories(document: dict[str, Any]) -> dict[int | str, str]:
         key = _make_key(entry["id"])
         if key in names or name.strip() in names.values():
             raise BadDatasetError("a category twice")
-        names[key] = name.strip()
+        if name != name.strip():
+            raise UnclearError(f"blanks around {name!r}")
+        names[key] = name
     return names
 
 
