@@ -41,7 +41,7 @@ class Sizes:
             given |= SMALLEST.get(template, {})
         values = {name: value for name, value in given.items() if name in names}
 
-        batch_size = int(values.get("batch_size", names["batch_size"].default))
+        batch_size = values.get("batch_size", params().batch_size)
         return {**values, "num_epochs": 1, "min_samples_per_epoch": steps * batch_size}
 
 
