@@ -5,6 +5,7 @@ A cache and a tracking store of their own, and datasets small enough to train on
 
 import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detreg.environment import set_mlflow_defaults
@@ -122,6 +124,25 @@ def mmdet_scope() -> None:
     assert network  # importing it registers detreg's parts
     register_all_modules(init_default_scope=False)
     init_default_scope("mmdet")
+
+
+def _seed_random_numbers() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def seed_module() -> None:
+    """Let the random numbers of a module's fixtures not depend on the tests before it."""
+    _seed_random_numbers()
+
+
+@pytest.fixture(autouse=True)
+def seed_test(seed_module: None) -> None:
+    """Let a test draw the same numbers whether it runs alone, or which tests ran before it."""
+    _seed_random_numbers()
 
 
 _MLFLOW_STATE = (

@@ -201,7 +201,7 @@ def test_a_whole_training_with_an_average_keeps_what_is_frozen(
     change: dict[str, Any], dataset: Dataset, tmp_path: Path
 ) -> None:
     """YOLOX scores and exports a moving average of its weights."""
-    template, options = TEMPLATES["yolox"], RunOptions(num_workers=0)
+    template, options = TEMPLATES["yolox"], RunOptions(num_workers=0, precision="fp32")
     params = build(template.params, choose_values(template, "yolox_nano", **change))
     config = compose(template, params, dataset, options)
     torch.manual_seed(0)
