@@ -32,8 +32,11 @@ LARGEST_AREA = 320 * 320
 """Pixels of each image, at most: one of 800 pixels costs a CPU ten seconds."""
 BOXES = 8
 """Boxes of each image."""
-ROUNDS = 2
-"""Trial steps in each precision; the first one of them also compiles."""
+LEAST_ROUNDS = 2
+"""Trial steps in each precision, at least; the first one of them also compiles."""
+MOST_ROUNDS = 12
+TRIAL_SECONDS = 3.0
+"""For so long small networks take further trial steps: single ones are disturbed easily."""
 LARGEST_RATIO = 0.95
 """The most that a step in bf16 may take, of one in float32, to be worth the rounding."""
 
@@ -124,10 +127,13 @@ def _measure_steps(template: Template, params: CommonParams, num_classes: int) -
     batch = network.data_preprocessor(drawn, True)
 
     seconds = {"fp32": math.inf, "bf16": math.inf}
+    end = time.monotonic() + TRIAL_SECONDS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as in a training
         # In turns, so that what else the machine does slows both down.
-        for _ in range(ROUNDS):
+        for trial in range(MOST_ROUNDS):
+            if trial >= LEAST_ROUNDS and time.monotonic() > end:
+                break
             for precision, least in seconds.items():
                 use_precision(network, precision)
                 seconds[precision] = min(least, _time_step(network, batch))
