@@ -59,7 +59,7 @@ def choose(monkeypatch: pytest.MonkeyPatch, params: CommonParams, seconds: float
 
 
 @pytest.mark.parametrize(
-    ("seconds", "precision"), [(0.5, "bf16"), (0.95, "bf16"), (0.96, "fp32"), (2.0, "fp32")]
+    ("seconds", "precision"), [(0.5, "bf16"), (0.99, "bf16"), (1.0, "fp32"), (2.0, "fp32")]
 )
 def test_the_faster_precision_is_taken(
     seconds: float, precision: str, undecided: pytest.MonkeyPatch, params: CommonParams

@@ -37,8 +37,6 @@ LEAST_ROUNDS = 2
 MOST_ROUNDS = 12
 TRIAL_SECONDS = 3.0
 """For so long small networks take further trial steps: single ones are disturbed easily."""
-LARGEST_RATIO = 0.95
-"""The most that a step in bf16 may take, of one in float32, to be worth the rounding."""
 
 _AS_IN_PHOTOGRAPHS = (640, 480)
 """Width and height of an image before it is resized."""
@@ -87,7 +85,7 @@ def _choose(template: Template, params: CommonParams, num_classes: int) -> Preci
             raise
         return PrecisionChoice("bf16", "as the GPU has too little memory for trial steps in fp32")
     ratio = seconds["bf16"] / seconds["fp32"]
-    precision = "bf16" if ratio <= LARGEST_RATIO else "fp32"
+    precision = "bf16" if ratio < 1 else "fp32"
     return PrecisionChoice(
         precision, f"as a trial step in bf16 takes {ratio:.2f} times one in fp32"
     )
