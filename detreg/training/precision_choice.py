@@ -34,8 +34,8 @@ BOXES = 8
 """Boxes of each image."""
 LEAST_ROUNDS = 2
 """Trial steps in each precision, at least; the first one of them also compiles."""
-MOST_ROUNDS = 12
-TRIAL_SECONDS = 3.0
+MOST_ROUNDS = 8
+TRIAL_SECONDS = 1.0
 """For so long small networks take further trial steps: single ones are disturbed easily."""
 
 _AS_IN_PHOTOGRAPHS = (640, 480)
