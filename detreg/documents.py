@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from xml.parsers import expat
 
+from detreg.cgroups import get_free_memory
 from detreg.errors import DataError, shorten
 from detreg.files import open_regular, read_regular
 
@@ -134,14 +135,11 @@ def _check_memory(content: bytes) -> None:
     The kernel would kill this process, or another one. Real annotations become about seven times
     their bytes, which is more than is counted here: nothing is refused that fits.
     """
-    # It takes longer to import than a small document to parse.
-    import psutil  # noqa: PLC0415
-
     lists = content.count(b"[")
     dicts = content.count(b"{")
     values = max(content.count(b",") - lists - dicts, 0)
     needed = len(content) + lists * _LIST_BYTES + dicts * _DICT_BYTES + values * _VALUE_BYTES
-    free = psutil.virtual_memory().available
+    free = get_free_memory()
     if needed > free:
         raise DocumentError(
             f"the file would take more than {needed / 2**30:.1f} GiB of memory, and "

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
+from detreg.cgroups import get_free_memory
 from detreg.errors import DataError, DiskError, NotFoundError
 from detreg.files import open_regular, write_atomically
 from detreg.memory import find_memory_error
@@ -215,4 +215,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _has_room_for(path: Path) -> bool:
     """Whether the memory is large enough for what a file can really hold."""
-    return psutil.virtual_memory().available > 3 * path.stat().st_size
+    return get_free_memory() > 3 * path.stat().st_size
