@@ -21,7 +21,7 @@ from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
 from detreg.inspection.plan import TrainingPlan
-from detreg.inspection.run_page import Preview, write_page_of_run
+from detreg.inspection.run_page import Preview, log_page_of_run, write_page_of_run
 from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.mlflow_models import ONNX_SHA256
 from detreg.options import RunOptions
@@ -81,7 +81,7 @@ class Export:
 
 
 def log_dataset_page(run: Run, job: Job) -> None:
-    """Log the page of the dataset, with images as this training sees them."""
+    """Log the page of the dataset, with images as this training sees them, or warn."""
     dataset = job.dataset
     in_process = {"num_workers": 0, "persistent_workers": False}
     loader_config = job.config.train_dataloader.to_dict() | in_process
@@ -92,7 +92,7 @@ def log_dataset_page(run: Run, job: Job) -> None:
             draw=partial(draw_images_of_loader, loader_config, dataset.classes, job.options.seed),
         )
     plan = TrainingPlan(job.template, job.params)
-    run.log_file(write_page_of_run(dataset, job.options.data, plan, preview))
+    log_page_of_run(run, lambda: write_page_of_run(dataset, job.options.data, plan, preview))
 
 
 def publish_trained_run(

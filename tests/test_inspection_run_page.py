@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from scenes import encode_scene, make_scene
 from small_datasets import write_pets
 
@@ -12,10 +13,11 @@ from detreg.data.dataset import load_dataset
 from detreg.data.formats import write
 from detreg.data.images import DatasetImage
 from detreg.inspection.plan import TrainingPlan
-from detreg.inspection.run_page import Preview, write_page_of_run
+from detreg.inspection.run_page import Preview, log_page_of_run, write_page_of_run
 from detreg.params import build
 from detreg.report.section import GalleryItem
 from detreg.templates import TEMPLATES
+from detreg.tracking.run import Run
 
 
 def test_the_canonical_copy_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -80,3 +82,15 @@ def test_images_of_an_archive_are_named_as_in_it(tmp_path: Path) -> None:
     dataset = load_dataset(archive, tmp_path / "cache")
     text = write_page_of_run(dataset, archive).read_text()
     assert "1 near copy within a split, such as images/train/000_95.jpg" in text
+
+
+def test_a_page_that_cannot_be_written_ends_no_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write_page() -> Path:
+        raise OSError(28, "No space left on device")
+
+    log_page_of_run(Run("0" * 32, tmp_path), write_page)
+    assert capsys.readouterr().err == (
+        "Warning: the run has no page of its dataset: [Errno 28] No space left on device\n"
+    )

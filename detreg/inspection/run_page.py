@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,13 @@ from pathlib import Path
 
 from detreg.data.canonical import read_canonical_copy
 from detreg.data.dataset import Dataset
+from detreg.errors import summarize_error
 from detreg.inspection.measurements import measure_splits
 from detreg.inspection.page import DatasetPage, write_dataset_page
 from detreg.inspection.plan import TrainingPlan
 from detreg.redaction import redact
 from detreg.report.section import GalleryItem
+from detreg.tracking.run import Run
 from detreg.version import __version__
 
 PAGE = "dataset.html"
@@ -29,6 +32,20 @@ class Preview:
 
     key: str
     draw: Callable[[Path], list[GalleryItem]]
+
+
+def log_page_of_run(run: Run, write_page: Callable[[], Path]) -> None:
+    """Log the page that `write_page` writes; where that fails, print a warning.
+
+    A training or a sweep is worth more than the page of its dataset.
+    """
+    try:
+        page = write_page()
+    except Exception as error:
+        message = f"Warning: the run has no page of its dataset: {summarize_error(error)}"
+        print(message, file=sys.stderr, flush=True)
+    else:
+        run.log_file(page)
 
 
 def write_page_of_run(

@@ -16,7 +16,7 @@ from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
-from detreg.inspection.run_page import write_page_of_run
+from detreg.inspection.run_page import log_page_of_run, write_page_of_run
 from detreg.params import to_texts
 from detreg.redaction import redact
 from detreg.signals import explain_interruption
@@ -90,7 +90,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
             log_settings(active, plan)
             if is_new:
                 # Here and not in the runs of the trials, which all have this dataset.
-                active.log_file(write_page_of_run(dataset, options.data))
+                log_page_of_run(active, lambda: write_page_of_run(dataset, options.data))
             return _search_and_finish(active, plan, study)
 
 
