@@ -47,7 +47,7 @@ from detreg.params import build
 from detreg.templates import find_template
 from detreg.training import image_cache, network
 from detreg.training.compose import load_published_config
-from detreg.training.loader_processes import end_processes
+from detreg.training.loader_processes import end_processes, prepare_processes
 from detreg.training.loaders import compose_train_loader
 
 BATCH_SIZE = 8
@@ -227,6 +227,7 @@ def resize_step(step: Config, params: Any, size: int) -> Config:
 def open_loader(config: Config, stack: ExitStack) -> Callable[[], Usage]:
     """Return a function that loads an epoch in this process and the loader's own."""
     loader = Runner.build_dataloader(config, seed=0)
+    prepare_processes(loader)
     stack.callback(end_processes, loader)
     own = psutil.Process()
     others: list[psutil.Process] = []

@@ -243,7 +243,7 @@ def test_preprocessing_gives_mmdetections_own_pixels(
     read, pad, pack = loader["dataset"]["pipeline"]
     assert read["type"] == "ReadResized"
     assert pad["type"] == "PadToCanvas"
-    assert pack["type"] == "PackDetInputs"
+    assert pack["type"] == "PackImage"
 
     read_and_pad = Compose([TRANSFORMS.build(read), TRANSFORMS.build(pad)])
     resize_and_pad = Compose(

@@ -115,6 +115,11 @@ class Preprocessing:
             return self.compute_padded_size(shortest, shortest)
         return None
 
+    @property
+    def largest_canvas(self) -> Size:
+        """The input with the most pixels, lying or standing."""
+        return self.fixed_canvas or self.compute_padded_size(*self.limits)
+
     def compute_resized_size(self, width: int, height: int) -> Size:
         """Return the size of an image after resizing.
 

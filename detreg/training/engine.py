@@ -48,7 +48,7 @@ from detreg.training.epoch_hooks import (
 from detreg.training.epoch_metrics import EpochMetrics, TrainingHistory
 from detreg.training.hooks import LearningRateHook, ReseedHook, RestoreHook
 from detreg.training.job import Job
-from detreg.training.loader_processes import end_processes, shield_processes
+from detreg.training.loader_processes import end_processes, prepare_processes
 from detreg.training.network import build_network, silence_libraries
 from detreg.training.stopping import StopHook
 from detreg.training.train_loop import describe_shrink
@@ -153,7 +153,7 @@ def _stop_after_step(
     """
     loaders = (runner.train_dataloader, runner.val_dataloader)
     for loader in loaders:
-        shield_processes(loader)
+        prepare_processes(loader)
 
     announcement = ANNOUNCEMENT
     if torchrun.get_rank() > 0:

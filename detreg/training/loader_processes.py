@@ -11,6 +11,7 @@ from detreg import torchrun
 from detreg.cgroups import count_cores
 from detreg.options import RunOptions
 from detreg.signals import ignore_signals
+from detreg.training.shared_images import send_tensors_by_value
 
 _MOST_FOR_CPU = 2
 """Where the network trains on the cores too, each of its steps takes much longer than loading."""
@@ -33,11 +34,11 @@ def choose_num_workers(options: RunOptions, trainings: int = 1) -> int:
     return min(max(cores - 1, 0), _MOST_FOR_CPU)
 
 
-def shield_processes(loader: "DataLoader[object]") -> None:
-    """Let the loader's processes ignore signals, which a terminal sends to the whole group.
+def prepare_processes(loader: "DataLoader[object]") -> None:
+    """Let the loader's processes send what they load cheaply, and ignore signals.
 
-    The training's own process goes on until its step is done, and needs the images for it. They end
-    when it tells them to, and when it is gone.
+    A terminal sends signals to the whole group. The training's own process goes on until its step
+    is done, and needs the images for it. They end when it tells them to, and when it is gone.
     """
     loader.worker_init_fn = partial(_start_process, loader.worker_init_fn)
 
@@ -55,5 +56,6 @@ def end_processes(loader: "DataLoader[object]") -> None:
 
 def _start_process(initialize: Callable[[int], None] | None, number: int) -> None:
     ignore_signals()
+    send_tensors_by_value()
     if initialize is not None:
         initialize(number)

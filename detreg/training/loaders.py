@@ -8,7 +8,8 @@ Each is a transform that MMDetection or detreg (transforms.py, seeding.py) build
 """
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from mmengine.config import Config
@@ -43,7 +44,13 @@ def compose_train_loader(
 
     # The steps of one image by itself, then those of the image that the network gets.
     first_steps = _compose_first_steps(template, params, dataset, options, augmentation)
-    last_steps = [*augmentation.after, *_compose_packing_steps(template, params)]
+    batch_size = params.batch_size // torchrun.get_world_size()  # a remainder has been refused
+    num_workers = choose_num_workers(options)
+    last_steps = [
+        *augmentation.after,
+        _compose_training_pad(template, params),
+        _compose_training_pack(template, params, num_workers, batch_size),
+    ]
 
     annotations = dataset.splits["train"].annotations
     if mixing_steps:
@@ -58,10 +65,8 @@ def compose_train_loader(
         steps = [*first_steps, *last_steps]
         train_dataset = _compose_coco_dataset(annotations, dataset.classes, steps)
 
-    num_workers = choose_num_workers(options)
     return {
-        # Of this process; torchrun.check_batch_size has refused a remainder.
-        "batch_size": params.batch_size // torchrun.get_world_size(),
+        "batch_size": batch_size,
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "sampler": {
@@ -89,18 +94,15 @@ def compose_scoring_loader(
     how the resized images are kept; None keeps none.
     """
     preprocessing = make_preprocessing(template, params)
-    steps: list[ConfigPart] = [
-        _compose_read_resized(preprocessing, kept_split),
-        _compose_pad(preprocessing, fixed=True),
-        {
-            "type": "PackDetInputs",
-            "meta_keys": ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
-        },
-    ]
-
     # Only images of one size share a batch: to pad one to the size of another would change the
     # result.
     batch_size = params.batch_size // torchrun.get_world_size() if preprocessing.fixed_canvas else 1
+    steps: list[ConfigPart] = [
+        _compose_read_resized(preprocessing, kept_split),
+        _compose_pad(preprocessing, fixed=True),
+        _compose_pack(preprocessing, num_workers, batch_size),
+    ]
+
     return {
         "batch_size": batch_size,
         "num_workers": num_workers,
@@ -190,13 +192,17 @@ def _compose_first_steps(
     return [seed, load_boxes, read_resized]
 
 
-def _compose_packing_steps(template: Template, params: CommonParams) -> list[ConfigPart]:
-    """Return the steps from an image with its boxes to an item of a batch."""
+def _compose_training_pad(template: Template, params: CommonParams) -> ConfigPart:
     preprocessing = make_preprocessing(template, params)
-    return [
-        _compose_pad(preprocessing, fixed=not has_random_sizes(params)),
-        {"type": "PackImage"},
-    ]
+    return _compose_pad(preprocessing, fixed=not has_random_sizes(params))
+
+
+def _compose_training_pack(
+    template: Template, params: CommonParams, num_workers: int, batch_size: int
+) -> ConfigPart:
+    _, largest_size = params.random_sizes
+    largest = replace(make_preprocessing(template, params), image_size=largest_size)
+    return _compose_pack(largest, num_workers, batch_size)
 
 
 def _compose_training_resize(template: Template, params: CommonParams) -> ConfigPart:
@@ -230,6 +236,16 @@ def _compose_read_resized(preprocessing: Preprocessing, kept_split: KeptSplit | 
 
 def _compose_pad(preprocessing: Preprocessing, *, fixed: bool) -> ConfigPart:
     return {"type": "PadToCanvas", "preprocessing": asdict(preprocessing), "fixed": fixed}
+
+
+def _compose_pack(largest: Preprocessing, num_workers: int, batch_size: int) -> ConfigPart:
+    """Return the step that packs an image; `largest` says how large the input becomes."""
+    memory = {
+        "processes": num_workers,
+        "images": batch_size,
+        "image_bytes": 3 * math.prod(largest.largest_canvas),
+    }
+    return {"type": "PackImage", "memory": memory}
 
 
 def _compose_coco_dataset(

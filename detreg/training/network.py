@@ -27,7 +27,7 @@ from detreg.training import (  # noqa: F401  MMEngine builds from them by name
     train_loop,
     transforms,
 )
-from detreg.training.loader_processes import shield_processes
+from detreg.training.loader_processes import prepare_processes
 from detreg.training.metrics import convert_predictions
 
 
@@ -64,7 +64,7 @@ def predict(
     network = _prepare_to_predict(network)  # an export leaves it on the CPU
     with silence_libraries():
         batches = Runner.build_dataloader(loader, seed=0)
-    shield_processes(batches)
+    prepare_processes(batches)
 
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
