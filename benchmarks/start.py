@@ -3,8 +3,9 @@
     python benchmarks/start.py [--beside OTHER_CHECKOUT] [--rounds 5]
 
 A training of yolox_nano on the drawn sample, one epoch at 96 px, and `detreg predict` of one image
-with the file that it exports, each in a process of its own with one thread. Figures are medians of
-seconds: of the wall, and of the main process's processor time, which other programs change little.
+with the file that it exports, each in a process of its own with one thread, every time in a new
+folder, where MLflow has no database yet. Figures are medians of seconds: of the wall, and of the
+main process's processor time, which other programs change little.
 With `--beside` the same in another checkout, in turns. Last come the libraries whose modules take
 longest to import before the first step, by their own time.
 """
@@ -98,15 +99,16 @@ def main(beside: Path | None, rounds: int) -> None:
 
 
 def measure(checkout: Path, folder: Path) -> dict[str, Seconds]:
-    """Train and predict once, with the cache and the runs in `folder`."""
+    """Train and predict once, with the cache in `folder`, in a new folder inside it."""
     folder.mkdir(exist_ok=True)
-    marks = read_marks(run_child(checkout, folder, TRAINING))
-    models = sorted(folder.rglob("mlruns/**/*.onnx"), key=lambda path: path.stat().st_mtime)
+    runs = Path(tempfile.mkdtemp(dir=folder))
+    marks = read_marks(run_child(checkout, runs, TRAINING))
+    model = next(runs.rglob("mlruns/**/*.onnx"))
     image = next(folder.rglob("*.jpg"))
 
     used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     started = time.perf_counter()
-    run_child(checkout, folder, ["predict", str(models[-1]), str(image), "--out", "predicted"])
+    run_child(checkout, runs, ["predict", str(model), str(image), "--out", "predicted"])
     predicting = Seconds(
         time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - used
     )
@@ -120,12 +122,15 @@ def measure(checkout: Path, folder: Path) -> dict[str, Seconds]:
 def run_child(
     checkout: Path, folder: Path, words: Iterable[str], options: Iterable[str] = ()
 ) -> str:
-    """Run a command of a checkout's detreg in `folder`; return what it prints to stderr."""
+    """Run a command of a checkout's detreg in `folder`; return what it prints to stderr.
+
+    The cache is beside the folder, for all commands of the checkout.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(checkout),
         "OMP_NUM_THREADS": "1",
-        "DETREG_CACHE": str(folder / "cache"),
+        "DETREG_CACHE": str(folder.parent / "cache"),
         "STARTED": str(time.time()),
     }
     command = [sys.executable, *options, "-c", CHILD, *words]
@@ -160,7 +165,8 @@ def print_phases(measured: Mapping[str, Mapping[str, list[Seconds]]]) -> None:
 
 def print_imports(name: str, checkout: Path, folder: Path, most: int = 12) -> None:
     """Print the libraries with the longest imports before the first step."""
-    stderr = run_child(checkout, folder, TRAINING, ["-X", "importtime"])
+    runs = Path(tempfile.mkdtemp(dir=folder))
+    stderr = run_child(checkout, runs, TRAINING, ["-X", "importtime"])
     before_step = stderr[: stderr.index("mark first step")]
     seconds: dict[str, float] = defaultdict(float)
     for microseconds, module in re.findall(

@@ -4,12 +4,19 @@ MLflow creates and migrates a database when it is first used, and two processes 
 in the same file both die. So detreg creates it before.
 """
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import sqlalchemy
+
 from detreg.environment import set_mlflow_defaults
 from detreg.sqlite_files import create_sqlite_file, find_sqlite_file
 
 set_mlflow_defaults()  # MLflow reads some of them when it is imported
 
 import mlflow  # noqa: E402
+from mlflow.store.db.utils import _initialize_tables  # noqa: E402
 from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH  # noqa: E402
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: E402
 
@@ -29,5 +36,26 @@ def create_missing_stores() -> None:
 
 def _create_tables(url: str) -> None:
     """Create the tables and the default experiment, as MLflow does at its first request."""
+    path = find_sqlite_file(url)
+    assert path is not None  # whoever asks for the tables has looked
+    _write_empty_tables(path)
     store = SqlAlchemyStore(url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
     store.engine.dispose()
+
+
+def _write_empty_tables(path: Path) -> None:
+    """Write all tables of MLflow into an empty database.
+
+    MLflow makes them in a hundred changes, from release to release. In a file SQLite waits for the
+    disk after each of them, for seconds in all: here they are made in memory. Raises OSError.
+    """
+    engine = sqlalchemy.create_engine("sqlite://")
+    _initialize_tables(engine)
+    try:
+        with engine.connect() as connection, closing(sqlite3.connect(path)) as file:
+            in_memory = connection.connection.driver_connection
+            assert isinstance(in_memory, sqlite3.Connection)
+            in_memory.backup(file)
+    except sqlite3.Error as error:
+        raise OSError(f"{path}: {error}") from error
+    engine.dispose()

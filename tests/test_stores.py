@@ -1,6 +1,7 @@
 """Databases that are created by several at once, each held just before it would create them."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,12 +11,15 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import sqlalchemy
 from mlflow import MlflowClient
 
 from detreg import mlflow_stores, sqlite_files
+from detreg.errors import DiskError
 from detreg.mlflow_stores import create_missing_stores
 from detreg.sqlite_files import create_sqlite_file, find_sqlite_file
 from detreg.sweeps.storage import open_storage
+from detreg.tracking.preflight import check_stores
 
 COUNT = 3
 
@@ -119,6 +123,29 @@ def test_several_create_mlflows_default_store_at_once(
     (experiment,) = MlflowClient().search_experiments()
     assert experiment.artifact_location == str(empty_store / "mlruns" / "0")
     assert [path.name for path in empty_store.iterdir()] == ["mlflow.db"]
+
+
+def test_mlflows_tables_are_not_made_in_the_file(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_in_file(engine: sqlalchemy.Engine) -> None:
+        raise AssertionError(f"SQLite waits a hundred times for the disk: {engine.url}")
+
+    monkeypatch.setattr("mlflow.store.db.utils._initialize_tables", make_in_file)
+    create_missing_stores()
+    assert (empty_store / "mlflow.db").is_file()
+
+
+def test_a_disk_that_takes_no_tables_is_told(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite3, "connect", fail)  # SQLAlchemy has its own name for it
+    with pytest.raises(DiskError, match=r"disk is full.*MLFLOW_TRACKING_URI"):
+        check_stores()
+    assert not (empty_store / "mlflow.db").exists()
 
 
 def test_several_create_optunas_database_at_once(
