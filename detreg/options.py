@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from detreg.defaults import SCORE_THRESHOLD
 from detreg.errors import UsageError, quote
 from detreg.model_names import find_name_problem
-from detreg.params import choice, integer, integer_or_auto, number, text
+from detreg.params import boolean, choice, integer, integer_or_auto, number, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +117,11 @@ class SweepOptions:
         help="What is searched: name=minimum:maximum:step, name=minimum:maximum:log or "
         "name=value|value, separated by spaces, or a YAML file; "
         "none searches the template's usual ranges",
+    )
+    memory: bool = boolean(
+        True,
+        help="Whether the best values of earlier trainings and sweeps on similar datasets are "
+        "tried first, after the defaults",
     )
     sampler: str = choice("tpe", "random", help="How the values of a trial are chosen")
     pruner: str = choice(

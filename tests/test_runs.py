@@ -195,8 +195,9 @@ def test_a_dataset_is_an_input_with_classes_and_counts(tiny: Path) -> None:
     (logged,) = inputs.dataset_inputs
     assert logged.dataset.digest == dataset.digest
     assert json.loads(str(logged.dataset.schema)) == {"classes": list(dataset.classes)}
-    counts = json.loads(str(logged.dataset.profile))["splits"]
-    assert counts["train"]["images"] == dataset.splits["train"].images
+    profile = json.loads(str(logged.dataset.profile))
+    assert profile["splits"]["train"]["images"] == dataset.splits["train"].images
+    assert profile["traits"] == dataset.traits.to_json()
     assert json.loads(str(logged.dataset.source)) == {"uri": str(tiny)}
 
 

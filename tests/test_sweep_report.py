@@ -18,7 +18,7 @@ from detreg.sweeps.plan import Plan, make_plan
 from detreg.sweeps.report import write_report
 from detreg.sweeps.request import make_request, parse_templates
 from detreg.sweeps.result import SweepResult
-from detreg.sweeps.study import FAILURE_ATTR, RUNS_ATTR
+from detreg.sweeps.study import FAILURE_ATTR, MEMORY_ATTR, RUNS_ATTR
 
 RATES = [1e-5, 3e-5, 1e-4, 2e-4, 5e-4, 1e-3]
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
@@ -72,7 +72,7 @@ def test_the_report_shows_every_trial_and_what_mattered(plan: Plan, tmp_path: Pa
     study = optuna.create_study(direction="maximize")
     for index in range(5):
         study.add_trial(make_trial(index, TrialState.COMPLETE, 10, **{RUNS_ATTR: ["dead", "run"]}))
-    study.add_trial(make_trial(5, TrialState.PRUNED, 2))
+    study.add_trial(make_trial(5, TrialState.PRUNED, 2, **{MEMORY_ATTR: "had mAP 0.5 on boats"}))
     study.add_trial(make_trial(0, TrialState.FAIL, 0, **{FAILURE_ATTR: "loss is NaN"}))
 
     write_report(tmp_path / "report", plan, study, make_result(num_trials=7))
@@ -88,6 +88,8 @@ def test_the_report_shows_every_trial_and_what_mattered(plan: Plan, tmp_path: Pa
         "failed: loss is NaN",
         "per_item_lrate=0.0001 frozen_stages=2",
         "<td>run</td>",
+        "<td>memory: had mAP 0.5 on boats</td>",
+        "<td>the sampler</td>",
     ):
         assert words in page
     assert page.count("data:image/png") == 3

@@ -19,6 +19,7 @@ from detreg.data.looks import DatasetLooks
 from detreg.data.progress import Progress
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source, resolve_cache_folder
+from detreg.data.traits import DatasetTraits, measure_traits
 from detreg.errors import DataError
 
 _MAX_PROBLEMS_LISTED = 10
@@ -47,6 +48,7 @@ class Dataset:
     origin: what the user has: the absolute path of a folder or an archive, or "sample".
     format: "coco", "roboflow", "voc", "yolo" or "sample".
     splits: always "train" and "val", and "test" where the dataset has one.
+    traits: what its train split is like, to be compared with other datasets.
     digest: 16 hex digits over classes, splits, image files and boxes; the same wherever the
         dataset lies and whatever its format.
     repairs: what was mended in the canonical copy, with how often.
@@ -61,6 +63,7 @@ class Dataset:
     format: str
     classes: tuple[str, ...]
     splits: Mapping[str, Split]
+    traits: DatasetTraits
     digest: str
     folder: Path
     repairs: Mapping[str, int]
@@ -114,6 +117,7 @@ def load_dataset(
         format=name_format(source, raw),
         classes=raw.classes,
         splits=MappingProxyType(splits),
+        traits=measure_traits(result.splits["train"], len(raw.classes)),
         digest=digest,
         folder=folder,
         repairs=MappingProxyType(count_repairs(result.findings)),

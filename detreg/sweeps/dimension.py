@@ -99,6 +99,13 @@ class Dimension:
             nearest = self.low + steps * self.step
         return float(nearest) if self.param.type == "float" else int(nearest)
 
+    def contains(self, value: Value) -> bool:
+        """Whether a typed value is among the choices, or within the range."""
+        if self.choices:
+            return self.param.format(value) in self.choices
+        number = value[0] if isinstance(value, tuple) else value
+        return isinstance(number, int | float) and self.low <= number <= self.high
+
     def find_nearest_typed(self, value: Value) -> Value:
         """Return the value nearest to a typed value, in the type of the hyperparameter."""
         return self.param.parse(self.find_nearest(value))

@@ -87,7 +87,7 @@ class Progress:
 def _describe_outcome(lineage: Lineage, trial: FrozenTrial) -> str:
     """Return what came of one try of a lineage."""
     name = _name_trial(trial)
-    values = format_values(trial)
+    values = format_values(trial.params)
     num_epochs = len(trial.intermediate_values)
     time_taken = format_time(trial)
     effort = f"{num_epochs} epochs"

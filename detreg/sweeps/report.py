@@ -140,6 +140,15 @@ def _make_row(lineage: Lineage) -> dict[str, str]:
         "outcome": outcome,
         "epochs": str(len(trial.intermediate_values)),
         "time": format_time(trial),
-        "values": format_values(trial),
+        "values": format_values(trial.params),
+        "chosen by": _describe_choice(trial),
         "run (eid)": run_ids[-1],
     }
+
+
+def _describe_choice(trial: FrozenTrial) -> str:
+    """Return where a trial's values come from."""
+    if studies.DEFAULTS_ATTR in trial.user_attrs:
+        return "the defaults"
+    remembered = trial.user_attrs.get(studies.MEMORY_ATTR)
+    return f"memory: {remembered}" if remembered else "the sampler"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from detreg.params import Value, get_params
@@ -157,12 +157,18 @@ class Space:
 
         A default that lies outside the space is moved to its edge.
         """
-        part = self.templates[template]
-        defaults = part.find_defaults()
+        defaults = self.templates[template].find_defaults()
+        return self.make_trial(template, list(defaults.values()))
+
+    def make_trial(self, template: str, values: Sequence[Value]) -> dict[str, str | float]:
+        """Return typed values, one for each dimension of a template, as those of an Optuna trial.
+
+        A value that lies outside its dimension is moved to its edge.
+        """
+        dimensions = self.templates[template].dimensions
         params: dict[str, str | float] = {}
-        for name, dimension in part.dimensions.items():
-            key = self._make_key(template, name)
-            params[key] = dimension.find_nearest(defaults[name])
+        for (name, dimension), value in zip(dimensions.items(), values, strict=True):
+            params[self._make_key(template, name)] = dimension.find_nearest(value)
         if len(self.templates) > 1:
             params["template"] = template
         return params

@@ -46,6 +46,8 @@ RUNS_ATTR = "runs"
 """Of a trial: the ids of its lineage's MLflow runs, the latest last."""
 DEFAULTS_ATTR = "defaults"
 """Of a trial: the name of the template whose defaults it has."""
+MEMORY_ATTR = "memory"
+"""Of a trial: the earlier run whose values it has, in words."""
 
 FINISHING_SECONDS = 30.0
 """Seconds of a budget that are kept for exporting and registering the best."""

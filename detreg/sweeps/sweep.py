@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from detreg.sweeps import study as studies
 from detreg.sweeps.duration import format_duration
 from detreg.sweeps.finish import finish_sweep
 from detreg.sweeps.jobs import Stage
+from detreg.sweeps.memory import RememberedValues, remember_values
 from detreg.sweeps.plan import Plan, make_plan
 from detreg.sweeps.pool import WorkerPool, check_initial_weights, make_context
 from detreg.sweeps.precisions import agree_on_precisions, prepare_precisions
@@ -33,6 +34,7 @@ from detreg.sweeps.result import SweepResult
 from detreg.sweeps.samplers import make_search_pruner, make_search_sampler
 from detreg.sweeps.storage import StudyStorage, open_storage
 from detreg.sweeps.study import FirstTrial
+from detreg.sweeps.trial_text import format_values
 from detreg.tracking import preflight, runs
 from detreg.tracking.runs import Run
 
@@ -78,7 +80,12 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     context = make_context()
     check_initial_weights(context, plan)
     prepared = prepare_precisions(context, plan, storage)
-    study, is_new = open_search_study(plan, storage)
+    remembered = []
+    if not studies.has_study(plan.name, storage):
+        remembered = remember_values(plan, dataset)
+    for values in remembered:
+        print(f"After the defaults: {format_values(values.params)}, which {values}", flush=True)
+    study, is_new = open_search_study(plan, storage, remembered)
     plan = agree_on_precisions(plan, study, is_new=is_new, prepared=prepared)
 
     with _start_sweep_run(study, is_new, plan) as active:
@@ -158,9 +165,12 @@ def _check_stores_and_disks(plan: Plan) -> None:
         preflight.check_disks(template, plan.get_first_params(template), workers)
 
 
-def open_search_study(plan: Plan, storage: StudyStorage) -> tuple[Study, bool]:
-    """Load or create the plan's study, whose first trials are the defaults of each template.
+def open_search_study(
+    plan: Plan, storage: StudyStorage, remembered: Sequence[RememberedValues] = ()
+) -> tuple[Study, bool]:
+    """Load or create the plan's study.
 
+    Its first trials are the defaults of each template, then the remembered values.
     Returns the study, and whether this call has created it.
     """
     first_trials = [
@@ -170,6 +180,8 @@ def open_search_study(plan: Plan, storage: StudyStorage) -> tuple[Study, bool]:
         )
         for template in plan.templates
     ]
+    for values in remembered:
+        first_trials.append(FirstTrial(values.params, {studies.MEMORY_ATTR: str(values)}))
     return studies.open_study(
         plan.name, storage, make_search_sampler(plan), make_search_pruner(plan), first_trials
     )

@@ -1,14 +1,16 @@
 """How a trial is described to people, in the terminal and in the report."""
 
+from collections.abc import Mapping
+
 from optuna.trial import FrozenTrial
 
 from detreg.sweeps.duration import format_duration
 
 
-def format_values(trial: FrozenTrial) -> str:
-    """Return a trial's hyperparameters as `name=value name=value`, numbers with four digits."""
+def format_values(params: Mapping[str, object]) -> str:
+    """Return the values of a trial as `name=value name=value`, numbers with four digits."""
     words = []
-    for name, value in trial.params.items():
+    for name, value in params.items():
         text = f"{value:.4g}" if isinstance(value, float) else str(value)
         words.append(f"{name}={text}")
     return " ".join(words)

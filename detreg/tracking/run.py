@@ -123,11 +123,16 @@ class Run:
         self.write(Artifact(str(kept), folder))
 
     def log_dataset(self, dataset: Dataset) -> None:
-        """Log a dataset as an input: its name and digest, and in its profile classes and counts."""
+        """Log a dataset as an input: its name and digest, and in its profile counts and traits."""
         counts = {}
         for name, split in dataset.splits.items():
             counts[name] = {"images": split.images, "boxes": split.boxes}
-        profile = {"format": dataset.format, "splits": counts, "repairs": dict(dataset.repairs)}
+        profile = {
+            "format": dataset.format,
+            "splits": counts,
+            "traits": dataset.traits.to_json(),
+            "repairs": dict(dataset.repairs),
+        }
         self._log_input(dataset, dataset.name, profile, TRAINING)
 
     def log_scoring_splits(self, dataset: Dataset) -> None:
