@@ -1,5 +1,9 @@
 """How many processes load images, and how long they live."""
 
+import ctypes
+import resource
+
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -7,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from detreg.options import RunOptions
 from detreg.training import loader_processes
-from detreg.training.loader_processes import choose_num_workers, end_processes
+from detreg.training.loader_processes import choose_num_workers, end_processes, prepare_processes
 
 
 @pytest.mark.parametrize(
@@ -58,3 +62,27 @@ def test_processes_live_until_they_are_ended(num_workers: int) -> None:
     assert not alive
     end_processes(loader)
     assert iterator is not None
+
+
+class PageFaults:
+    """Items that are the page faults of a process that needs large memory again and again."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        faults = []
+        for _ in range(100):
+            pieces = [np.ones(8 << 20, np.uint8) for _ in range(3)]
+            del pieces
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        return faults[-1] - faults[20]
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_memory_is_used_again() -> None:
+    """Each round would fault at least once for each huge page of 2 MB."""
+    loader: DataLoader[int] = DataLoader(PageFaults(), num_workers=1)  # type: ignore[arg-type]
+    prepare_processes(loader)
+    (faults,) = loader
+    assert int(faults) < 80
