@@ -264,10 +264,18 @@ def test_preprocessing_gives_mmdetections_own_pixels(
         path = tmp_path / "image.png"
         assert cv2.imwrite(str(path), bgr)
         size = bgr.shape[:2]
-        mmdetections = resize_and_pad({"img": bgr, "img_shape": size, "ori_shape": size})
-        trained = read_and_pad({"img_path": str(path), "width": width, "height": height})
-        for key in ("img_shape", "ori_shape", "pad_shape", "scale_factor", "keep_ratio", "scale"):
+        boxes = rng.uniform(-2, 2, (5, 4)).astype(np.float32) * (width, height, width, height)
+        objects = {
+            "gt_bboxes": boxes.astype(np.float32),
+            "gt_bboxes_labels": np.arange(5),
+            "gt_ignore_flags": np.zeros(5, bool),
+        }
+        mmdetections = resize_and_pad(objects | {"img": bgr, "img_shape": size, "ori_shape": size})
+        trained = read_and_pad(objects | {"img_path": str(path), "width": width, "height": height})
+        for key in ("img_shape", "ori_shape", "pad_shape", "scale_factor"):
             assert trained[key] == mmdetections[key]
+        np.testing.assert_array_equal(trained["gt_bboxes"], mmdetections["gt_bboxes"])
+        assert trained["gt_bboxes"].dtype == mmdetections["gt_bboxes"].dtype
         np.testing.assert_array_equal(trained["img"], mmdetections["img"])
         np.testing.assert_array_equal(served.pixels, trained["img"][..., ::-1])
         assert served.scale == pytest.approx(trained["scale_factor"])

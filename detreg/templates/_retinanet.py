@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from detreg.params import ImageSize, boolean, choice, numbers, size
 from detreg.templates.base_model import BaseModel, openmmlab_file
 from detreg.templates.common_params import CommonParams, batch_size_field, num_epochs_field
-from detreg.templates.config import Config, select_transforms, to_height_ratios
+from detreg.templates.config import Config, to_height_ratios
 from detreg.templates.input_spec import IMAGENET, InputSpec
 from detreg.templates.recipe import Recipe, step_schedule
 from detreg.templates.template import Augmentation, ClassLayer
@@ -180,7 +180,7 @@ def _build_head(published: Config, params: RetinaNetParams, num_classes: int) ->
 
 def build_augmentation(published: list[Config], params: RetinaNetParams) -> Augmentation:  # noqa: ARG001
     """Return the flip, as published."""
-    return Augmentation(after=select_transforms(published, "RandomFlip"))
+    return Augmentation(after=[{"type": "FastFlip"}])
 
 
 def get_class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:

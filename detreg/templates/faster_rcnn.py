@@ -21,7 +21,7 @@ from detreg.templates.common_params import (
     max_aspect_ratio_field,
     num_epochs_field,
 )
-from detreg.templates.config import Config, select_transforms, to_height_ratios
+from detreg.templates.config import Config, to_height_ratios
 from detreg.templates.input_spec import IMAGENET
 from detreg.templates.recipe import Recipe, step_schedule
 from detreg.templates.template import Augmentation, ClassLayer, Template
@@ -107,7 +107,7 @@ def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -
 
 def build_augmentation(published: list[Config], params: FasterRcnnParams) -> Augmentation:  # noqa: ARG001
     """Return the flip, as published."""
-    return Augmentation(after=select_transforms(published, "RandomFlip"))
+    return Augmentation(after=[{"type": "FastFlip"}])
 
 
 def get_class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:

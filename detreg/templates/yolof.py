@@ -91,7 +91,8 @@ def build_model(published: Config, params: YolofParams, num_classes: int) -> Con
 
 def build_augmentation(published: list[Config], params: YolofParams) -> Augmentation:  # noqa: ARG001
     """Return flip and shift, as published."""
-    return Augmentation(after=select_transforms(published, "RandomFlip", "RandomShift"))
+    shift = select_transforms(published, "RandomShift")
+    return Augmentation(after=[{"type": "FastFlip"}, *shift])
 
 
 def get_class_layers(params: YolofParams) -> tuple[ClassLayer, ...]:  # noqa: ARG001

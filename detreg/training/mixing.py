@@ -123,7 +123,7 @@ class FastMosaic(BaseTransform):
             top = center_y if place // 2 else center_y - height
 
             paste_image(canvas, image, left - visible.left, top - visible.top)
-            scaled = scale_objects(get_objects(source), factor)
+            scaled = scale_objects(get_objects(source), factor, factor)
             parts.append(move_objects(scaled, left, top))
 
         objects = clip_objects(join_objects(parts), canvas_width, canvas_height)
@@ -170,7 +170,8 @@ class FastMixUp(BaseTransform):
         part = self._cut_out(layer, left, top, (width, height))
         results["img"] = average(results["img"], part)
 
-        objects = scale_objects(objects, fit_factor * factor)
+        whole_factor = fit_factor * factor
+        objects = scale_objects(objects, whole_factor, whole_factor)
         objects = clip_objects(objects, layer_width, layer_height)
         if is_mirrored:
             objects = mirror_objects(objects, layer_width)

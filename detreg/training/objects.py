@@ -86,9 +86,10 @@ def select_objects_inside(objects: Objects, width: int, height: int) -> Objects:
     return select_objects(objects, (left < width) & (top < height) & (right > 0) & (bottom > 0))
 
 
-def scale_objects(objects: Objects, factor: float) -> Objects:
-    """Scale an image with its objects by a factor."""
-    return replace(objects, boxes=objects.boxes * np.float32(factor))
+def scale_objects(objects: Objects, factor_x: float, factor_y: float) -> Objects:
+    """Scale objects with their image."""
+    factors = np.array([factor_x, factor_y, factor_x, factor_y], np.float32)
+    return replace(objects, boxes=objects.boxes * factors)
 
 
 def move_objects(objects: Objects, right: int, down: int) -> Objects:

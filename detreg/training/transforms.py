@@ -20,6 +20,7 @@ from detreg.image_decoding import ImageFileError, decode_bgr
 from detreg.inference.preprocessing import Preprocessing, pad_image
 from detreg.templates.config import Config
 from detreg.training.image_cache import Pixels, make_cache
+from detreg.training.objects import clip_objects, get_objects, put_objects, scale_objects
 
 Results = dict[str, Any]
 """An image with its boxes and sizes, as MMDetection passes it from transform to transform."""
@@ -88,11 +89,17 @@ class ReadResized(Resize):
         super().__init__(scale=scale, keep_ratio=keep_ratio)
         self.cache = make_cache(cache)
 
-    def _resize_img(self, results: Results) -> None:
-        """Add the resized pixels, and what MMDetection's Resize says of them.
+    def transform(self, results: Results) -> Results:
+        """Add the resized pixels, and resize the boxes. Raises ImageReadError."""
+        self._add_pixels(results)
+        if "gt_bboxes" in results:  # an image to be scored has none
+            height, width = results["img_shape"]
+            objects = scale_objects(get_objects(results), *results["scale_factor"])
+            put_objects(results, clip_objects(objects, width, height))
+        return results
 
-        Raises ImageReadError.
-        """
+    def _add_pixels(self, results: Results) -> None:
+        """Add the resized pixels, and what MMDetection's Resize says of them."""
         if self.cache is None:
             image = self._read_and_resize(results)
         else:
@@ -108,12 +115,11 @@ class ReadResized(Resize):
         results["img_shape"] = (height, width)
         results["ori_shape"] = (original_height, original_width)
         results["scale_factor"] = (width / original_width, height / original_height)
-        results["keep_ratio"] = self.keep_ratio
 
     def _read_and_resize(self, results: Results) -> Pixels:
         """Return the pixels that MMDetection's Resize makes of the image."""
         image = {"img": read_image(results), "scale": self.scale}
-        super()._resize_img(image)
+        self._resize_img(image)
         pixels: Pixels = image["img"]
         return pixels
 
