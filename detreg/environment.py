@@ -1,6 +1,7 @@
-"""Defaults for MLflow's environment variables, which a user's own settings override."""
+"""Environment variables: the folder of the cache, and defaults for MLflow's own variables."""
 
 import os
+from pathlib import Path
 
 _MLFLOW_DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -19,3 +20,13 @@ def set_mlflow_defaults() -> None:
     """
     for name, value in _MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def resolve_cache_folder(cache: str | Path | None = None) -> Path:
+    """Return the folder for files that detreg can create again.
+
+    It is `cache`, else the environment variable DETREG_CACHE, else ~/.cache/detreg.
+    """
+    default = Path.home() / ".cache" / "detreg"
+    folder = Path(cache or os.environ.get("DETREG_CACHE") or default)
+    return folder.expanduser().resolve()

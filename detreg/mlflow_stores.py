@@ -4,13 +4,14 @@ MLflow creates and migrates a database when it is first used, and two processes 
 in the same file both die. So detreg creates it before.
 """
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import sqlalchemy
 
-from detreg.environment import set_mlflow_defaults
+from detreg.environment import resolve_cache_folder, set_mlflow_defaults
 from detreg.sqlite_files import create_sqlite_file, find_sqlite_file
 
 set_mlflow_defaults()  # MLflow reads some of them when it is imported
@@ -35,20 +36,44 @@ def create_missing_stores() -> None:
 
 
 def _create_tables(url: str) -> None:
-    """Create the tables and the default experiment, as MLflow does at its first request."""
+    """Create the tables and the default experiment, as MLflow does at its first request.
+
+    Raises OSError.
+    """
     path = find_sqlite_file(url)
     assert path is not None  # whoever asks for the tables has looked
-    _write_empty_tables(path)
+
+    kept = resolve_cache_folder() / f"mlflow-{mlflow.__version__}.db"
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        create_sqlite_file(kept, _create_empty_tables)
+        _copy_database(kept, path)
+    # A cache that is full or read-only, or a file in it that is damaged.
+    except (OSError, sqlite3.Error):
+        path.unlink(missing_ok=True)
+        _create_empty_tables(url)
+
     store = SqlAlchemyStore(url, DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
     store.engine.dispose()
 
 
-def _write_empty_tables(path: Path) -> None:
-    """Write all tables of MLflow into an empty database.
+def _copy_database(source: Path, target: Path) -> None:
+    """Copy a database that nobody writes to. Raises OSError, and sqlite3.Error if it is damaged."""
+    with closing(sqlite3.connect(source)) as file:
+        problems = [problem for (problem,) in file.execute("PRAGMA quick_check")]
+    if problems != ["ok"]:
+        raise sqlite3.DatabaseError(problems[0])
+    shutil.copyfile(source, target)
+
+
+def _create_empty_tables(url: str) -> None:
+    """Create all tables of MLflow in an empty database.
 
     MLflow makes them in a hundred changes, from release to release. In a file SQLite waits for the
     disk after each of them, for seconds in all: here they are made in memory. Raises OSError.
     """
+    path = find_sqlite_file(url)
+    assert path is not None  # as above
     engine = sqlalchemy.create_engine("sqlite://")
     _initialize_tables(engine)
     try:

@@ -13,6 +13,7 @@ import mlflow
 import pytest
 import sqlalchemy
 from mlflow import MlflowClient
+from mlflow.store.db import utils
 
 from detreg import mlflow_stores, sqlite_files
 from detreg.errors import DiskError
@@ -125,17 +126,41 @@ def test_several_create_mlflows_default_store_at_once(
     assert [path.name for path in empty_store.iterdir()] == ["mlflow.db"]
 
 
-def test_mlflows_tables_are_not_made_in_the_file(
-    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use an empty cache, and return its folder."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("DETREG_CACHE", str(cache))
+    return cache
+
+
+def test_mlflows_tables_are_made_once_and_in_memory(
+    empty_store: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def make_in_file(engine: sqlalchemy.Engine) -> None:
-        raise AssertionError(f"SQLite waits a hundred times for the disk: {engine.url}")
+    made_in: list[str] = []
+    make_tables = utils._initialize_tables
 
-    monkeypatch.setattr("mlflow.store.db.utils._initialize_tables", make_in_file)
+    def count(engine: sqlalchemy.Engine) -> None:
+        made_in.append(str(engine.url))
+        make_tables(engine)
+
+    monkeypatch.setattr(mlflow_stores, "_initialize_tables", count)
+    monkeypatch.setattr(utils, "_initialize_tables", count)
     create_missing_stores()
-    assert (empty_store / "mlflow.db").is_file()
+    (empty_store / "mlflow.db").unlink()
+    create_missing_stores()
+    assert made_in == ["sqlite://"]
+    assert [path.name for path in own_cache.iterdir()] == [f"mlflow-{mlflow.__version__}.db"]
 
 
+def test_damaged_tables_in_the_cache_are_not_used(empty_store: Path, own_cache: Path) -> None:
+    (own_cache / f"mlflow-{mlflow.__version__}.db").write_bytes(b"damaged" * 1000)
+    create_missing_stores()
+    (experiment,) = MlflowClient().search_experiments()
+    assert experiment.artifact_location == str(empty_store / "mlruns" / "0")
+
+
+@pytest.mark.usefixtures("own_cache")
 def test_a_disk_that_takes_no_tables_is_told(
     empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +184,7 @@ def test_several_create_optunas_database_at_once(
 PROCESS = """
 import pathlib, sys, time
 from mlflow import MlflowClient
+from mlflow.store.db import utils
 from detreg import sqlite_files
 from detreg.mlflow_stores import create_missing_stores
 

@@ -18,8 +18,9 @@ from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.looks import DatasetLooks
 from detreg.data.progress import Progress
 from detreg.data.screen import format_problems
-from detreg.data.source import name_format, open_source, resolve_cache_folder
+from detreg.data.source import name_format, open_source
 from detreg.data.traits import DatasetTraits, measure_traits
+from detreg.environment import resolve_cache_folder
 from detreg.errors import DataError
 
 _MAX_PROBLEMS_LISTED = 10

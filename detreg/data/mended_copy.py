@@ -21,7 +21,8 @@ from detreg.data.leaving_out import LEFT_OUT_MESSAGE
 from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import format_number, format_problems
-from detreg.data.source import open_source, resolve_cache_folder
+from detreg.data.source import open_source
+from detreg.environment import resolve_cache_folder
 from detreg.errors import DataError, UsageError, make_printable
 
 REPORT_NAME = "detreg-fix.txt"

@@ -4,7 +4,6 @@ That is a folder, an archive that is unpacked into the cache, or the built-in sa
 """
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +37,6 @@ class Source:
     folder: Path
     origin: str
     is_sample: bool = False
-
-
-def resolve_cache_folder(cache: str | Path | None = None) -> Path:
-    """Return the folder for files that detreg can create again.
-
-    It is `cache`, else the environment variable DETREG_CACHE, else ~/.cache/detreg.
-    """
-    default = Path.home() / ".cache" / "detreg"
-    folder = Path(cache or os.environ.get("DETREG_CACHE") or default)
-    return folder.expanduser().resolve()
 
 
 def open_source(data: str | Path, cache: Path) -> Source:

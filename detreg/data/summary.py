@@ -30,7 +30,8 @@ from detreg.data.leaving_out import can_leave_out
 from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import MAX_ROWS, count_findings, format_count, format_findings, wrap_line
-from detreg.data.source import Source, name_format, open_source, resolve_cache_folder
+from detreg.data.source import Source, name_format, open_source
+from detreg.environment import resolve_cache_folder
 from detreg.errors import DataError, make_printable
 
 _MAX_CLASSES_SHOWN = 10

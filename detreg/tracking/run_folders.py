@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from detreg.data.source import resolve_cache_folder
+from detreg.environment import resolve_cache_folder
 
 _LOCK = "lock"
 _FOLDER_NAME = re.compile(r"[0-9a-f]{32}(\.\d+)?")

@@ -25,8 +25,8 @@ import cv2
 import mmcv
 
 from detreg.cgroups import get_free_memory
-from detreg.data.source import resolve_cache_folder
 from detreg.disk_space import find_existing
+from detreg.environment import resolve_cache_folder
 from detreg.files import format_bytes
 from detreg.version import __version__
 

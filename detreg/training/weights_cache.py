@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from detreg.data.source import resolve_cache_folder
+from detreg.environment import resolve_cache_folder
 from detreg.files import compute_sha256, write_atomically
 
 
