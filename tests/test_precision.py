@@ -1,7 +1,7 @@
 """In bf16 backbone, neck and dense head train in bf16, and everything else in float32."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,13 @@ def test_features_in_bf16_differ_by_rounding(name: str, networks: dict[str, Any]
     assert 0 < difference < 0.1
 
 
-def test_scoring_stays_as_it_is(networks: dict[str, Any]) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scoring_stays_as_it_is(precision: str, networks: dict[str, Any]) -> None:
     network = copy.deepcopy(networks["yolox"]).eval()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
     with torch.inference_mode():
         expected = list_tensors(network(images))
-        use_precision(network, "bf16")
+        use_precision(network, precision)
         actual = list_tensors(network(images))
     assert all(torch.equal(*pair) for pair in zip(actual, expected, strict=True))
 
@@ -129,6 +130,38 @@ def test_swish_is_one_operation_in_training_alone(networks: dict[str, Any]) -> N
     assert torch.equal(swish(values), functional.silu(values))
     torch.testing.assert_close(swish(values), twofold)
     assert torch.equal(swish.eval()(values), twofold)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_onednn_computes_all_convolutions_in_training(networks: dict[str, Any]) -> None:
+    def run(network: Any) -> tuple[int, Tensor, Tensor]:
+        """Return the convolutions that MKL computes, the loss and all gradients of a step."""
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            losses = run_step(network)
+        by_mkl = sum("slow_conv2d" in event.name for event in profile.events())
+        gradients = [parameter.grad.flatten() for parameter in network.parameters()]
+        return by_mkl, losses["loss"], torch.cat(gradients)
+
+    plain = copy.deepcopy(networks["yolox"])
+    expected_by_mkl, expected_loss, expected_gradients = run(plain)
+    network = copy.deepcopy(networks["yolox"])
+    use_precision(network, "fp32")
+    by_mkl, loss, gradients = run(network)
+
+    assert by_mkl == 0 < expected_by_mkl
+    torch.testing.assert_close(loss, expected_loss)
+    difference = (gradients - expected_gradients).norm() / expected_gradients.norm()
+    assert difference < 1e-3
 
 
 def test_a_copy_runs_its_own_layers(networks: dict[str, Any]) -> None:

@@ -51,8 +51,13 @@ def use_precision(network: Any, precision: str) -> None:
             gives_floats=layer in outermost,
         )
 
-    if device == "cpu" and dtype is not torch.float32:
-        for layer in layers:
+    if device != "cpu":
+        return
+    for layer in layers:
+        if dtype is torch.float32:
+            for convolution in _list_pointwise_convolutions(layer):
+                convolution.forward = PointwiseForward(convolution)
+        else:
             for convolution in _list_depthwise_convolutions(layer):
                 convolution.forward = TrainingForward(convolution, device, torch.float32)
 
@@ -109,6 +114,25 @@ class FusedSwish:
         return outputs
 
 
+@dataclass(frozen=True)
+class PointwiseForward:
+    """The forward method of a convolution of 1 x 1 pixels, which in training oneDNN computes.
+
+    With one thread and fewer than 16 images torch leaves these alone to MKL's matrix product, which
+    takes twice as long on processors of AMD. A dilation, without a meaning for one pixel, makes
+    torch take oneDNN, as it does otherwise (`use_mkldnn` in its Convolution.cpp).
+    """
+
+    module: nn.Conv2d
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return what the convolution makes of `inputs` (n, channels, height, width)."""
+        convolution = self.module
+        is_left_to_mkl = len(inputs) < 16 and torch.get_num_threads() == 1
+        dilation = 2 if convolution.training and is_left_to_mkl else 1
+        return functional.conv2d(inputs, convolution.weight, convolution.bias, dilation=dilation)
+
+
 @OPTIM_WRAPPERS.register_module()
 class ScaledOptimWrapper(AmpOptimWrapper):
     """MMEngine's wrapper for fp16, which scales the loss, without its autocast of the whole step.
@@ -135,6 +159,18 @@ def _list_depthwise_convolutions(layer: nn.Module) -> list[nn.Module]:
     """Return the convolutions of single channels, whose gradients CPUs compute slowly in bf16."""
     convolutions = [module for module in layer.modules() if isinstance(module, nn.Conv2d)]
     return [module for module in convolutions if module.groups == module.in_channels > 1]
+
+
+def _list_pointwise_convolutions(layer: nn.Module) -> list[Any]:
+    """Return the convolutions of 1 x 1 pixels that read every pixel; not those of subclasses."""
+    convolutions = [module for module in layer.modules() if type(module) is nn.Conv2d]
+    return [
+        module
+        for module in convolutions
+        if module.kernel_size == module.stride == (1, 1)
+        and module.padding == (0, 0)
+        and module.groups == 1
+    ]
 
 
 def widen(value: Any) -> Any:
