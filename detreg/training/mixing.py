@@ -7,7 +7,6 @@ copied before it is drawn, pixels stay uint8 and boxes are arrays.
 Images that are mixed in may be read-only, and are never changed.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -97,7 +96,7 @@ class FastMosaic(BaseTransform):
         warped = cv2.warpPerspective(
             self._canvas, matrix, dsize=(self.width, self.height), borderValue=[self.gray] * 4
         )
-        objects = replace(objects, boxes=warp_boxes(objects.boxes, matrix))
+        objects = objects.replace_boxes(warp_boxes(objects.boxes, matrix))
         objects = clip_objects(objects, self.width, self.height)
 
         put_objects(results, select_objects_inside(objects, self.width, self.height))

@@ -5,7 +5,7 @@ given arrays that others still use.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,10 @@ class Objects:
     is_ignored: NDArray[np.bool_]
     """Whether an object is neither to be found nor an error if it is found (n,)."""
 
+    def replace_boxes(self, boxes: Boxes) -> "Objects":
+        """Return the objects with other boxes."""
+        return Objects(boxes, self.labels, self.is_ignored)
+
 
 def get_objects(results: dict[str, Any]) -> Objects:
     """Return the objects of an image in MMDetection's form."""
@@ -89,23 +93,23 @@ def select_objects_inside(objects: Objects, width: int, height: int) -> Objects:
 def scale_objects(objects: Objects, factor_x: float, factor_y: float) -> Objects:
     """Scale objects with their image."""
     factors = np.array([factor_x, factor_y, factor_x, factor_y], np.float32)
-    return replace(objects, boxes=objects.boxes * factors)
+    return objects.replace_boxes(objects.boxes * factors)
 
 
 def move_objects(objects: Objects, right: int, down: int) -> Objects:
     """Move objects by whole pixels."""
     distances = np.array([right, down, right, down], np.float32)
-    return replace(objects, boxes=objects.boxes + distances)
+    return objects.replace_boxes(objects.boxes + distances)
 
 
 def clip_objects(objects: Objects, width: int, height: int) -> Objects:
     """Cut boxes off at the borders of an image; one that lies outside is left without an area."""
     limits = np.array([width, height, width, height], np.float32)
-    return replace(objects, boxes=np.clip(objects.boxes, 0, limits))
+    return objects.replace_boxes(np.clip(objects.boxes, 0, limits))
 
 
 def mirror_objects(objects: Objects, width: int) -> Objects:
     """Exchange left and right in an image `width` pixels wide."""
     left, top, right, bottom = objects.boxes.T
     mirrored = np.stack([width - right, top, width - left, bottom], axis=-1)
-    return replace(objects, boxes=mirrored)
+    return objects.replace_boxes(mirrored)

@@ -70,10 +70,45 @@ class LevelDistortion(PhotoMetricDistortion):
 
     def transform(self, results: Results) -> Results:
         """Change the image's colors."""
-        results = super().transform(results)
-        levels = np.clip(np.rint(results["img"]), 0, 255)
-        results["img"] = levels.astype(np.uint8)
+        flags_and_values = self._random_flags()
+        mode, brightness_flag, contrast_flag, saturation_flag, hue_flag, order_flag = (
+            flags_and_values[:6]
+        )
+        brightness, contrast, saturation, hue, order = flags_and_values[6:]
+
+        image = results["img"].astype(np.float32)
+        if brightness_flag:
+            image += brightness
+        if contrast_flag and mode == 1:
+            image *= contrast
+        image = _change_hsv(image, hue if hue_flag else 0.0, saturation if saturation_flag else 1.0)
+        if contrast_flag and mode == 0:
+            image *= contrast
+
+        # OpenCV rounds to the nearest level, and cuts off what lies beyond.
+        levels = cv2.add(image, 0.0, dtype=cv2.CV_8U)
+        if order_flag:
+            planes = cv2.split(levels)
+            levels = cv2.merge([planes[channel] for channel in order])
+        results["img"] = levels
         return results
+
+
+def _change_hsv(
+    image: NDArray[np.float32], hue_change: float, saturation_factor: float
+) -> NDArray[np.float32]:
+    """Add to the hue, in degrees, and multiply the saturation, of 0 to 1, of a BGR image."""
+    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_BGR2HSV))
+    saturation *= saturation_factor
+    if saturation_factor > 1:
+        np.minimum(saturation, 1, out=saturation)
+
+    hue += hue_change
+    if hue_change > 0:
+        np.subtract(hue, 360, out=hue, where=hue > 360)
+    elif hue_change < 0:
+        np.add(hue, 360, out=hue, where=hue < 0)
+    return cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2BGR)
 
 
 def _map_levels(plane: NDArray[np.uint8], new_levels: NDArray[np.int64]) -> NDArray[np.uint8]:
