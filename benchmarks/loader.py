@@ -2,14 +2,15 @@
 
     python benchmarks/loader.py                              every template, 640 px, one process
     python benchmarks/loader.py --sizes 416 640 --processes 1 2
-    python benchmarks/loader.py --counts 200 2000 20000      cost against the number of images
+    python benchmarks/loader.py --sizes 160 --drawn 160 120 --counts 200 2000 20000
+                                 cost against the number of images; the caches take 3 GB
     python benchmarks/loader.py --ultralytics ultra/bin/python --templates yolox_s yolox_nano
 
 Prints for each loader CPU milliseconds an image (of all its processes: the figure that other load
 on the machine changes least), images a second, and MiB of the processes that load. detreg is
-measured with its cache filled, and with cache=off. The loaders take turns, epoch by epoch; each
-figure is the median of the epochs. MMDetection runs its packaged pipeline of the template's base
-model, at the same size.
+measured with its cache filled, and with cache=off. The loaders take turns, epoch by epoch, of 2,000
+images at most; each figure is the median of the epochs. MMDetection runs its packaged pipeline of
+the template's base model, at the same size.
 
 Ultralytics needs an environment of its own:
 
@@ -25,6 +26,7 @@ import math
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,6 +53,8 @@ from detreg.training.loader_processes import end_processes, prepare_processes
 from detreg.training.loaders import compose_train_loader
 
 BATCH_SIZE = 8
+MAX_IMAGES = 2000
+"""Images of an epoch that are measured, at most."""
 TEMPLATES: dict[str, tuple[str, dict[str, Any]]] = {
     "yolox_nano": ("yolox", {"base_model": "yolox_nano"}),
     "yolox_s": ("yolox", {"base_model": "yolox_s"}),
@@ -84,6 +88,10 @@ class Case:
     data: Path
 
 
+Load = Callable[[int, int], Usage]
+"""Loads an epoch with this number, until this many images are loaded."""
+
+
 def main() -> None:
     """Measure all cases and print a table."""
     arguments = parse_arguments()
@@ -100,7 +108,7 @@ def main() -> None:
         os.environ["YOLO_CONFIG_DIR"] = folder
         print("template size processes images | loader | CPU ms an image | images/s | MiB")
         for count in arguments.counts:
-            data = write_images(Path(folder), count)
+            data = write_images(Path(folder), count, tuple(arguments.drawn))
             for template in arguments.templates:
                 for image_size in arguments.sizes:
                     for processes in arguments.processes:
@@ -114,16 +122,17 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[640])
     parser.add_argument("--processes", nargs="+", type=int, default=[1])
     parser.add_argument("--counts", nargs="+", type=int, default=[200])
+    parser.add_argument("--drawn", nargs=2, type=int, default=[640, 480], help="width and height")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--without_peers", action="store_true")
     parser.add_argument("--ultralytics", help="Python of the environment that has it")
     return parser.parse_args()
 
 
-def write_images(folder: Path, count: int) -> Path:
-    """Draw images of 640 x 480 pixels, and link those of train until there are `count`."""
+def write_images(folder: Path, count: int, size: tuple[int, int] = (640, 480)) -> Path:
+    """Draw images, and link those of train until there are `count`."""
     data = folder / f"images-{count}"
-    write_sample(data, format="yolo", images=150, size=(640, 480))
+    write_sample(data, format="yolo", images=150, size=size)
     images = sorted((data / "images" / "train").iterdir())
     for number in range(len(images), count):
         image = images[number % len(images)]
@@ -153,12 +162,15 @@ def measure(case: Case, arguments: argparse.Namespace) -> None:
         if arguments.ultralytics and case.template.startswith("yolox"):
             loaders["Ultralytics"] = open_ultralytics(case, arguments, stack)
 
-        # The first epoch fills the caches.
-        first = {name: load() for name, load in loaders.items()}
+        # The first epoch fills the cache, of all images, and starts processes.
+        first = {
+            name: load(0, sys.maxsize if name == "detreg" else MAX_IMAGES)
+            for name, load in loaders.items()
+        }
         later: dict[str, list[Usage]] = {name: [] for name in loaders}
-        for _ in range(arguments.epochs):
+        for epoch in range(1, arguments.epochs + 1):
             for name, load in loaders.items():
-                later[name].append(load())
+                later[name].append(load(epoch, MAX_IMAGES))
 
     title = f"{case.template} {case.image_size} {case.processes} {dataset.splits['train'].images}"
     print_usage(title, "detreg, first epoch", [first["detreg"]])
@@ -224,7 +236,7 @@ def resize_step(step: Config, params: Any, size: int) -> Config:
     return changed
 
 
-def open_loader(config: Config, stack: ExitStack) -> Callable[[], Usage]:
+def open_loader(config: Config, stack: ExitStack) -> Load:
     """Return a function that loads an epoch in this process and the loader's own."""
     loader = Runner.build_dataloader(config, seed=0)
     prepare_processes(loader)
@@ -232,14 +244,19 @@ def open_loader(config: Config, stack: ExitStack) -> Callable[[], Usage]:
     own = psutil.Process()
     others: list[psutil.Process] = []
 
-    def load() -> Usage:
+    def load(epoch: int, limit: int) -> Usage:
+        loader.sampler.set_epoch(epoch)
         iterator = iter(loader)
         if not others:
             workers = getattr(iterator, "_workers", [])
             others.extend(psutil.Process(worker.pid) for worker in workers)
         cpu = get_cpu_seconds([own, *others])
         begun = time.perf_counter()
-        images = sum(len(batch["inputs"]) for batch in iterator)
+        images = 0
+        for batch in iterator:
+            images += len(batch["inputs"])
+            if images >= limit:
+                break
         wall = time.perf_counter() - begun
         memory = sum(process.memory_full_info().pss for process in others or [own])
         return Usage(images, get_cpu_seconds([own, *others]) - cpu, wall, memory / 2**20)
@@ -251,9 +268,7 @@ def get_cpu_seconds(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def open_ultralytics(
-    case: Case, arguments: argparse.Namespace, stack: ExitStack
-) -> Callable[[], Usage]:
+def open_ultralytics(case: Case, arguments: argparse.Namespace, stack: ExitStack) -> Load:
     """Return a function that lets Ultralytics load an epoch in a process of its own."""
     script = Path(__file__).with_name("loader_ultralytics.py")
     process = subprocess.Popen(
@@ -282,8 +297,8 @@ def open_ultralytics(
         questions.write(line + "\n")
         questions.flush()
 
-    def load() -> Usage:
-        ask("load")
+    def load(epoch: int, limit: int) -> Usage:  # noqa: ARG001 (it shuffles by itself)
+        ask(str(limit))
         # The library prints lines of its own.
         for line in answers:
             if line.startswith('{"images"'):

@@ -1,7 +1,8 @@
 """Loads images with Ultralytics' training loader, for benchmarks/loader.py, which starts this.
 
 Runs in an environment with ultralytics and psutil, without detreg. Reads one line of JSON with the
-settings, then answers each further line with the usage of an epoch, as a line of JSON.
+settings, then answers each further line, the most images to load, with the usage of an epoch, as a
+line of JSON.
 """
 
 import json
@@ -32,10 +33,14 @@ def main() -> None:
     images = build_yolo_dataset(config, data["train"], batch, data, mode="train")
     loader = build_dataloader(images, batch, settings["processes"], shuffle=True)
 
-    for _ in sys.stdin:
+    for line in sys.stdin:
         before = get_cpu_seconds()
         begun = time.perf_counter()
-        count = sum(len(loaded["img"]) for loaded in loader)
+        count = 0
+        for loaded in loader:
+            count += len(loaded["img"])
+            if count >= int(line):
+                break
         usage = {
             "images": count,
             "cpu": get_cpu_seconds() - before,
