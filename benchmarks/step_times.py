@@ -31,7 +31,7 @@ from detreg.training.compose import compose, load_published_config
 from detreg.training.divided_step import compute_gradients, prepare_batch
 from detreg.training.network import build_network
 from detreg.training.precision import use_precision
-from detreg.training.precision_choice import draw_batch
+from detreg.training.trial_steps import draw_batch
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 CLASSES = 3

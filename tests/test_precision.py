@@ -17,7 +17,7 @@ from detreg.data.dataset import Dataset, load_dataset
 from detreg.training.divided_step import compute_gradients
 from detreg.training.network import build_network
 from detreg.training.precision import TrainingForward, use_precision
-from detreg.training.precision_choice import draw_batch
+from detreg.training.trial_steps import draw_batch
 
 KINDS = ("yolox", "ssd", "faster_rcnn")
 """A template for each kind of head."""

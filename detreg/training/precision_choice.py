@@ -1,6 +1,5 @@
 """What precision=auto takes: bf16 where the machine computes in it, and where it is faster."""
 
-import gc
 import math
 import os
 import time
@@ -9,8 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
 
 from detreg import torchrun
 from detreg.errors import UsageError, quote
@@ -18,10 +15,13 @@ from detreg.inference.from_template import make_preprocessing
 from detreg.memory import Shortage, find_shortage
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
-from detreg.training.compose import compose_network, load_published_config
-from detreg.training.network import build_network
 from detreg.training.precision import DTYPES, use_precision
-from detreg.training.random_state import RandomState
+from detreg.training.trial_steps import (
+    build_trial_network,
+    compute_trial_gradients,
+    draw_batch,
+    leave_no_trace,
+)
 
 VARIABLE = "DETREG_PRECISION"
 """The environment variable that decides for `auto`, without trial steps."""
@@ -30,8 +30,6 @@ IMAGES = 2
 """Images of a trial step. Which precision is faster hardly depends on their number and size."""
 LARGEST_AREA = 320 * 320
 """Pixels of each image, at most: one of 800 pixels costs a CPU ten seconds."""
-BOXES = 8
-"""Boxes of each image."""
 LEAST_ROUNDS = 2
 """Trial steps in each precision, at least; the first one of them also compiles."""
 MOST_ROUNDS = 8
@@ -106,21 +104,12 @@ def measure_steps(template: Template, params: CommonParams, num_classes: int) ->
     They are real steps of a network of their own, on drawn images, and leave no trace: the random
     numbers that follow are those that would have followed without them.
     """
-    random_state = RandomState.capture()
-    try:
+    with leave_no_trace():
         return _measure_steps(template, params, num_classes)
-    finally:
-        random_state.restore()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _measure_steps(template: Template, params: CommonParams, num_classes: int) -> dict[str, float]:
-    torch.set_flush_denormal(True)  # as in a training (engine.py)
-    published = load_published_config(template, params)
-    model = compose_network(template, params, published, num_classes)
-    network: Any = build_network(model, None).train()
+    network = build_trial_network(template, params, num_classes)
     drawn = draw_batch(IMAGES, *compute_trial_size(template, params))
     batch = network.data_preprocessor(drawn, True)
 
@@ -146,35 +135,10 @@ def compute_trial_size(template: Template, params: CommonParams) -> tuple[int, i
     return preprocessing.compute_padded_size(int(width * factor), int(height * factor))
 
 
-def draw_batch(count: int, width: int, height: int) -> dict[str, Any]:
-    """Return so many images, and boxes of the first class, as a loader gives them to a network."""
-    generator = torch.Generator().manual_seed(0)
-    images, samples = [], []
-    for _ in range(count):
-        images.append(
-            torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
-        )
-        # From a corner in the upper left half, a fifth to a half as wide and as high as the image.
-        corners = torch.rand(BOXES, 2, generator=generator) / 2
-        sizes = 0.2 + 0.3 * torch.rand(BOXES, 2, generator=generator)
-        boxes = torch.cat([corners, corners + sizes], dim=1)
-        boxes *= torch.tensor([width, height, width, height])
-
-        sample = DetDataSample(
-            metainfo={"img_shape": (height, width), "scale_factor": (1.0, 1.0), "flip": False}
-        )
-        labels = torch.zeros(BOXES, dtype=torch.long)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
-        sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=labels[:0])
-        samples.append(sample)
-    return {"inputs": images, "data_samples": samples}
-
-
 def _time_step(network: Any, batch: dict[str, Any]) -> float:
     """Return the seconds of a forward and a backward pass: the processor's own, or the GPU's."""
     begun = _read_clock()
-    total, _ = network.parse_losses(network(**batch, mode="loss"))
-    total.backward()
+    compute_trial_gradients(network, batch)
     network.zero_grad()
     return _read_clock() - begun
 
