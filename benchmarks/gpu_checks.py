@@ -93,7 +93,7 @@ def measure_steps(
 
     seconds = StepTimer.steps[WARM_UP_STEPS:]
     waits = StepTimer.waits[WARM_UP_STEPS:]
-    images = job.params.batch_size * len(seconds)
+    images = job.params.images_per_step * len(seconds)
     images_a_second = images / (sum(seconds) + sum(waits))
     waiting_share = sum(waits) / (sum(seconds) + sum(waits))
     peak = torch.cuda.max_memory_allocated() / 2**20 if HAS_GPU else 0

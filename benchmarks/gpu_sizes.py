@@ -41,7 +41,7 @@ class Sizes:
             given |= SMALLEST.get(template, {})
         values = {name: value for name, value in given.items() if name in names}
 
-        batch_size = values.get("batch_size", params().batch_size)
+        batch_size = values.get("batch_size", params().images_per_step)
         return {**values, "num_epochs": 1, "min_samples_per_epoch": steps * batch_size}
 
 

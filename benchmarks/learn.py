@@ -41,9 +41,9 @@ SHORT: dict[str, Values] = {
     "yolox": {
         "base_model": "yolox_nano",
         "image_size": 160,
-        "num_epochs": 24,
+        "num_epochs": 14,
+        "min_samples_per_epoch": 300,
         "batch_size": 8,
-        "per_item_lrate": 0.00125,
     },
     "yolof": {"image_size": 224, "num_epochs": 16, "batch_size": 8, "per_item_lrate": 0.001875},
     "ssd": {"image_size": 192, "num_epochs": 60, "batch_size": 16, "per_item_lrate": 0.002},
@@ -93,7 +93,7 @@ def get_values(row: str, data: str) -> Values:
     """Return the values of a row's short training."""
     if data != "sample":
         return {"data": str(Path(data).resolve()), **ON_BCCD}
-    values = {**SHORT[row], **FROM_NOTHING}
+    values = {**FROM_NOTHING, **SHORT[row]}
     if row == "msc10":
         values["pretrain_base_data"] = "none"
     return values
@@ -108,7 +108,7 @@ def score_untrained(template_name: str, values: Values) -> Scores:
 
     torch.manual_seed(0)
     network = build_network(config.model, None)
-    initial = choose_initial_weights(template, params, dataset)
+    initial = choose_initial_weights(template, params, dataset, options)
     if initial.weights is not None:
         class_layers = template.get_class_layers(params)
         transfer_weights(network, initial.weights, dataset.classes, class_layers)

@@ -62,7 +62,7 @@ def make_fit(files: list[Path]) -> Callable[..., FitResult]:
         run: runs.Run,
         after_epoch: Callable[[int, float], bool],
     ) -> FitResult:
-        rate_per_item = job.params.learning_rate / job.params.batch_size
+        rate_per_item = job.params.learning_rate / job.params.images_per_step
         history: list[EpochMetrics] = []
         for epoch in range(1, EPOCHS + 1):
             mAP = 0.5 * (1 - 0.8**epoch) * min(1.0, rate_per_item * 1000)

@@ -166,7 +166,7 @@ def compose_stock_config(dataset: Dataset, weights: str) -> Config:
     }
     config.param_scheduler = [cosine]
 
-    _set_data(config, dataset, params.batch_size)
+    _set_data(config, dataset, params.images_per_step)
     return config
 
 

@@ -21,3 +21,7 @@ MAX_IMAGE_BYTES = 1 << 29
 
 MAX_DETECTIONS = 100
 """Most detections of one image that are reported, unless a caller asks for another number."""
+
+FEW_IMAGES = "few_images"
+PUBLISHED = "published"
+"""The values of the run option `recipe`."""

@@ -23,10 +23,8 @@ DEMO = {
     "base_model": "yolox_nano",
     "pretrained_weights": "none",
     "image_size": "160",
-    "num_epochs": "24",
+    "num_epochs": "14",
     "batch_size": "8",
-    "min_samples_per_epoch": "160",
-    "per_item_lrate": "0.00125",
     "registered_model_name": "demo",  # leaves the name yolox, and its champion, to real data
 }
 """The entry point `main`: learns the built-in sample from nothing in minutes on two CPU cores."""

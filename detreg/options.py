@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detreg.defaults import SCORE_THRESHOLD
+from detreg.defaults import FEW_IMAGES, PUBLISHED, SCORE_THRESHOLD
 from detreg.errors import UsageError, quote
 from detreg.model_names import find_name_problem
 from detreg.params import boolean, choice, integer, integer_or_auto, number, text
@@ -22,12 +22,20 @@ class RunOptions:
     registered_model_name: str | None = text(
         None, help="Name in the MLflow model registry; none is the template's name"
     )
-    patience: int = integer(
+    recipe: str = choice(
+        FEW_IMAGES,
+        PUBLISHED,
+        help="What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: "
+        "few_images is for some hundred to some thousand images, published is as the base model "
+        "was trained",
+    )
+    patience: int | None = integer_or_auto(
         0,
         0,
         200,
         1,
-        help="Epochs without a better val mAP before training stops; 0 never stops early",
+        help="Epochs without a better val mAP before training stops; 0 never stops early, auto "
+        "is a third of num_epochs, at least 5",
     )
     precision: str = choice(
         "auto",
@@ -38,6 +46,7 @@ class RunOptions:
         "the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU",
     )
     num_workers: int | None = integer_or_auto(
+        None,
         0,
         64,
         help="Processes that load images; 0 loads in the training process, auto goes by the cores "

@@ -67,7 +67,8 @@ def train_template(
 
     Of several processes the first one does this. The others train with it, and end with SystemExit.
     """
-    torchrun.check_batch_size(params.batch_size)
+    if params.batch_size is not None:
+        torchrun.check_batch_size(params.batch_size)
     with show_progress(is_wanted=torchrun.get_rank() == 0) as progress:
         dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
     print(describe_dataset(dataset), flush=True)

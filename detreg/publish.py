@@ -103,7 +103,7 @@ def publish_trained_run(
     Raises NotFoundError for a run without a checkpoint, RefusedError, and the errors of MLflow.
     """
     description = runs.get_run(run_id).data.tags.get(runs.START, "")
-    resolved_params = template.resolve(params)
+    resolved_params = template.resolve(params, options.recipe)
     job = Job(
         template=template,
         params=resolved_params,

@@ -10,6 +10,7 @@ from mmengine.config import ConfigDict
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.sample import write_sample
+from detreg.defaults import PUBLISHED
 from detreg.options import RunOptions
 from detreg.params import build, get_params
 from detreg.templates import TEMPLATES
@@ -27,16 +28,16 @@ def load_drawn_images(folder: Path, images: int) -> Dataset:
 
 
 def compose_values(
-    dataset: Dataset, template: Template = YOLOX, **values: object
+    dataset: Dataset, template: Template = YOLOX, recipe: str = PUBLISHED, **values: object
 ) -> dict[str, Any]:
     """Compose the configuration of hyperparameters; the others have their defaults."""
-    params = template.resolve(build(template.params, values))
-    return compose(template, params, dataset, RunOptions()).to_dict()
+    params = template.resolve(build(template.params, values), recipe)
+    return compose(template, params, dataset, RunOptions(recipe=recipe)).to_dict()
 
 
 def compose_model(template: Template, classes: int = 3, **values: object) -> dict[str, Any]:
     """Compose the network's part of the configuration."""
-    params = build(template.params, values)
+    params = template.resolve(build(template.params, values), PUBLISHED)
     published = load_published_config(template, params)
     return compose_network(template, params, published, classes)
 

@@ -63,7 +63,7 @@ def choose_another_value(template: Template, param: Param) -> Any:
             return tuple(side + 32 for side in default)
 
     if default is None:  # auto
-        return 0.0123
+        return 3 if param.type == "int" else 0.0123
     step = param.step or 0.001
     is_at_maximum = default + step > (param.maximum or 0)
     return default - step if is_at_maximum else default + step

@@ -206,7 +206,7 @@ def test_a_refused_run_says_why(workplace: Workplace, run: JSON) -> None:
     )
 
     assert done.returncode != 0
-    assert "detreg: batch_size must be an integer from 1 to 32" in done.stderr
+    assert "detreg: batch_size must be auto, or an integer from 1 to 32" in done.stderr
     assert "Traceback (most recent" not in done.stderr
 
     failed = workplace.get_latest_run()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from detreg import templates
+from detreg.defaults import PUBLISHED
 from detreg.errors import UsageError
 from detreg.options import RunOptions
 from detreg.params import Param, Value, build, get_params, to_texts
@@ -26,7 +27,9 @@ class Promise:
     defaults: Mapping[str, Value]
     base_models: tuple[str, ...]
     per_item_lrate: float
-    """What `auto` is for the default base model."""
+    """What `auto` is for the default base model in the published recipe."""
+    frozen_stages: int = 0
+    """The same."""
 
 
 COMMON_DEFAULTS: dict[str, Value] = {
@@ -34,7 +37,6 @@ COMMON_DEFAULTS: dict[str, Value] = {
     "max_aspect_ratio": 1.5,
     "min_samples_per_epoch": 300,
     "pretrained_weights": "coco",
-    "frozen_stages": 0,
 }
 """Of what a promise does not name."""
 
@@ -68,12 +70,12 @@ PROMISED = {
             "image_size": (512,),
             "batch_size": 16,
             "num_epochs": 100,
-            "frozen_stages": 1,
             "anchor_ratios": (1.0,),
             "base_model": "resnet50",
         },
         base_models=("resnet50",),
         per_item_lrate=0.001875,
+        frozen_stages=1,
     ),
     "ssd": Promise(
         aliases=("MMDetection_SSD",),
@@ -94,13 +96,13 @@ PROMISED = {
             "max_aspect_ratio": 1.7,
             "batch_size": 2,
             "num_epochs": 12,
-            "frozen_stages": 1,
             "anchor_ratios": (0.5, 1.0, 2.0),
             "use_perclass_regression": True,
             "base_model": "resnet50",
         },
         base_models=("resnet50", "resnet101"),
         per_item_lrate=0.00125,
+        frozen_stages=1,
     ),
     "inception_v4": Promise(
         aliases=("Clarifai_InceptionV4",),
@@ -272,9 +274,13 @@ def test_the_promised_names_and_defaults(template: Template) -> None:
     for name in ("random_resize_lower", "random_resize_upper", "load_from", "continue_from_eid"):
         assert getattr(params, name) is None
 
-    assert params.per_item_lrate is None
-    assert to_texts(params)["per_item_lrate"] == "auto"
-    assert template.resolve(params).per_item_lrate == pytest.approx(promise.per_item_lrate)
+    for name in ("per_item_lrate", "frozen_stages"):
+        assert getattr(params, name) is None
+        assert to_texts(params)[name] == "auto"
+    resolved = template.resolve(params, PUBLISHED)
+    assert resolved.per_item_lrate == pytest.approx(promise.per_item_lrate)
+    has_weights = bool(params.sources)
+    assert resolved.frozen_stages == (promise.frozen_stages if has_weights else 0)
 
 
 @pytest.mark.parametrize(
@@ -340,8 +346,8 @@ def test_none_is_accepted_in_any_case_where_a_value_can_be_empty(
     assert params.load_from is None
     assert params.random_resize_lower is None
 
-    message = "batch_size must be an integer from 1 to 32, got none"
-    assert_refused(template, {"batch_size": empty}, message)
+    message = "num_epochs must be an integer from 1 to 200, got none"
+    assert_refused(template, {"num_epochs": empty}, message)
 
 
 def test_none_is_refused_where_a_value_can_be_auto() -> None:

@@ -82,7 +82,7 @@ def train_two_steps(
     template: Template, dataset: Dataset, values: dict[str, Any]
 ) -> tuple[State, State]:
     """Return the network's whole state before and after."""
-    params = build(template.params, values)
+    params = template.resolve(build(template.params, values))
     config = compose(template, params, dataset, RunOptions(num_workers=0))
     torch.manual_seed(0)
     network: Any = build_network(config.model, None).train()
@@ -202,7 +202,8 @@ def test_a_whole_training_with_an_average_keeps_what_is_frozen(
 ) -> None:
     """YOLOX scores and exports a moving average of its weights."""
     template, options = TEMPLATES["yolox"], RunOptions(num_workers=0, precision="fp32")
-    params = build(template.params, choose_values(template, "yolox_nano", **change))
+    values = choose_values(template, "yolox_nano", **change)
+    params = template.resolve(build(template.params, values))
     config = compose(template, params, dataset, options)
     torch.manual_seed(0)
     before = copy_state(build_network(config.model, None))

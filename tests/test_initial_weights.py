@@ -9,6 +9,8 @@ from mmengine.config import Config
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.sample import write_sample
+from detreg.defaults import FEW_IMAGES
+from detreg.defaults import PUBLISHED as PUBLISHED_RECIPE
 from detreg.errors import DataError, DetregError, NotFoundError, UsageError
 from detreg.options import RunOptions
 from detreg.params import build
@@ -23,6 +25,7 @@ from detreg.training.initial_weights import (
     load_named_weights,
 )
 from detreg.training.job import Job, log_job
+from detreg.training.settling import Settled, settle
 
 YOLOX = find_template("yolox")
 NANO = {"base_model": "yolox_nano", "pretrained_weights": "none"}
@@ -60,7 +63,8 @@ def get_number(checkpoint: Checkpoint | None) -> float:
 
 def choose(dataset: Dataset, **values: Any) -> InitialWeights:
     params = build(YOLOX.params, {"base_model": "yolox_nano", **values})
-    return choose_initial_weights(YOLOX, params, dataset)
+    settled = settle(YOLOX, params, RunOptions(), dataset)
+    return choose_initial_weights(YOLOX, settled.params, dataset, settled.options)
 
 
 def test_without_a_source_weights_are_random(dataset: Dataset) -> None:
@@ -184,7 +188,7 @@ def test_the_data_of_the_base_model_is_the_weakest_source(
 
     msc10 = find_template("msc10")
     params = build(msc10.params, {"base_model": "resnet50"} | values)
-    chosen = choose_initial_weights(msc10, params, dataset)
+    chosen = choose_initial_weights(msc10, params, dataset, RunOptions())
     assert chosen.description == description
     if keys is None:
         assert chosen.weights is None
@@ -200,7 +204,7 @@ def test_the_data_of_the_base_model_is_the_weakest_source(
 def eid(dataset: Dataset, store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the id of a run that has done 2 of 5 epochs."""
     folder = tmp_path_factory.mktemp("run")
-    params = build(YOLOX.params, NANO | {"num_epochs": 5})
+    params = YOLOX.resolve(build(YOLOX.params, NANO | {"num_epochs": 5}))
     weights = InitialWeights("Starts from random weights")
     job = Job(YOLOX, params, RunOptions(), dataset, weights, Config({}))
     best = Checkpoint(make_weights(BEST), dataset.classes, 1, 1, 0.5)
@@ -296,3 +300,52 @@ def test_a_run_says_in_which_precision_it_trained(
 ) -> None:
     """Up to detreg 0.1 by `amp`."""
     assert initial_weights._read_precision({"options": options}) == precision
+
+
+def settle_continued(dataset: Dataset, eid: str, **values: Any) -> Settled:
+    given = {"base_model": "yolox_nano", "continue_from_eid": eid, "num_epochs": 5, **values}
+    options = RunOptions(recipe=given.pop("recipe", FEW_IMAGES))
+    return settle(YOLOX, build(YOLOX.params, given), options, dataset)
+
+
+def test_a_resumed_run_keeps_what_auto_was(dataset: Dataset, eid: str) -> None:
+    """It began with random weights, so it froze nothing; whoever resumes it has weights."""
+    settled = settle_continued(dataset, eid, batch_size="auto")
+    assert settled.params.frozen_stages == 0
+    assert settled.params.batch_size == 8
+    assert set(settled.reasons.values()) == {"as in the run that is resumed"}
+    resumed = choose_initial_weights(YOLOX, settled.params, dataset, settled.options)
+    assert resumed.resume is not None
+
+
+@pytest.mark.parametrize("change", [{"image_size": 320}, {"recipe": PUBLISHED_RECIPE}], ids=str)
+def test_a_new_training_from_a_run_has_what_auto_is_for_it(
+    change: dict[str, Any], dataset: Dataset, eid: str
+) -> None:
+    settled = settle_continued(dataset, eid, **change)
+    assert settled.params.frozen_stages == (0 if "recipe" in change else 2)
+    started = choose_initial_weights(YOLOX, settled.params, dataset, settled.options)
+    assert started.resume is None
+
+
+def test_another_recipe_starts_a_new_training(dataset: Dataset, eid: str) -> None:
+    params = build(YOLOX.params, {"base_model": "yolox_nano", "continue_from_eid": eid})
+    options = RunOptions(recipe=PUBLISHED_RECIPE)
+    chosen = choose_initial_weights(YOLOX, params, dataset, options)
+    assert chosen.resume is None
+    assert "because recipe was few_images, now published" in chosen.description
+
+
+def test_a_run_of_an_earlier_version_was_trained_as_published(
+    dataset: Dataset, eid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = initial_weights._read_params_of_run
+
+    def read(run_id: str) -> dict[str, Any]:
+        content = real(run_id)
+        del content["options"]["recipe"]
+        return content
+
+    monkeypatch.setattr(initial_weights, "_read_params_of_run", read)
+    settled = settle_continued(dataset, eid, recipe=PUBLISHED_RECIPE)
+    assert choose_initial_weights(YOLOX, settled.params, dataset, settled.options).resume

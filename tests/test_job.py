@@ -32,7 +32,7 @@ def test_an_auto_rate_is_printed_and_logged_as_a_number(
     job = prepare("ssd", tiny, **values)
     printed = capsys.readouterr().out
     assert (
-        "per_item_lrate=3.125e-05, the published value of ssd300_vgg16 (per_item_lrate=auto)"
+        "per_item_lrate=3.125e-05, the published rate of ssd300_vgg16 (per_item_lrate=auto)"
         in printed
     )
 

@@ -17,6 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
+from detreg.defaults import PUBLISHED
 from detreg.options import RunOptions
 from detreg.params import build
 from detreg.templates import TEMPLATES
@@ -171,8 +172,8 @@ def test_every_group_has_the_packaged_rate_over_the_whole_schedule(
     template: Template, base_model: str
 ) -> None:
     values = {"base_model": base_model, "image_size": 320}
-    params = template.resolve(build(template.params, values))
-    recipe = template.get_base_model(params).recipe
+    params = template.resolve(build(template.params, values), PUBLISHED)
+    recipe = template.choose_recipe(params, PUBLISHED)
     epochs = recipe.schedule.epochs
 
     published = load_published_config(template, params)
@@ -184,7 +185,7 @@ def test_every_group_has_the_packaged_rate_over_the_whole_schedule(
 
     # The same groups, weight decays and shares of the rate.
     model = build_model(template, base_model)
-    ours = build_optim_wrapper(model, compose_optimizer(template, params, RunOptions()))
+    ours = build_optim_wrapper(model, compose_optimizer(recipe, params, RunOptions()))
     theirs = build_optim_wrapper(model, copy.deepcopy(published.optim_wrapper))
     assert describe_groups(ours.optimizer, model) == describe_groups(theirs.optimizer, model)
     assert max(get_rates(ours)) == pytest.approx(params.learning_rate)
@@ -207,12 +208,12 @@ def test_every_group_has_the_packaged_rate_over_the_whole_schedule(
 def test_a_base_model_without_a_packaged_recipe_has_the_declared_one(
     template: Template, base_model: str
 ) -> None:
-    params = template.resolve(build(template.params, {"base_model": base_model}))
-    recipe = template.get_base_model(params).recipe
+    params = template.resolve(build(template.params, {"base_model": base_model}), PUBLISHED)
+    recipe = template.choose_recipe(params, PUBLISHED)
     model = build_model(template, base_model)
-    wrapper = build_optim_wrapper(model, compose_optimizer(template, params, RunOptions()))
+    wrapper = build_optim_wrapper(model, compose_optimizer(recipe, params, RunOptions()))
 
-    rate = recipe.learning_rate / recipe.batch_size * params.batch_size
+    rate = recipe.learning_rate / recipe.batch_size * params.images_per_step
     declared = recipe.optimizer["optimizer"]
     for group in wrapper.param_groups:
         assert group["lr"] == pytest.approx(rate)
@@ -249,9 +250,10 @@ def test_a_resumed_optimizer_does_not_bring_its_last_rates_as_ratios() -> None:
 def test_a_rate_of_zero_stays_zero_in_every_group() -> None:
     template = TEMPLATES["yolof"]
     params = build(template.params, {"per_item_lrate": 0})
+    recipe = template.choose_recipe(params, PUBLISHED)
     model = build_model(template, "resnet50")
-    wrapper = build_optim_wrapper(model, compose_optimizer(template, params, RunOptions()))
+    wrapper = build_optim_wrapper(model, compose_optimizer(recipe, params, RunOptions()))
 
     drop_equal_groups(wrapper.optimizer)
-    hook = LearningRateHook(0.0, template.get_base_model(params).recipe.schedule.factor)
+    hook = LearningRateHook(0.0, recipe.schedule.factor)
     assert set(next(step_ours(hook, wrapper))) == {0.0}

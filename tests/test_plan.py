@@ -20,7 +20,13 @@ def plan_sweep(templates: str, **values: object) -> Plan:
     [
         (
             "yolox",
-            {"data": "/x", "seed": 3, "num_epochs": 12, "image_size": "320"},
+            {
+                "data": "/x",
+                "seed": 3,
+                "num_epochs": 12,
+                "image_size": "320",
+                "space": "per_item_lrate=2e-5:2e-3:log frozen_stages=0:2:1",
+            },
             "yolox-01234567-f2684150",
         ),
         (
@@ -30,7 +36,8 @@ def plan_sweep(templates: str, **values: object) -> Plan:
                 "pruner": "median",
                 "patience": 4,
                 "amp": True,
-                "space": "per_item_lrate ssd.image_size=192:320:32",
+                "space": "yolox.per_item_lrate=2e-5:2e-3:log ssd.per_item_lrate "
+                "ssd.image_size=192:320:32",
                 "batch_size": 4,
             },
             "yolox+ssd-01234567-5f53a059",
@@ -42,8 +49,8 @@ def plan_sweep(templates: str, **values: object) -> Plan:
                 "pruner": "median",
                 "patience": 4,
                 "amp": True,
-                "space": "per_item_lrate max_aspect_ratio=1.1:1.9:0.2 keep_aspect_ratio"
-                " base_model=yolox_nano|yolox_tiny",
+                "space": "per_item_lrate=2e-5:2e-3:log max_aspect_ratio=1.1:1.9:0.2"
+                " keep_aspect_ratio base_model=yolox_nano|yolox_tiny",
                 "load_from": "coco",
             },
             "yolox-01234567-a1af02a0",
@@ -53,8 +60,12 @@ def plan_sweep(templates: str, **values: object) -> Plan:
 def test_a_study_of_an_earlier_version_is_found_again(
     templates: str, values: dict[str, object], name: str
 ) -> None:
-    """The names are literals of detreg 0.1: they may not change, or started sweeps are lost."""
-    assert plan_sweep(templates, **values).name == name
+    """The names are literals of detreg 0.1: they may not change, or started sweeps are lost.
+
+    That version trained as published.
+    """
+    assert plan_sweep(templates, **values, recipe="published").name == name
+    assert plan_sweep(templates, **values).name != name
 
 
 def test_another_precision_is_another_study() -> None:

@@ -97,7 +97,7 @@ def test_defaults_come_first_and_only_others_are_pruned(plan: Plan, dataset: Dat
     run_trials(study, plan, dataset, count=2)
 
     defaults, other = study.trials
-    assert defaults.params == {"per_item_lrate": 0.01 / 64}
+    assert defaults.params == {"per_item_lrate": 4 * 0.01 / 64}
     assert defaults.state is TrialState.COMPLETE
     assert len(defaults.intermediate_values) == 2
     assert other.state is TrialState.PRUNED
@@ -110,7 +110,7 @@ def test_defaults_come_first_and_only_others_are_pruned(plan: Plan, dataset: Dat
     assert whole_run.data.tags["mlflow.parentRunId"] == plan.parent
     assert whole_run.data.tags[runs.TRIAL] == "0"
     assert whole_run.data.tags[runs.STUDY] == plan.name
-    assert whole_run.data.params["per_item_lrate"] == "0.00015625"
+    assert whole_run.data.params["per_item_lrate"] == "0.000625"
     assert float(pruned_run.data.params["per_item_lrate"]) == other.params["per_item_lrate"]
 
     # The schedule of the pruned trial is that of the whole one.

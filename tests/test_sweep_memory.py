@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.traits import DatasetTraits
+from detreg.defaults import FEW_IMAGES
 from detreg.errors import UnreachableError
 from detreg.params import build, to_texts
 from detreg.sweeps import memory, sweep
@@ -53,17 +54,28 @@ def log_training(
     rate: float,
     mAP: float,
     tags: Mapping[str, str] | None = None,
+    recipe: str = FEW_IMAGES,
     **values: object,
 ) -> str:
     """Log a training as it is logged, without training."""
     params = build(YOLOX.params, SHORT | values)
     with runs.start_run(None, {runs.TEMPLATE: "yolox"} | dict(tags or {})) as run:
         # As `mlflow run` does, which logs `auto` first.
-        run.log_params(to_texts(params))
+        run.log_params(to_texts(params) | {"recipe": recipe})
         run.log_params({"per_item_lrate.resolved": str(rate)})
+        if params.frozen_stages is None:
+            run.log_params({"frozen_stages.resolved": "0"})
         run.log_dataset(dataset)
         run.log_metrics({"mAP": mAP})
     return run.id
+
+
+def get_defaults(dataset: Dataset, tmp_path: Path) -> tuple[float, int]:
+    """Return the rate and the frozen stages of a sweep's first trial."""
+    params = YOLOX.resolve(plan_sweep(dataset, tmp_path).get_first_params(YOLOX))
+    assert params.per_item_lrate is not None
+    assert params.frozen_stages is not None
+    return params.per_item_lrate, params.frozen_stages
 
 
 def as_other(dataset: Dataset, digest: str, traits: DatasetTraits) -> Dataset:
@@ -116,10 +128,21 @@ def test_what_is_not_comparable_is_left_out(dataset: Dataset, tmp_path: Path) ->
     log_training(dataset, 1e-3, 0.9, {runs.PARENT: "0" * 32})
     log_training(dataset, 1e-3, 0.9, {runs.STUDY: "the run of a sweep"})
     log_training(dataset, 0.5, 0.9)  # outside of the searched range
-    log_training(dataset, 0.01 / 64, 0.9)  # the defaults, which are tried anyway
+    rate, frozen_stages = get_defaults(dataset, tmp_path)
+    # The defaults, which are tried anyway.
+    log_training(dataset, rate, 0.9, frozen_stages=frozen_stages)
     resumed = {runs.PARENT: "0" * 32, runs.TRIAL: "4", runs.STUDY: "study"}
     log_training(dataset, 4e-4, 0.2, resumed)
     assert get_rates(remember_values(plan_sweep(dataset, tmp_path), dataset)) == [4e-4]
+
+
+def test_another_recipe_is_farther_away(dataset: Dataset, tmp_path: Path) -> None:
+    log_training(dataset, 4e-4, 0.5, recipe="published")
+    log_training(dataset, 6e-4, 0.4, recipe="published")
+    (first, second) = remember_values(plan_sweep(dataset, tmp_path), dataset)
+    assert first.similarity == second.similarity == 0.5
+    (first, _) = remember_values(plan_sweep(dataset, tmp_path, recipe="published"), dataset)
+    assert first.similarity == 1.0
 
 
 def test_runs_of_other_tools_and_versions_are_left_out(dataset: Dataset, tmp_path: Path) -> None:
@@ -172,5 +195,5 @@ def test_a_study_begins_with_the_defaults_and_then_what_is_remembered(
         _, params = plan.suggest_params(trial)
         rates.append(params.per_item_lrate)
         assert (studies.MEMORY_ATTR in trial.user_attrs) == (trial.number > 0)
-    assert rates == [0.01 / 64, 4e-4, 6e-4]
+    assert rates == [get_defaults(dataset, tmp_path)[0], 4e-4, 6e-4]
     assert not study.get_trials(states=(TrialState.WAITING,))

@@ -23,9 +23,23 @@ def integer(
     return _declare(Param("int", default, help, minimum, maximum, step, search=search))
 
 
-def integer_or_auto(minimum: int, maximum: int, step: int = 1, *, help: str) -> int | None:
-    """Declare an integer field whose default, `auto`, is None in Python until it is chosen."""
-    return _declare(Param("int", None, help, minimum, maximum, step, optional=True, empty=AUTO))
+def integer_or_auto(
+    default: int | None,
+    minimum: int,
+    maximum: int,
+    step: int = 1,
+    *,
+    search: str | None = None,
+    help: str,
+) -> int | None:
+    """Declare an integer field that may be `auto`, which is None in Python until it is chosen.
+
+    The default None is `auto`.
+    """
+    param = Param(
+        "int", default, help, minimum, maximum, step, optional=True, empty=AUTO, search=search
+    )
+    return _declare(param)
 
 
 def number(

@@ -22,8 +22,15 @@ from detreg.tracking.past_runs import PastRun, list_past_runs
 MAX_REMEMBERED = 4
 """Trials of a sweep that begin with what earlier ones found."""
 
-_COMPARABLE = ("num_epochs", "image_size", "batch_size", "base_model", "pretrained_weights")
-"""Hyperparameters that make scores and good values different. Others differ rarely."""
+_COMPARABLE = (
+    "num_epochs",
+    "image_size",
+    "batch_size",
+    "base_model",
+    "pretrained_weights",
+    "recipe",
+)
+"""Hyperparameters and options that make scores and good values different. Others differ rarely."""
 
 _RANK_DISTANCE = 0.5
 """By how much the next best values of a group count as farther away than its best."""
@@ -105,7 +112,7 @@ def _find_candidates(
     plan: Plan, part: TemplateSpace, dataset: Dataset, past_runs: Sequence[PastRun]
 ) -> list[_Candidate]:
     """Return the values of the earlier runs of one template, of each group the best ones."""
-    first_texts = to_texts(plan.get_first_params(part.template))
+    first_texts = to_texts(plan.get_first_params(part.template)) | to_texts(plan.options)
     fixed = [name for name in _COMPARABLE if name not in part.dimensions]
 
     groups: dict[tuple[str | None, ...], list[PastRun]] = {}

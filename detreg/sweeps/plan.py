@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from detreg.defaults import PUBLISHED
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import JsonValue, build, to_plain
 from detreg.sweeps.dimension import Suggester
@@ -119,7 +120,8 @@ class Plan:
     def _list_learned_options(self) -> dict[str, JsonValue]:
         """Return the run options that change what a trial learns.
 
-        A study keeps the name that detreg 0.1 gave it, which had `amp` in place of `precision`.
+        A study keeps the name that detreg 0.1 gave it, which had `amp` in place of `precision`, and
+        no recipe but the published one.
         """
         options = to_plain(self.options)
         learned = {name: options[name] for name in options if name not in _NOT_LEARNED}
@@ -127,6 +129,8 @@ class Plan:
         learned["amp"] = precision == "fp16"
         if precision in ("fp32", "bf16"):
             learned["precision"] = precision
+        if learned["recipe"] == PUBLISHED:
+            del learned["recipe"]
         return learned
 
 

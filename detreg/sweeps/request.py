@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from detreg import templates, torchrun
+from detreg.defaults import FEW_IMAGES
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions, rename_former_options
 from detreg.params import build, get_params
@@ -78,7 +79,8 @@ def make_request(chosen: tuple[Template, ...], values: Mapping[str, object]) -> 
     option_names = get_params(RunOptions) | get_params(SweepOptions)
     fixed = {name: value for name, value in values.items() if name not in option_names}
     try:
-        searched = parse_space(chosen, space_text, fixed)
+        recipe = run_options.recipe if run_options else FEW_IMAGES
+        searched = parse_space(chosen, space_text, fixed, recipe)
         if run_options and sweep_options and not problems:
             return SweepRequest(searched, run_options, sweep_options)
     except UsageError as error:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from detreg.defaults import FEW_IMAGES
 from detreg.params import Value, get_params
 from detreg.sweeps.dimension import Dimension, Suggester
 from detreg.templates import TEMPLATES
@@ -28,6 +29,8 @@ class TemplateSpace:
     dimensions: Mapping[str, Dimension]
     fixed: Mapping[str, Value]
     """Typed values."""
+    recipe: str = FEW_IMAGES
+    """The run option, which says what `auto` stands for in the first trial."""
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -65,7 +68,7 @@ class TemplateSpace:
         """Return the typed default of each dimension, with a value in place of an empty one.
 
         What an empty default stands for depends on the other values of the first trial: `auto`
-        is the published rate of its base model, and a random size of `none` is its image_size.
+        is what its recipe says, and a random size of `none` is its image_size.
         """
         filled = self._fill_empty_defaults()
         defaults: dict[str, Value] = {}
@@ -87,7 +90,7 @@ class TemplateSpace:
             if default is not None:
                 values[name] = dimension.find_nearest_typed(default)
 
-        params = self.template.resolve(self.make_params(values))
+        params = self.template.resolve(self.make_params(values), self.recipe)
         lower, upper = params.random_sizes
         return replace(params, random_resize_lower=lower, random_resize_upper=upper)
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from detreg.defaults import FEW_IMAGES
 from detreg.documents import DocumentError
 from detreg.errors import NotFoundError, UsageError, quote, shorten
 from detreg.files import exists, read_regular
@@ -30,7 +31,10 @@ V = TypeVar("V")
 
 
 def parse_space(
-    templates: Sequence[Template], text: str | None, fixed: Mapping[str, object]
+    templates: Sequence[Template],
+    text: str | None,
+    fixed: Mapping[str, object],
+    recipe: str = FEW_IMAGES,
 ) -> Space:
     """Return the space that a text names, beside fixed values.
 
@@ -39,6 +43,7 @@ def parse_space(
         text: Items with spaces between, or the name of a YAML file. None stands for the default
             space: what each template's declarations search, less what is fixed.
         fixed: Texts or Python values by name or `TEMPLATE.name`.
+        recipe: The run option, which says what `auto` stands for in the first trials.
 
     Raises:
         UsageError: With every problem at once: a name that is unknown, given twice or both
@@ -52,7 +57,7 @@ def parse_space(
     parts: dict[str, TemplateSpace] = {}
     for template in templates:
         try:
-            parts[template.name] = _parse_template_space(template, items, fixed)
+            parts[template.name] = _parse_template_space(template, items, fixed, recipe)
         except UsageError as error:
             problems += error.problems
 
@@ -63,7 +68,7 @@ def parse_space(
 
 
 def _parse_template_space(
-    template: Template, items: Items | None, fixed: Mapping[str, object]
+    template: Template, items: Items | None, fixed: Mapping[str, object], recipe: str
 ) -> TemplateSpace:
     """Return what is searched and fixed of one template; without items, the default space."""
     own_fixed = _select_own(template, fixed)
@@ -82,7 +87,7 @@ def _parse_template_space(
         raise UsageError(problems)
 
     # Only now, since values that are not valid by themselves cannot be combined.
-    space = TemplateSpace(template.name, dimensions, typed)
+    space = TemplateSpace(template.name, dimensions, typed, recipe)
     if items is None:
         space = drop_broken_dimensions(space)
     problems = find_combination_problems(space)

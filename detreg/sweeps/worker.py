@@ -77,7 +77,7 @@ def choose_precisions(plan: Plan) -> dict[str, str]:
     dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
     precisions = {}
     for template in plan.templates:
-        params = template.resolve(plan.get_first_params(template))
+        params = template.resolve(plan.get_first_params(template), plan.options.recipe)
         choice = choose_precision(template, params, len(dataset.classes))
         precisions[template.name] = choice.precision
         line = f"{template.name}: precision={choice.precision}, {choice.reason} (precision=auto)"

@@ -117,7 +117,7 @@ class RetinaNetParams(CommonParams):
         help="Pixels: the smaller side of the image (320, 512 or 800 are usual), "
         "or width,height exactly with keep_aspect_ratio=false",
     )
-    batch_size: int = batch_size_field(8)
+    batch_size: int | None = batch_size_field(8)
     num_epochs: int = num_epochs_field(50)
     pretrained_weights: str = choice(
         "imagenet",
@@ -154,7 +154,7 @@ def build_model(published: Config, params: RetinaNetParams, num_classes: int) ->
     backbone = {
         "type": "ImageNetBackbone",
         "source": BASE_MODELS[params.base_model].imagenet,
-        "frozen_stages": params.frozen_stages,
+        "frozen_stages": params.frozen_stages or 0,
     }
     neck = published["neck"] | {
         "in_channels": list(CHANNELS[params.base_model]),

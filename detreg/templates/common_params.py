@@ -5,7 +5,7 @@ Templates declare a field again to give it another default.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from detreg.defaults import MAX_ASPECT_RATIO
 from detreg.params import (
@@ -14,11 +14,14 @@ from detreg.params import (
     boolean,
     choice,
     integer,
+    integer_or_auto,
     number,
     number_or_auto,
     size,
     text,
 )
+
+N = TypeVar("N", int, float)
 
 # These functions are named by the field they declare, like `dataclasses.field`.
 
@@ -44,9 +47,16 @@ def max_aspect_ratio_field(default: float) -> float:
     )
 
 
-def batch_size_field(default: int) -> int:
+def batch_size_field(default: int) -> int | None:
     """Declare `batch_size`."""
-    return integer(default, 1, 32, 1, help="Images per optimizer step, over all GPUs")
+    return integer_or_auto(
+        default,
+        1,
+        32,
+        1,
+        help="Images per optimizer step, over all GPUs; auto is the most that fit into the GPU's "
+        "memory, a power of two, and without a GPU the default",
+    )
 
 
 def num_epochs_field(default: int) -> int:
@@ -61,21 +71,22 @@ def lrate_field(search: str) -> float | None:
         1.0,
         search=search,
         help="Learning rate per image: a step's rate is batch_size times this; "
-        "auto is the published rate of the base model, 0 trains nothing",
+        "auto is the recipe's rate for the base model, 0 trains nothing",
     )
 
 
-def frozen_stages_field(default: int) -> int:
-    """Declare `frozen_stages`."""
-    return integer(
-        default,
+def frozen_stages_field(search: str) -> int | None:
+    """Declare `frozen_stages`; a sweep searches the range `search`."""
+    return integer_or_auto(
+        None,
         0,
         4,
         1,
-        search="0:2:1",
+        search=search,
         help="Backbone stages, from the input, whose parameters and batch-norm statistics "
         "training does not change; 4 is the whole backbone. 0 freezes no parameters, and keeps the "
-        "batch-norm statistics of a ResNet that was filled with weights, as published",
+        "batch-norm statistics of a ResNet that was filled with weights, as published; auto is the "
+        "recipe's number, and 0 without weights",
     )
 
 
@@ -93,7 +104,7 @@ class CommonParams:
         True, help="Resize both sides by one factor; false stretches to a square or to width,height"
     )
     max_aspect_ratio: float = max_aspect_ratio_field(1.5)
-    batch_size: int = batch_size_field(8)
+    batch_size: int | None = batch_size_field(8)
     num_epochs: int = num_epochs_field(50)
     min_samples_per_epoch: int = integer(
         300,
@@ -107,7 +118,7 @@ class CommonParams:
     pretrained_weights: str = choice(
         "coco", "none", help="Published weights that the whole network starts from"
     )
-    frozen_stages: int = frozen_stages_field(0)
+    frozen_stages: int | None = frozen_stages_field("0:2:1")
     random_resize_lower: ImageSize | None = size(
         None,
         help="Pixels: smallest random size of training images, in the form of image_size; "
@@ -147,17 +158,22 @@ class CommonParams:
     """
 
     @property
+    def images_per_step(self) -> int:
+        """`batch_size` as a number.
+
+        Raises:
+            ValueError: it is still `auto`.
+        """
+        return _require_number("batch_size", self.batch_size)
+
+    @property
     def learning_rate(self) -> float:
         """The rate of one optimizer step, before the schedule.
 
         Raises:
-            ValueError: per_item_lrate is still `auto`.
+            ValueError: batch_size or per_item_lrate is still `auto`.
         """
-        if self.per_item_lrate is None:
-            raise ValueError(
-                "per_item_lrate=auto has no number yet: call Template.resolve(params) first"
-            )
-        return self.batch_size * self.per_item_lrate
+        return self.images_per_step * _require_number("per_item_lrate", self.per_item_lrate)
 
     @property
     def random_sizes(self) -> tuple[ImageSize, ImageSize]:
@@ -221,6 +237,12 @@ class CommonParams:
                 "random weights: set frozen_stages=0 or a source of weights"
             )
         return problems
+
+
+def _require_number(name: str, value: N | None) -> N:
+    if value is None:
+        raise ValueError(f"{name}=auto has no number yet: call Template.resolve(params) first")
+    return value
 
 
 def _format_size(value: ImageSize) -> str:

@@ -15,7 +15,6 @@ from detreg.templates.common_params import (
     CommonParams,
     base_model_field,
     batch_size_field,
-    frozen_stages_field,
     image_size_field,
     lrate_field,
     max_aspect_ratio_field,
@@ -31,6 +30,7 @@ RECIPE = Recipe(
     batch_size=16,
     optimizer={"optimizer": {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}},
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=500),
+    frozen_stages=1,
 )
 
 BASE_MODELS = {
@@ -65,10 +65,9 @@ class FasterRcnnParams(CommonParams):
 
     image_size: ImageSize = image_size_field(800)
     max_aspect_ratio: float = max_aspect_ratio_field(1.7)
-    batch_size: int = batch_size_field(2)
+    batch_size: int | None = batch_size_field(2)
     num_epochs: int = num_epochs_field(12)
     per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
-    frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers(
         (0.5, 1.0, 2.0),
         0.1,

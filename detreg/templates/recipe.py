@@ -13,33 +13,37 @@ from detreg.templates.config import Config
 
 @dataclass(frozen=True)
 class Schedule:
-    """The published schedule in epochs, which is scaled to the length of a training."""
+    """A schedule of so many epochs, which is scaled to the length of a training."""
 
     epochs: int
     factor: Callable[[float, int], float]
     """From progress in [0, 1) and the number of all steps to the factor of the learning rate."""
     plain_epochs: int = 0
-    """Published number of last epochs with neither Mosaic nor MixUp."""
+    """Of `epochs`, the last ones with neither Mosaic nor MixUp."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How a base model was trained when it was published.
+    """How a base model is trained: as it was published, or as a template changes that.
 
-    If nobody published it: how detreg trains it.
+    What nobody published is trained as detreg says.
     """
 
     learning_rate: float
     """Of a step with `batch_size` images."""
     batch_size: int
-    """The published number of images in a step, over all GPUs."""
+    """The number of images in a step, over all GPUs, that `learning_rate` is for."""
     optimizer: Config
     """MMEngine's optimizer wrapper without the learning rate."""
     schedule: Schedule
+    ema_momentum: float | None = None
+    """Momentum of the averaged weights that are scored and exported; None averages nothing."""
+    frozen_stages: int = 0
+    """Stages of a backbone with loaded weights that are not trained."""
 
     @property
     def per_item_lrate(self) -> float:
-        """The published learning rate for each image of a step."""
+        """The learning rate for each image of a step."""
         return self.learning_rate / self.batch_size
 
 

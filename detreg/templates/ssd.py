@@ -131,7 +131,7 @@ class SsdParams(CommonParams):
         False,
         help="Resize both sides by one factor; false stretches to a square or to width,height",
     )
-    batch_size: int = batch_size_field(24)
+    batch_size: int | None = batch_size_field(24)
     num_epochs: int = num_epochs_field(120)
     per_item_lrate: float | None = lrate_field("1e-5:1e-3:log")
     base_model: str = base_model_field("ssdlite_mobilenetv2", BASE_MODELS)
@@ -181,7 +181,7 @@ def build_model(published: Config, params: SsdParams, num_classes: int) -> Confi
     published_backbone = published["backbone"]
     backbone = published_backbone | {
         "type": f"Freezable{published_backbone['type']}",
-        "frozen_stages": params.frozen_stages,
+        "frozen_stages": params.frozen_stages or 0,
     }
     if published_backbone["type"] == "SSDVGG":
         backbone["init_cfg"] = None  # the published one downloads ImageNet weights

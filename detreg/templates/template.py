@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict, TypeVar
 
+from detreg.defaults import FEW_IMAGES, PUBLISHED
 from detreg.params import ParamJson, get_params
 from detreg.templates.base_model import BaseModel
 from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config
+from detreg.templates.recipe import Recipe
 
 P = TypeVar("P", bound=CommonParams)
 
@@ -76,19 +78,46 @@ class Template:
     """From the params to the layers with outputs per class."""
     decoder: DecoderName
     """How the exported graph turns the outputs of the network's head into detections."""
-    ema_momentum: float | None = None
-    """Momentum of the averaged weights that are scored and exported; None averages nothing."""
+    adapt_to_few_images: Callable[[Recipe, bool], Recipe] | None = None
+    """From the published recipe, and whether weights are loaded, to that of `few_images`.
+
+    None where nothing is known to be better than what was published.
+    """
 
     def get_base_model(self, params: CommonParams) -> BaseModel:
         """Return the base model that the params name."""
         return self.base_models[params.base_model]
 
-    def resolve(self, params: P) -> P:
-        """Return the params with a number in place of each `auto`."""
-        if params.per_item_lrate is not None:
-            return params
-        recipe = self.get_base_model(params).recipe
-        return replace(params, per_item_lrate=recipe.per_item_lrate)
+    def choose_recipe(
+        self, params: CommonParams, recipe: str, has_weights: bool | None = None
+    ) -> Recipe:
+        """Return how the params' base model is trained.
+
+        `recipe` is the run option. `has_weights` says whether the training began with weights; None
+        takes it from the params, which is wrong only for a run that resumes another.
+        """
+        published = self.get_base_model(params).recipe
+        if recipe == PUBLISHED or self.adapt_to_few_images is None:
+            return published
+        if has_weights is None:
+            has_weights = bool(params.sources)
+        return self.adapt_to_few_images(published, has_weights)
+
+    def resolve(self, params: P, recipe: str = FEW_IMAGES) -> P:
+        """Return the params with a number in place of each `auto`; `recipe` is the run option.
+
+        `batch_size` gets its default: a GPU's memory is not looked at here.
+        """
+        chosen = self.choose_recipe(params, recipe)
+        numbers: dict[str, Any] = {
+            "batch_size": get_params(self.params)["batch_size"].default,
+            "per_item_lrate": chosen.per_item_lrate,
+            "frozen_stages": chosen.frozen_stages if params.sources else 0,
+        }
+        missing = {
+            name: number for name, number in numbers.items() if getattr(params, name) is None
+        }
+        return replace(params, **missing)
 
     def as_json(self) -> TemplateJson:
         """Return what `detreg templates --json` prints."""

@@ -15,7 +15,6 @@ from detreg.templates.common_params import (
     CommonParams,
     base_model_field,
     batch_size_field,
-    frozen_stages_field,
     image_size_field,
     lrate_field,
     num_epochs_field,
@@ -35,6 +34,7 @@ RECIPE = Recipe(
         "clip_grad": {"max_norm": 35},
     },
     schedule=step_schedule(epochs=12, drops=(8, 11), warmup=1500),
+    frozen_stages=1,
 )
 BASE_MODELS = {
     "resnet50": BaseModel(
@@ -57,10 +57,9 @@ class YolofParams(CommonParams):
     """Published: 12 epochs, 64 images a step at a rate of 0.12, at most 800 by 1333 px."""
 
     image_size: ImageSize = image_size_field(512)
-    batch_size: int = batch_size_field(16)
+    batch_size: int | None = batch_size_field(16)
     num_epochs: int = num_epochs_field(100)
     per_item_lrate: float | None = lrate_field("1e-4:1e-2:log")
-    frozen_stages: int = frozen_stages_field(1)
     anchor_ratios: tuple[float, ...] = numbers(
         (1.0,), 0.1, 10.0, help="Width over height of the anchors, five sizes of each"
     )

@@ -8,13 +8,14 @@ the first epochs.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detreg.params import ImageSize, choice, number
 from detreg.templates.base_model import BaseModel, openmmlab_file
 from detreg.templates.common_params import (
     CommonParams,
     batch_size_field,
+    frozen_stages_field,
     image_size_field,
     lrate_field,
     num_epochs_field,
@@ -58,7 +59,23 @@ RECIPE = Recipe(
         "paramwise_cfg": {"norm_decay_mult": 0.0, "bias_decay_mult": 0.0},
     },
     schedule=Schedule(epochs=300, factor=compute_rate_factor, plain_epochs=15),
+    ema_momentum=0.0001,
 )
+
+
+def adapt_to_few_images(published: Recipe, has_weights: bool) -> Recipe:
+    """Return the recipe for some hundred to some thousand images.
+
+    docs/train.md has the measurements. The first two stages of a backbone with loaded weights stay
+    as they are: a short training would wreck what they know before it could learn it again.
+    """
+    schedule = published.schedule
+    return replace(
+        published,
+        learning_rate=4 * published.learning_rate,
+        schedule=replace(schedule, plain_epochs=schedule.epochs // 2),
+        frozen_stages=2 if has_weights else 0,
+    )
 
 
 def _base_model(
@@ -117,9 +134,10 @@ class YoloxParams(CommonParams):
         help="With keep_aspect_ratio: longer side over image_size, at most; "
         "1.0 letterboxes into a square",
     )
-    batch_size: int = batch_size_field(8)
+    batch_size: int | None = batch_size_field(8)
     num_epochs: int = num_epochs_field(50)
-    per_item_lrate: float | None = lrate_field("2e-5:2e-3:log")
+    per_item_lrate: float | None = lrate_field("1e-4:4e-3:log")
+    frozen_stages: int | None = frozen_stages_field("0:4:1")
     base_model: str = choice("yolox_s", *BASE_MODELS, help="Width and depth of the network")
 
 
@@ -187,5 +205,5 @@ YOLOX = Template(
     build_augmentation=build_augmentation,
     get_class_layers=get_class_layers,
     decoder="yolox",
-    ema_momentum=0.0001,
+    adapt_to_few_images=adapt_to_few_images,
 )

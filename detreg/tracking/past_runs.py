@@ -13,6 +13,7 @@ from mlflow.entities import Dataset as LoggedDataset
 from mlflow.entities import Run as MlflowRun
 
 from detreg.data.traits import DatasetTraits
+from detreg.defaults import PUBLISHED
 from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.tracking import runs
 
@@ -68,7 +69,8 @@ def _read_run(run: MlflowRun) -> PastRun | None:
     if mAP is None or dataset is None or traits is None:
         return None
 
-    texts = dict(run.data.params)
+    # Runs that did not log this yet were trained as published.
+    texts = {"recipe": PUBLISHED} | run.data.params
     for name, text in run.data.params.items():
         if name.endswith(".resolved"):
             texts[name.removesuffix(".resolved")] = text

@@ -85,8 +85,9 @@ def check_disks(template: Template, params: CommonParams, trainings: int = 1) ->
 
 def estimate_checkpoint(template: Template, params: CommonParams) -> int:
     """Return about how many bytes a checkpoint has: weights, momentum and averaged weights."""
-    values = template.get_base_model(params).parameters * 1_000_000
-    copies = 2 if template.ema_momentum is None else 3
+    base_model = template.get_base_model(params)
+    values = base_model.parameters * 1_000_000
+    copies = 2 if base_model.recipe.ema_momentum is None else 3
     return int(values * copies * BYTES_PER_VALUE)
 
 

@@ -17,7 +17,7 @@ from detreg.inference.from_template import make_preprocessing
 from detreg.options import RunOptions
 from detreg.templates.common_params import CommonParams
 from detreg.templates.config import Config as ConfigPart
-from detreg.templates.recipe import Schedule
+from detreg.templates.recipe import Recipe, Schedule
 from detreg.templates.template import Template
 from detreg.training.kept_split import make_kept_split
 from detreg.training.loader_processes import choose_num_workers
@@ -49,6 +49,7 @@ def compose(
     if backbone_is_filled is None:
         backbone_is_filled = bool(params.sources)
 
+    recipe = template.choose_recipe(params, options.recipe, backbone_is_filled)
     published = load_published_config(template, params)
     model = compose_network(template, params, published, len(dataset.classes), backbone_is_filled)
     train_loader = compose_train_loader(template, params, dataset, options, published)
@@ -78,9 +79,9 @@ def compose(
             "precision": options.precision,
         },
         "val_cfg": {},
-        "optim_wrapper": compose_optimizer(template, params, options),
+        "optim_wrapper": compose_optimizer(recipe, params, options),
         "default_hooks": default_hooks,
-        "custom_hooks": _compose_custom_hooks(template, params, published),
+        "custom_hooks": _compose_custom_hooks(template, params, recipe, published),
         "randomness": {"seed": options.seed},
         "log_level": "ERROR",
         "launcher": _choose_launcher(),
@@ -116,7 +117,7 @@ def compose_network(
 
     backbone = model["backbone"]
     if backbone.get("norm_eval"):
-        backbone["norm_eval"] = backbone_is_filled or params.frozen_stages > 0
+        backbone["norm_eval"] = backbone_is_filled or bool(params.frozen_stages)
 
     input_spec = template.get_base_model(params).input
     model["data_preprocessor"] = {
@@ -131,9 +132,9 @@ def compose_network(
     return model
 
 
-def compose_optimizer(template: Template, params: CommonParams, options: RunOptions) -> ConfigPart:
+def compose_optimizer(recipe: Recipe, params: CommonParams, options: RunOptions) -> ConfigPart:
     """Return MMEngine's optimizer wrapper, with the learning rate of a step before the schedule."""
-    wrapper = dict(template.get_base_model(params).recipe.optimizer)
+    wrapper = dict(recipe.optimizer)
     wrapper["optimizer"] = wrapper["optimizer"] | {"lr": params.learning_rate}
 
     if options.precision != "fp16":
@@ -146,19 +147,19 @@ def compose_optimizer(template: Template, params: CommonParams, options: RunOpti
 
 
 def _compose_custom_hooks(
-    template: Template, params: CommonParams, published: Config
+    template: Template, params: CommonParams, recipe: Recipe, published: Config
 ) -> list[ConfigPart]:
     """Return the moving average of the weights and the switch to plain epochs, where wanted.
 
     Priorities order what both do at the same moment: the smaller number comes first.
     """
     hooks: list[ConfigPart] = []
-    if template.ema_momentum is not None:
+    if recipe.ema_momentum is not None:
         hooks.append(
             {
                 "type": "EMAHook",
                 "ema_type": "ExpMomentumEMA",
-                "momentum": template.ema_momentum,
+                "momentum": recipe.ema_momentum,
                 "update_buffers": True,
                 "priority": 49,
             }
@@ -167,11 +168,10 @@ def _compose_custom_hooks(
     augmentation = adapt_augmentation(template, params, published)
     mixing_steps = compose_mixing_steps(template, params, augmentation)
     if mixing_steps:
-        schedule = template.get_base_model(params).recipe.schedule
         hooks.append(
             {
                 "type": "PlainEpochsHook",
-                "epochs": _scale_plain_epochs(schedule, params.num_epochs),
+                "epochs": _scale_plain_epochs(recipe.schedule, params.num_epochs),
                 "skip": sorted({step["type"] for step in mixing_steps}),
                 "priority": 48,
             }
@@ -180,7 +180,7 @@ def _compose_custom_hooks(
 
 
 def _scale_plain_epochs(schedule: Schedule, num_epochs: int) -> int:
-    """Return the number of last epochs without mixing: the published share, but at least two.
+    """Return the number of last epochs without mixing: the recipe's share, but at least two.
 
     Mixed images pay off over many epochs only: two epochs of yolox_nano on BCCD give a val mAP of
     0.44 without mixing, and 0.36 with one mixed epoch.

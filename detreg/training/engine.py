@@ -118,7 +118,7 @@ def fit(
         MetricLogHook(run, losses, history),
         saver,
         progress,
-        EarlyStopHook(job.options.patience, history),
+        EarlyStopHook(job.options.patience or 0, history),
     )
 
     with _stop_after_step(runner, losses, saver) as signals:
@@ -205,10 +205,9 @@ def _begin_history(resume: Checkpoint | None) -> TrainingHistory:
 
 def _make_step_hooks(job: Job) -> list[Hook]:
     """Return the hooks that do not depend on what becomes of the training."""
-    factor = job.template.get_base_model(job.params).recipe.schedule.factor
     return [
         ReseedHook(job.options.seed),
-        LearningRateHook(job.params.learning_rate, factor),
+        LearningRateHook(job.params.learning_rate, job.recipe.schedule.factor),
         RestoreHook(lambda network: _fill(network, job), job.initial_weights.resume),
     ]
 
@@ -231,7 +230,7 @@ def _train(runner: Runner, job: Job, describe_resume: Callable[[], str]) -> None
 
 def _report_shrink(runner: Runner, job: Job, run: Run | None, micro_batch: int) -> None:
     """Say that fewer images are trained at a time from here on, on the terminal and in the run."""
-    line = describe_shrink(runner.model, micro_batch, job.params.batch_size)
+    line = describe_shrink(runner.model, micro_batch, job.params.images_per_step)
     print(line, file=sys.stderr, flush=True)
     if run is not None:
         run.set_tags({runs.MICRO_BATCH: str(micro_batch)})

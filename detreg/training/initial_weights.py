@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from detreg.data.dataset import Dataset
+from detreg.defaults import PUBLISHED
 from detreg.errors import NotFoundError, UsageError
-from detreg.params import to_plain
+from detreg.options import RunOptions
+from detreg.params import AUTO, to_plain, to_texts
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
@@ -57,11 +59,11 @@ class InitialWeights:
 
 
 def choose_initial_weights(
-    template: Template, params: CommonParams, dataset: Dataset, patience: int = 0
+    template: Template, params: CommonParams, dataset: Dataset, options: RunOptions
 ) -> InitialWeights:
     """Return the weights that the hyperparameters ask for, read into memory.
 
-    `patience` is the run option, which may have ended a training that is continued.
+    Of the options, another `recipe` begins a new training, and `patience` may have ended one.
 
     Raises NotFoundError, UnreachableError, UsageError or DataError; each says what to do instead.
     """
@@ -71,7 +73,7 @@ def choose_initial_weights(
     # The strongest source fills the network, and overrides the others.
     (name, value), *weaker = params.sources.items()
     if name == "continue_from_eid":
-        chosen = _continue_run(value, template, params, dataset, patience)
+        chosen = _continue_run(value, template, params, dataset, options)
     elif name == "load_from" and value != "coco":
         description = f"Starts from the weights of {value}"
         chosen = InitialWeights(description, load_named_weights(template, params))
@@ -121,7 +123,7 @@ def _keep_backbone(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _continue_run(
-    run_id: str, template: Template, params: CommonParams, dataset: Dataset, patience: int
+    run_id: str, template: Template, params: CommonParams, dataset: Dataset, options: RunOptions
 ) -> InitialWeights:
     """Resume a run, or finish it, or start a new training from its best weights.
 
@@ -136,17 +138,17 @@ def _continue_run(
             "ended before it saved one"
         )
 
+    before = _read_params_of_run(run_id)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        before = json.loads(runs.download_artifact(run_id, PARAMS_FILE, folder).read_text())
         best = load_checkpoint(runs.download_artifact(run_id, stored.best, folder / "best"))
         last = load_checkpoint(runs.download_artifact(run_id, stored.last, folder / "last"))
 
-    difference = _find_difference(before, template, params, dataset)
+    difference = _find_difference(before, template, params, dataset, options.recipe)
     is_finished = runs.get_run(run_id).info.status == "FINISHED"
     has_same_length = before["hyperparameters"].get("num_epochs") == params.num_epochs
     has_all_epochs = last.epoch >= params.num_epochs
-    has_ended = has_all_epochs or _has_lost_patience(last, patience)
+    has_ended = has_all_epochs or _has_lost_patience(last, options.patience or 0)
     is_trained = has_ended and has_same_length and not is_finished
 
     if not difference and has_all_epochs and not is_trained:
@@ -169,6 +171,41 @@ def _continue_run(
         is_trained=is_trained,
         precision=_read_precision(before),
     )
+
+
+def find_resumed_values(
+    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> Mapping[str, Any] | None:
+    """Return the hyperparameters of the run that is resumed; None for a new training.
+
+    What is `auto` in `params` may be anything there. Where that run cannot be read, the result is
+    None too: choose_initial_weights says why.
+    """
+    run_id = params.continue_from_eid
+    if run_id is None:
+        return None
+    runs.settle_run(run_id)
+    if runs.find_checkpoints(run_id) is None:
+        return None
+
+    before = _read_params_of_run(run_id)
+    values: Mapping[str, Any] = before["hyperparameters"]
+    autos: dict[str, Any] = {
+        name: values.get(name) for name, text in to_texts(params).items() if text == AUTO
+    }
+    if None in autos.values():
+        return None
+    same = replace(params, **autos)
+    if _find_difference(before, template, same, dataset, options.recipe):
+        return None
+    return values
+
+
+def _read_params_of_run(run_id: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = runs.download_artifact(run_id, PARAMS_FILE, Path(folder))
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
 
 
 def _read_precision(before: Mapping[str, Any]) -> str:
@@ -204,7 +241,11 @@ def _has_lost_patience(last: Checkpoint, patience: int) -> bool:
 
 
 def _find_difference(
-    before: Mapping[str, Any], template: Template, params: CommonParams, dataset: Dataset
+    before: Mapping[str, Any],
+    template: Template,
+    params: CommonParams,
+    dataset: Dataset,
+    recipe: str,
 ) -> str:
     """Return why a run cannot be resumed, or an empty text where it can.
 
@@ -217,6 +258,11 @@ def _find_difference(
         return (
             f"its dataset is another one (digest {before['dataset_digest']}, now {dataset.digest})"
         )
+
+    # Runs that did not write this yet were trained as published.
+    old_recipe = before.get("options", {}).get("recipe", PUBLISHED)
+    if old_recipe != recipe:
+        return f"recipe was {old_recipe}, now {recipe}"
 
     old = before["hyperparameters"]
     changes = []

@@ -13,6 +13,7 @@ from detreg.data.leaving_out import LEFT_OUT_MESSAGE
 from detreg.options import RunOptions
 from detreg.params import to_plain, to_texts
 from detreg.templates.common_params import CommonParams
+from detreg.templates.recipe import Recipe
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.runs import Run
@@ -20,6 +21,7 @@ from detreg.training.compose import compose
 from detreg.training.initial_weights import PARAMS_FILE, InitialWeights, choose_initial_weights
 from detreg.training.loaders import describe_small_images
 from detreg.training.precision_choice import PrecisionChoice, choose_precision
+from detreg.training.settling import settle
 from detreg.version import __version__
 
 
@@ -27,9 +29,9 @@ from detreg.version import __version__
 class Job:
     """What is trained, on what, from what, and how.
 
-    `params` holds no `auto`, and `options` no precision=auto: `resolved` has the text of each value
-    that was given as `auto`, by name, of options too. `config` is what MMEngine trains. `warning`
-    says what the user should know of the data with these params, or is empty.
+    `params` holds no `auto`, and `options` no patience=auto or precision=auto: `resolved` has the
+    text of each value that was given as `auto`, by name, of options too. `config` is what MMEngine
+    trains. `warning` says what the user should know of the data with these params, or is empty.
     """
 
     template: Template
@@ -40,6 +42,12 @@ class Job:
     config: Config
     resolved: Mapping[str, str] = field(default_factory=dict)
     warning: str = ""
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the job is trained."""
+        has_weights = self.initial_weights.backbone_is_filled
+        return self.template.choose_recipe(self.params, self.options.recipe, has_weights)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -82,22 +90,22 @@ def prepare_job(
 
     Raises the errors of both.
     """
-    resolved_params = template.resolve(params)
-    resolved = _find_resolved(params, resolved_params)
-    for name, text in resolved.items():
-        print(
-            f"{name}={text}, the published value of {params.base_model} ({name}=auto)", flush=True
-        )
+    settled = settle(template, params, options, dataset)
+    params, options = settled.params, settled.options
+    texts = to_texts(params) | to_texts(options)
+    resolved = {name: texts[name] for name in settled.reasons}
+    for name, reason in settled.reasons.items():
+        print(f"{name}={texts[name]}, {reason} ({name}=auto)", flush=True)
 
-    initial_weights = choose_initial_weights(template, resolved_params, dataset, options.patience)
+    initial_weights = choose_initial_weights(template, params, dataset, options)
     print(initial_weights.description, flush=True)
 
-    warning = describe_small_images(resolved_params, dataset)
+    warning = describe_small_images(params, dataset)
     if warning:
         print(f"Warning: {warning}", file=sys.stderr, flush=True)
 
     if options.precision == "auto":
-        choice = _choose_precision(template, resolved_params, dataset, initial_weights)
+        choice = _choose_precision(template, params, dataset, initial_weights)
         print(f"precision={choice.precision}, {choice.reason} (precision=auto)", flush=True)
         options = replace(options, precision=choice.precision)
         resolved["precision"] = choice.precision
@@ -110,12 +118,12 @@ def prepare_job(
         )
 
     is_filled = initial_weights.backbone_is_filled
-    config = compose(template, resolved_params, dataset, options, is_filled)
+    config = compose(template, params, dataset, options, is_filled)
     if options.num_workers is None:
         resolved["num_workers"] = str(config.train_dataloader.num_workers)
     return Job(
         template=template,
-        params=resolved_params,
+        params=params,
         options=options,
         dataset=dataset,
         initial_weights=initial_weights,
@@ -148,9 +156,3 @@ def log_job(run: Run, job: Job) -> None:
     for name, part in job.config.to_dict().items():
         lines.append(f"{name} = {pformat(part, sort_dicts=False, width=140)}")
     run.log_text("\n".join(lines), "config.py")
-
-
-def _find_resolved(given: CommonParams, resolved: CommonParams) -> dict[str, str]:
-    """Return the text of each value that a template chose, by the parameter's name."""
-    before = to_texts(given)
-    return {name: text for name, text in to_texts(resolved).items() if text != before[name]}

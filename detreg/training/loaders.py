@@ -44,7 +44,7 @@ def compose_train_loader(
 
     # The steps of one image by itself, then those of the image that the network gets.
     first_steps = _compose_first_steps(template, params, dataset, options, augmentation)
-    batch_size = params.batch_size // torchrun.get_world_size()  # a remainder has been refused
+    batch_size = params.images_per_step // torchrun.get_world_size()  # a remainder has been refused
     num_workers = choose_num_workers(options)
     last_steps = [
         *augmentation.after,
@@ -73,7 +73,7 @@ def compose_train_loader(
             "type": "EpochSampler",
             "minimum": params.min_samples_per_epoch,
             # Of all processes together.
-            "batch_size": params.batch_size,
+            "batch_size": params.images_per_step,
             "seed": options.seed,
         },
         "dataset": train_dataset,
@@ -96,7 +96,9 @@ def compose_scoring_loader(
     preprocessing = make_preprocessing(template, params)
     # Only images of one size share a batch: to pad one to the size of another would change the
     # result.
-    batch_size = params.batch_size // torchrun.get_world_size() if preprocessing.fixed_canvas else 1
+    batch_size = (
+        params.images_per_step // torchrun.get_world_size() if preprocessing.fixed_canvas else 1
+    )
     steps: list[ConfigPart] = [
         _compose_read_resized(preprocessing, kept_split),
         _compose_pad(preprocessing, fixed=True),

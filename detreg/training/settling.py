@@ -1,0 +1,91 @@
+"""What each `auto` of a training becomes, before anything expensive begins."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from detreg.data.dataset import Dataset
+from detreg.defaults import PUBLISHED
+from detreg.options import RunOptions
+from detreg.params import AUTO, to_texts
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
+from detreg.training.batch_size_choice import choose_batch_size
+from detreg.training.initial_weights import find_resumed_values
+
+_PATIENT_SHARE = 1 / 3
+"""Of num_epochs, what patience=auto waits for a better mAP (docs/train.md)."""
+_LEAST_PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Hyperparameters without `auto`, and `patience` as a number.
+
+    `reasons` says of each value that was `auto` why it was taken, by its name.
+    """
+
+    params: CommonParams
+    options: RunOptions
+    reasons: Mapping[str, str]
+
+
+def settle(
+    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> Settled:
+    """Return what a training takes for each `auto`: for a run that is resumed, what that took.
+
+    Raises MemoryExhaustedError where no batch fits into the GPU.
+    """
+    autos = [name for name, text in to_texts(params).items() if text == AUTO]
+    reasons: dict[str, str] = {}
+    if autos:
+        resumed = find_resumed_values(template, params, options, dataset)
+        if resumed is None:
+            params = _settle_anew(template, params, options, dataset, reasons)
+        else:
+            earlier: dict[str, Any] = {name: resumed[name] for name in autos}
+            params = replace(params, **earlier)
+            reasons = dict.fromkeys(autos, "as in the run that is resumed")
+
+    if options.patience is None:
+        patience = max(_LEAST_PATIENCE, math.ceil(_PATIENT_SHARE * params.num_epochs))
+        options = replace(options, patience=patience)
+        share = f"a third of num_epochs={params.num_epochs}"
+        reasons["patience"] = f"{share}, at least {_LEAST_PATIENCE}"
+    return Settled(params, options, reasons)
+
+
+def _settle_anew(
+    template: Template,
+    params: CommonParams,
+    options: RunOptions,
+    dataset: Dataset,
+    reasons: dict[str, str],
+) -> CommonParams:
+    """Return what a new training takes; the reasons are added to `reasons`."""
+    recipe = template.choose_recipe(params, options.recipe)
+    published = template.choose_recipe(params, PUBLISHED)
+    if params.per_item_lrate is None:
+        times = recipe.per_item_lrate / published.per_item_lrate
+        rate = f"the published rate of {params.base_model}"
+        if times != 1:
+            rate = f"{times:g} times {rate} (recipe={options.recipe})"
+        reasons["per_item_lrate"] = rate
+
+    if params.frozen_stages is None:
+        if not params.sources:
+            reasons["frozen_stages"] = "as all weights are random"
+        elif recipe.frozen_stages == published.frozen_stages:
+            reasons["frozen_stages"] = f"as published for {params.base_model}"
+        else:
+            reasons["frozen_stages"] = f"as weights are loaded (recipe={options.recipe})"
+
+    resolved = template.resolve(params, options.recipe)
+    if params.batch_size is None:
+        classes = len(dataset.classes)
+        choice = choose_batch_size(template, resolved, classes, options.precision)
+        resolved = replace(resolved, batch_size=choice.batch_size)
+        reasons["batch_size"] = choice.reason
+    return resolved
