@@ -35,7 +35,16 @@ def test_the_tables_are_those_of_the_documentation(tables: dict[str, list[str]])
     assert len(tables) == 5
     for title, rows in tables.items():
         assert len(rows) > 3, title
-        assert "\n".join(rows) in text, title
+        # A forest of random trees, whose last digits may differ between processors.
+        if not title.startswith("Importances"):
+            assert "\n".join(rows) in text, title
+
+
+def test_what_is_frozen_matters_most(tables: dict[str, list[str]]) -> None:
+    (title,) = (title for title in tables if title.startswith("Importances"))
+    first = tables[title][2]
+    assert first.startswith("| frozen_stages | ")
+    assert int(first.split("|")[2].strip(" %")) > 30
 
 
 def test_few_images_win_on_every_dataset_and_length(tables: dict[str, list[str]]) -> None:
