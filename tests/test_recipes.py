@@ -8,10 +8,13 @@ from compose_helpers import NANO, YOLOX, compose_values, load_drawn_images
 
 from detreg.data.dataset import Dataset
 from detreg.defaults import FEW_IMAGES, PUBLISHED
+from detreg.errors import UsageError
 from detreg.options import RunOptions
 from detreg.params import build
 from detreg.templates import TEMPLATES
 from detreg.templates.template import Template
+from detreg.training import settling
+from detreg.training.batch_size_choice import BatchSizeChoice
 from detreg.training.settling import Settled, settle
 
 EACH_TEMPLATE = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
@@ -87,6 +90,17 @@ def test_both_recipes_settle_every_auto(template: Template, dataset: Dataset) ->
         assert set(settled.reasons) == {"per_item_lrate", "frozen_stages", "batch_size"}
         defaults = template.resolve(template.params(), recipe)
         assert settled.params == defaults
+
+
+def test_processes_that_cannot_share_the_default_are_refused(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr(
+        settling, "choose_batch_size", lambda *_: BatchSizeChoice(8, "as there is no GPU")
+    )
+    with pytest.raises(UsageError, match="batch_size=8 must be a multiple of the 3 processes"):
+        settle_values(dataset, {"batch_size": "auto"})
 
 
 @pytest.mark.parametrize(("num_epochs", "patience"), [(1, 5), (8, 5), (30, 10), (100, 34)])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from detreg import torchrun
 from detreg.data.dataset import Dataset
 from detreg.defaults import PUBLISHED
 from detreg.options import RunOptions
@@ -36,7 +37,8 @@ def settle(
 ) -> Settled:
     """Return what a training takes for each `auto`: for a run that is resumed, what that took.
 
-    Raises MemoryExhaustedError where no batch fits into the GPU.
+    Raises MemoryExhaustedError where no batch fits into the GPU, and UsageError where the processes
+    cannot share what was taken.
     """
     autos = [name for name, text in to_texts(params).items() if text == AUTO]
     reasons: dict[str, str] = {}
@@ -48,6 +50,7 @@ def settle(
             earlier: dict[str, Any] = {name: resumed[name] for name in autos}
             params = replace(params, **earlier)
             reasons = dict.fromkeys(autos, "as in the run that is resumed")
+        torchrun.check_batch_size(params.images_per_step)
 
     if options.patience is None:
         patience = max(_LEAST_PATIENCE, math.ceil(_PATIENT_SHARE * params.num_epochs))
