@@ -12,7 +12,7 @@ YOLOX = get_params(TEMPLATES["yolox"].params)
 @pytest.mark.parametrize(
     ("name", "text", "meaning"),
     [
-        ("per_item_lrate", None, "2e-05:0.002:log"),
+        ("per_item_lrate", None, "0.0001:0.004:log"),
         ("per_item_lrate", "1e-4:1e-3", "0.0001:0.001:log"),
         ("per_item_lrate", "1e-4:5e-4:1e-4", "0.0001:0.0005:0.0001"),
         ("per_item_lrate", "1e-5:1e-3:log", "1e-05:0.001:log"),

@@ -347,5 +347,7 @@ def test_a_run_of_an_earlier_version_was_trained_as_published(
         return content
 
     monkeypatch.setattr(initial_weights, "_read_params_of_run", read)
-    settled = settle_continued(dataset, eid, recipe=PUBLISHED_RECIPE)
+    settled = settle_continued(dataset, eid)
+    assert settled.options.recipe == PUBLISHED_RECIPE
+    assert "recipe" in settled.reasons
     assert choose_initial_weights(YOLOX, settled.params, dataset, settled.options).resume

@@ -106,7 +106,7 @@ def test_a_yaml_file_is_a_space(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text("per_item_lrate: 1e-5:1e-3:log\nimage_size: [320, 416]\nfrozen_stages:\n")
     space = make_space("yolox", str(path))
-    searched = "per_item_lrate=1e-05:0.001:log image_size=320|416 frozen_stages=0:2:1"
+    searched = "per_item_lrate=1e-05:0.001:log image_size=320|416 frozen_stages=0:4:1"
     assert str(space) == f"yolox: {searched}"
 
 

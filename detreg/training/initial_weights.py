@@ -173,13 +173,14 @@ def _continue_run(
     )
 
 
-def find_resumed_values(
+def find_resumed_settings(
     template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
-) -> Mapping[str, Any] | None:
-    """Return the hyperparameters of the run that is resumed; None for a new training.
+) -> tuple[Mapping[str, Any], str] | None:
+    """Return hyperparameters and recipe of the run that is resumed; None for a new training.
 
-    What is `auto` in `params` may be anything there. Where that run cannot be read, the result is
-    None too: choose_initial_weights says why.
+    What is `auto` in `params` may be anything there, and a run that did not know of recipes goes on
+    as published, whatever is given. Where the run cannot be read, the result is None too:
+    choose_initial_weights says why.
     """
     run_id = params.continue_from_eid
     if run_id is None:
@@ -196,9 +197,10 @@ def find_resumed_values(
     if None in autos.values():
         return None
     same = replace(params, **autos)
-    if _find_difference(before, template, same, dataset, options.recipe):
+    recipe = options.recipe if "recipe" in before.get("options", {}) else PUBLISHED
+    if _find_difference(before, template, same, dataset, recipe):
         return None
-    return values
+    return values, recipe
 
 
 def _read_params_of_run(run_id: str) -> dict[str, Any]:

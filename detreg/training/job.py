@@ -30,7 +30,7 @@ class Job:
     """What is trained, on what, from what, and how.
 
     `params` holds no `auto`, and `options` no patience=auto or precision=auto: `resolved` has the
-    text of each value that was given as `auto`, by name, of options too. `config` is what MMEngine
+    text of each value that was not given so, by name, of options too. `config` is what MMEngine
     trains. `warning` says what the user should know of the data with these params, or is empty.
     """
 
@@ -90,12 +90,13 @@ def prepare_job(
 
     Raises the errors of both.
     """
+    given = to_texts(params) | to_texts(options)
     settled = settle(template, params, options, dataset)
     params, options = settled.params, settled.options
     texts = to_texts(params) | to_texts(options)
     resolved = {name: texts[name] for name in settled.reasons}
     for name, reason in settled.reasons.items():
-        print(f"{name}={texts[name]}, {reason} ({name}=auto)", flush=True)
+        print(f"{name}={texts[name]}, {reason} ({name}={given[name]})", flush=True)
 
     initial_weights = choose_initial_weights(template, params, dataset, options)
     print(initial_weights.description, flush=True)

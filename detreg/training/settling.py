@@ -13,7 +13,7 @@ from detreg.params import AUTO, to_texts
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.training.batch_size_choice import choose_batch_size
-from detreg.training.initial_weights import find_resumed_values
+from detreg.training.initial_weights import find_resumed_settings
 
 _PATIENT_SHARE = 1 / 3
 """Of num_epochs, what patience=auto waits for a better mAP (docs/train.md)."""
@@ -24,7 +24,7 @@ _LEAST_PATIENCE = 5
 class Settled:
     """Hyperparameters without `auto`, and `patience` as a number.
 
-    `reasons` says of each value that was `auto` why it was taken, by its name.
+    `reasons` says of each value that was not given so why it was taken, by its name.
     """
 
     params: CommonParams
@@ -42,15 +42,18 @@ def settle(
     """
     autos = [name for name, text in to_texts(params).items() if text == AUTO]
     reasons: dict[str, str] = {}
-    if autos:
-        resumed = find_resumed_values(template, params, options, dataset)
-        if resumed is None:
-            params = _settle_anew(template, params, options, dataset, reasons)
-        else:
-            earlier: dict[str, Any] = {name: resumed[name] for name in autos}
-            params = replace(params, **earlier)
-            reasons = dict.fromkeys(autos, "as in the run that is resumed")
-        torchrun.check_batch_size(params.images_per_step)
+    resumed = find_resumed_settings(template, params, options, dataset)
+    if resumed is None:
+        params = _settle_anew(template, params, options, dataset, reasons)
+    else:
+        values, recipe = resumed
+        earlier: dict[str, Any] = {name: values[name] for name in autos}
+        reasons = dict.fromkeys(autos, "as in the run that is resumed")
+        if recipe != options.recipe:
+            reasons["recipe"] = "as in the run that is resumed, which knew no other"
+        params = replace(params, **earlier)
+        options = replace(options, recipe=recipe)
+    torchrun.check_batch_size(params.images_per_step)
 
     if options.patience is None:
         patience = max(_LEAST_PATIENCE, math.ceil(_PATIENT_SHARE * params.num_epochs))
