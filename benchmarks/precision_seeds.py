@@ -22,6 +22,7 @@ VALUES = {
     "image_size": "224",
     "num_epochs": "8",
     "batch_size": "8",
+    "recipe": "published",
 }
 
 

@@ -149,6 +149,7 @@ def _list_values(case: Case, precision: str) -> dict[str, Any]:
         "batch_size": case.images,
         "per_item_lrate": RATE / case.images,
         "precision": precision,
+        "recipe": "published",  # as MMDetection trains it
     }
     if case.base_model:
         values["base_model"] = case.base_model
@@ -158,7 +159,7 @@ def _list_values(case: Case, precision: str) -> dict[str, Any]:
 def _compose(case: Case, precision: str) -> Any:
     template = find_template(case.template)
     params, options = parse_settings(template, _list_values(case, precision))
-    resolved_params = template.resolve(params)
+    resolved_params = template.resolve(params, options.recipe)
     return compose(template, resolved_params, load_dataset("sample"), options, True)
 
 

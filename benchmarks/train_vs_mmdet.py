@@ -44,6 +44,7 @@ VALUES: dict[str, Any] = {
     "num_epochs": 8,
     "per_item_lrate": 0.0003125,
     "num_workers": 2,
+    "recipe": "published",  # as MMDetection trains it
 }
 PLAIN_EPOCHS = 2
 """The last epochs, without mixed images, as detreg has them here."""
