@@ -35,7 +35,10 @@ def make_random_candidates() -> DecodedBoxes:
 
 
 def test_selection_equals_mmcvs_batched_nms() -> None:
+    """Also where a box that scores too little is so large that nothing fits beside it."""
     candidates = make_random_candidates()
+    too_low = candidates.scores[0].argmin()
+    candidates.boxes[0, too_low, 2:] = torch.tensor([1e9, float("inf")])
     found = select_detections(
         candidates, score_threshold=0.3, iou_threshold=0.5, max_detections=300
     )

@@ -1,6 +1,7 @@
 """The comparison of two models: what counts as a partner, the gate, and candidates."""
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def predict_both(
 def read_selection_configs(model: TrainedModel) -> list[dict[str, Any]]:
     """Return copies of the configurations of the network's last selection."""
     configs = DECODERS[model.decoder].get_selection_configs(model.network)
-    return [dict(config) for config in configs]
+    return [deepcopy(dict(config)) for config in configs]
 
 
 def shift_selected_boxes(monkeypatch: pytest.MonkeyPatch, pixels: float) -> None:
@@ -225,6 +226,9 @@ def test_parity_of_equal_scores_passes_by_ties_but_not_with_shifted_boxes(
 def test_a_changed_selection_is_restored_after_a_failure(name: str, tiny: Path) -> None:
     model = build_model(name, leave_as_it_is, load_dataset(tiny))
     before = read_selection_configs(model)
+    assert max(map(len, model.predict_candidates(0.0).values())) > 0
+    assert read_selection_configs(model) == before
+
     with pytest.raises(KeyboardInterrupt), model.override_selection(score_thr=0.0, unknown=1):
         for config in read_selection_configs(model):
             assert config["score_thr"] == 0.0

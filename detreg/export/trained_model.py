@@ -85,9 +85,12 @@ class TrainedModel:
             originals.append({name: config[name] for name in values if name in config})
 
         try:
+            # `update` would write into a nested original, which then could not be restored.
             for config, original in zip(configs, originals, strict=True):
-                config.update({name: values[name] for name in original})
+                for name in original:
+                    config[name] = values[name]
             yield
         finally:
             for config, original in zip(configs, originals, strict=True):
-                config.update(original)
+                for name, value in original.items():
+                    config[name] = value

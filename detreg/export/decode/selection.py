@@ -33,8 +33,11 @@ def select_detections(
     boxes, scores, labels = candidates
 
     # Boxes of different classes are moved apart so that one NMS serves all of them: one NMS for
-    # each class takes ten times as long.
-    class_distance = boxes.amax(dim=(1, 2)).unsqueeze(1) + 1
+    # each class takes ten times as long. Only boxes over the threshold count for the distance: one
+    # of millions of pixels, which scores nothing, would leave no precision for the others.
+    is_over_threshold = (scores > score_threshold).unsqueeze(-1)
+    eligible = torch.where(is_over_threshold, boxes, torch.zeros_like(boxes))
+    class_distance = eligible.amax(dim=(1, 2)).unsqueeze(1) + 1
     class_offset = (labels.to(boxes.dtype) * class_distance).unsqueeze(-1)
     is_kept = NonMaxSuppression.apply(
         boxes + class_offset, scores, iou_threshold, score_threshold, max_detections
