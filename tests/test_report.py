@@ -142,9 +142,10 @@ def test_a_report_is_one_page_that_needs_nothing_else(
 
     assert sorted(files) == sorted(folder.iterdir())
     plots = {"training.png", "per_class.png", "precision_recall.png", "confusion.png"}
+    plots |= {"error_costs.png"}
     galleries = {"worst_1.jpg", "worst_2.jpg", "worst_3.jpg"}
-    assert {file.name for file in files} == {"index.html"} | plots | galleries
-    for file in files[1:]:
+    assert {file.name for file in files} == {"index.html", "numbers.json"} | plots | galleries
+    for file in files[2:]:
         image = cv2.imread(str(file))
         assert image is not None, file
         assert min(image.shape[:2]) > 100, file

@@ -22,7 +22,7 @@ from detreg.evaluation.matching import (
     compute_iou,
     match_detections,
 )
-from detreg.evaluation.scores import MEANS, Scores, make_metric_names, score
+from detreg.evaluation.scores import MEANS, RECALLS, Scores, make_metric_names, score
 from detreg.inference.detections import Detections
 
 Floats = npt.NDArray[np.float64]
@@ -111,7 +111,7 @@ def make_predictions(content: dict[str, Any], seed: int) -> dict[int, Detections
 def score_with_pycocotools(
     content: dict[str, Any], predictions: dict[int, Detections]
 ) -> list[float]:
-    """Return the six means and the AP of each class, -1 where one is not defined."""
+    """Return COCO's twelve numbers and the AP of each class, -1 where one is not defined."""
     rows = []
     for image_id, detections in predictions.items():
         columns = (detections.boxes.astype(float), detections.scores, detections.labels)
@@ -139,7 +139,7 @@ def score_with_pycocotools(
         values = precision[..., label]
         defined = values[values > -1]
         per_class.append(defined.mean() if defined.size else -1)
-    return [*evaluation.stats[:6], *per_class]
+    return [*evaluation.stats, *per_class]
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -150,7 +150,9 @@ def test_scores_equal_pycocotools(seed: int) -> None:
     scores = score(content, predictions)
 
     means = [getattr(scores, name) for name in MEANS]
-    values = [-1 if value is None else value for value in [*means, *scores.per_class.values()]]
+    recalls = [scores.average_recall[name] for name in RECALLS]
+    found = [*means, *recalls, *scores.per_class.values()]
+    values = [-1 if value is None else value for value in found]
     expected = score_with_pycocotools(content, predictions)
     assert values == pytest.approx(expected, abs=1e-9, rel=0)
     assert scores.mAP is not None

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from detreg.evaluation.bootstrap import Interval
 from detreg.report.figure import (
     add_legend,
     make_figure,
@@ -194,9 +195,12 @@ def _plot_mean_curve(axes: Axes, curves: npt.NDArray[np.float64]) -> None:
 
 
 def plot_per_class(
-    average_precision: Mapping[str, float | None], boxes_per_class: Mapping[str, int], path: Path
+    average_precision: Mapping[str, float | None],
+    boxes_per_class: Mapping[str, int],
+    path: Path,
+    intervals: Mapping[str, Interval | None] | None = None,
 ) -> Path:
-    """Plot each class's AP, best first, with its number of boxes.
+    """Plot each class's AP, best first, with its number of boxes, and its interval as a line.
 
     Of many classes, the best and the poorest ones are shown.
     """
@@ -221,16 +225,29 @@ def plot_per_class(
         if value is None:
             axes.text(0.01, row, "not in this split", va="center", color=MUTED)
         else:
+            interval = None if intervals is None else intervals.get(name)
+            end = _draw_interval(axes, row, interval, value)
             text = f"{value:.3f}   {boxes_per_class[name]:,} boxes"
-            axes.text(value + 0.01, row, text, va="center", color=INK)
+            axes.text(end + 0.01, row, text, va="center", color=INK)
 
     tidy_axes(axes, "", "Average precision over IoU 0.50 to 0.95")
     axes.set_yticks(range(len(shown)), [shorten_name(name) for name, _ in shown])
     # The first class on top, and room for the texts to the right of long bars.
-    axes.set(xlim=(0, 1.18), xticks=np.linspace(0, 1, 6), ylim=(len(shown) - 0.4, -0.6))
+    axes.set(xlim=(0, 1.22), xticks=np.linspace(0, 1, 6), ylim=(len(shown) - 0.4, -0.6))
     axes.grid(visible=False, axis="y")
+    if any((intervals or {}).values()):
+        note = f"Lines: 95 % of resamples of the images. {note}"
     set_title(axes, "Average precision of each class", note)
     return save_figure(figure, path)
+
+
+def _draw_interval(axes: Axes, row: int, interval: Interval | None, value: float) -> float:
+    """Draw an interval as a line through the end of a bar; return where the drawing ends."""
+    if interval is None:
+        return value
+    ends = (interval.low, interval.high)
+    axes.plot(ends, (row, row), color=INK, linewidth=1.4, marker="|", markersize=7)
+    return max(value, interval.high)
 
 
 def _choose_bar_colors(classes: Sequence[str]) -> dict[str, str]:

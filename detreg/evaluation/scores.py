@@ -28,6 +28,9 @@ LARGE = 3
 PRECISION_SHAPE = (10, 101, 4)
 """IoU thresholds, recalls from 0 to 1, ranges of area; the classes come before the last."""
 
+RECALLS = ("AR_1", "AR_10", "AR_100", "AR_s", "AR_m", "AR_l")
+"""COCO's average recalls: of the best 1, 10 and 100 detections of an image, and by size."""
+
 MEANS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 MAX_NAME_LENGTH = 100
 
@@ -47,7 +50,8 @@ class Scores:
 
     The means are over IoU 0.50 to 0.95, at 0.50, at 0.75, of small, medium and large objects, and
     of each class. `precision`, from which they are computed, is float64 (10 IoU thresholds, 101
-    recalls, classes, 4 ranges of area), -1 where a class has no object.
+    recalls, classes, 4 ranges of area), -1 where a class has no object. `average_recall` holds the
+    other six of COCO's twelve numbers, by the names in RECALLS.
     Source: https://cocodataset.org/#detection-eval
     """
 
@@ -59,6 +63,7 @@ class Scores:
     mAP_l: float | None
     per_class: Mapping[str, float | None]
     precision: npt.NDArray[np.float64] = field(repr=False, compare=False)
+    average_recall: Mapping[str, float | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         thresholds, recalls, areas = PRECISION_SHAPE
@@ -92,7 +97,9 @@ def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
     if not isinstance(truth, GroundTruth):
         truth = GroundTruth.load(truth)
     # The scoring takes seconds, so all that is reported comes from this one run of it.
-    precision = compute_precision(truth, predictions)
+    evaluation = _evaluate(truth, predictions)
+    # The last axis is the limit of detections: 1, 10 and 100.
+    precision = np.asarray(evaluation["precision"][..., -1])
 
     per_class = {}
     for label, name in enumerate(truth.classes):
@@ -107,21 +114,33 @@ def score(truth: Truth, predictions: Mapping[int, Detections]) -> Scores:
         mAP_l=_mean(precision[..., LARGE]),
         per_class=per_class,
         precision=precision,
+        average_recall=_average_recall(np.asarray(evaluation["recall"])),
     )
 
 
-def compute_precision(
+def _average_recall(recall: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """Return the means of recall (IoU thresholds, classes, areas, limits) by their names."""
+    parts = (
+        recall[..., ALL, 0],
+        recall[..., ALL, 1],
+        recall[..., ALL, 2],
+        recall[..., SMALL, 2],
+        recall[..., MEDIUM, 2],
+        recall[..., LARGE, 2],
+    )
+    return {name: _mean(part) for name, part in zip(RECALLS, parts, strict=True)}
+
+
+def _evaluate(
     truth: GroundTruth, predictions: Mapping[int, Detections]
-) -> npt.NDArray[np.float64]:
-    """Run COCO's evaluation, and return its precision as described at Scores."""
+) -> Mapping[str, npt.NDArray[np.float64]]:
+    """Run COCO's evaluation, and return its `precision` and `recall`, -1 where not defined."""
     results = truth.coco.loadRes(_make_coco_results(truth, predictions))
     evaluation = COCOeval_faster(truth.coco, results, "bbox", print_function=_print_nothing)
     evaluation.evaluate()
     evaluation.accumulate()
-
-    # The last axis is the limit of detections: 1, 10 and 100.
-    precision = evaluation.eval["precision"][..., -1]
-    return np.asarray(precision)
+    accumulated: Mapping[str, npt.NDArray[np.float64]] = evaluation.eval
+    return accumulated
 
 
 def make_metric_names(class_names: Iterable[str]) -> dict[str, str]:
