@@ -57,6 +57,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     _add_train(subparsers, argv)
     _add_sweep(subparsers, argv)
     _add_evaluate(subparsers)
+    _add_compare(subparsers)
     _add_predict(subparsers)
     _add_export(subparsers, argv)
     _add_promote(subparsers)
@@ -297,6 +298,16 @@ def _add_evaluate(subparsers: Subparsers) -> None:
     parser = _add_command(subparsers, "evaluate", commands.evaluate, help)
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     parser.add_argument("--data", required=True, help="a dataset, as for train")
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
+    _add_json_flag(parser)
+
+
+def _add_compare(subparsers: Subparsers) -> None:
+    help = "tell whether model B is better than model A, or whether that may be luck"
+    parser = _add_command(subparsers, "compare", commands.compare, help)
+    parser.add_argument("a", metavar="A", help=MODEL_HELP)
+    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument("--data", help="a dataset, as for train (default: that of B's or A's run)")
     parser.add_argument("--split", default="val", choices=("train", "val", "test"))
     _add_json_flag(parser)
 

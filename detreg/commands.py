@@ -212,6 +212,25 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare two models on the same images, and print which is better, if that can be told."""
+    from detreg.tasks.compare import CompareRequest, compare_models_on_data
+
+    # `mlflow run -e compare` writes an empty parameter as the word none.
+    data = None if arguments.data == "none" else arguments.data
+    request = CompareRequest(arguments.a, arguments.b, data, arguments.split)
+    result = compare_models_on_data(request)
+    if arguments.json:
+        print(json.dumps(result.content))
+        return 0
+
+    for note in result.notes:
+        print(note)
+    print(result.verdict)
+    print(f"page in run {result.run_id}, artifact report/index.html: mlflow ui")
+    return 0
+
+
 def predict(arguments: argparse.Namespace) -> int:
     """Write predictions.json and images with boxes."""
     check_folders({Path(arguments.out).absolute(): 0})

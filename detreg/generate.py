@@ -44,6 +44,10 @@ COMMANDS = {
         "evaluate {model} --data {data} --split {split}",
         {"model": "", "data": "sample", "split": "val"},
     ),
+    "compare": EntryPoint(
+        "compare {a} {b} --data {data} --split {split}",
+        {"a": "", "b": "", "data": "none", "split": "val"},
+    ),
     "predict": EntryPoint(
         "predict {model} {images} --out {out}",
         {"model": "", "images": "", "out": "predictions"},

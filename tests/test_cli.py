@@ -181,6 +181,7 @@ def test_version(capsys: Capture) -> None:
         "sample",
         "train",
         "evaluate",
+        "compare",
         "predict",
         "export",
         "promote",

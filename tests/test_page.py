@@ -36,7 +36,7 @@ def test_parts_stand_in_their_order(image: Path) -> None:
         "<b>0.250</b><span>mAP</span>",
         "<tr><th>run</th><td>abc</td></tr>",
         '<img class="plot" alt="image" src="data:image/png;base64,',
-        "<tr><th>trial</th><th>values</th></tr><tr><td>0</td><td>x</td></tr>",
+        '<tr><th>trial</th><th>values</th></tr><tr><td class="number">0</td><td>x</td></tr>',
         "<h2>Worst</h2><p>Why</p>",
         '<i style="background:#0072B2"></i>boat',
         "<b>2 missed</b><br>1.png",

@@ -1,5 +1,9 @@
-"""A toy network that boxes the bright pixels of an image, so that every answer is known by hand."""
+"""A toy network that boxes the bright pixels of an image, so that every answer is known by hand.
 
+And a dataset of bright boxes, of which a network with a higher limit finds fewer.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -7,6 +11,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from detreg.data.boxes import Box as LabeledBox
+from detreg.data.formats import write
+from detreg.data.images import AnnotatedImage
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.preprocessing import Preprocessing
 
@@ -27,13 +34,14 @@ CARD = Card(
     detreg_version="0.1.0",
 )
 
-# The box around all pixels above 200 is a boat with the score (brightest pixel / 255); half that
-# box is a buoy with half that score; the third row is padding.
+# The box around all pixels above a limit, or around the image where there are none, is a boat with
+# the score (brightest pixel / 255); half that box is a buoy with half that score; the third row is
+# padding.
 _TOY = """
 <ir_version: 8, opset_import: ["" : 17]>
 toy (uint8[BATCH, HEIGHT, WIDTH, 3] images)
  => (float[BATCH, 3, 4] boxes, float[BATCH, 3] scores, int64[BATCH, 3] labels)
-<float limit = {200}, int64 one = {1}, int64[1] middle = {1}, float[1, 3, 1] sizes = {1, 0.5, 0},
+<float limit = {LIMIT}, int64 one = {1}, int64[1] middle = {1}, float[1, 3, 1] sizes = {1, 0.5, 0},
  float[1, 3] parts = {0.00392156862745098, 0.00196078431372549, 0},
  int64[1, 3] classes = {0, 1, -1}, float zero = {0}>
 {
@@ -64,10 +72,16 @@ toy (uint8[BATCH, HEIGHT, WIDTH, 3] images)
 
 
 def write_toy_model(
-    path: Path, card: Card | None = CARD, shape: tuple[str, str, str] = ("n", "h", "w")
+    path: Path,
+    card: Card | None = CARD,
+    shape: tuple[str, str, str] = ("n", "h", "w"),
+    limit: int = 200,
 ) -> Path:
-    """Write the toy network; `shape` names or fixes batch, height and width."""
-    text = _TOY
+    """Write the toy network; `shape` names or fixes batch, height and width.
+
+    It finds what is brighter than `limit`.
+    """
+    text = _TOY.replace("LIMIT", str(limit))
     for axis, size in zip(("BATCH", "HEIGHT", "WIDTH"), shape, strict=True):
         text = text.replace(axis, size)
 
@@ -90,3 +104,26 @@ def encode_image(image: NDArray[np.uint8], suffix: str = ".png") -> bytes:
     """Return an RGB image as the bytes of a file."""
     _, encoded = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return encoded.tobytes()
+
+
+def write_toy_dataset(
+    folder: Path, brightness: Sequence[int], label: str = "boat", first: int = 0
+) -> Path:
+    """Write a COCO dataset whose val split has an image with one boat for each brightness.
+
+    Images differ by their place; those of the train split are others. `first` is the place of the
+    first image, so that a dataset can have images of another one.
+    """
+    splits = {"train": [_make_toy_image(1000 + place, 255, label) for place in range(2)]}
+    splits["val"] = [
+        _make_toy_image(first + place, value, label) for place, value in enumerate(brightness)
+    ]
+    write("coco", folder, ("boat", "buoy"), splits)
+    return folder
+
+
+def _make_toy_image(place: int, brightness: int, label: str) -> AnnotatedImage:
+    left, top = place % 40, place // 40
+    box = (left, top, left + 20, top + 12)
+    content = encode_image(draw_image(64, 64, box, brightness))
+    return AnnotatedImage(f"{place:04}.png", content, 64, 64, (LabeledBox(box, label),))

@@ -1,7 +1,7 @@
 """The ground truth of one split, read once and used after every epoch."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,21 @@ class GroundTruth:
             labels = image.labels[is_scored]
             counts += np.bincount(labels, minlength=len(self.classes))
         return dict(zip(self.classes, counts.tolist(), strict=True))
+
+    def select(self, classes: Collection[str], image_ids: Collection[int]) -> "GroundTruth":
+        """Return these classes and images alone; ids of images stay the same."""
+        content = self.coco.dataset
+        categories = [entry for entry in content["categories"] if entry["name"] in classes]
+        category_ids = {category["id"] for category in categories}
+        annotations = []
+        for annotation in content["annotations"]:
+            is_wanted = annotation["image_id"] in image_ids
+            if is_wanted and annotation["category_id"] in category_ids:
+                annotations.append(annotation)
+        images = [image for image in content["images"] if image["id"] in image_ids]
+        return GroundTruth.load(
+            {"images": images, "annotations": annotations, "categories": categories}
+        )
 
     def align(self, predictions: Mapping[int, Detections]) -> dict[int, Detections]:
         """Translate the labels of predictions into this split's, by the names of the classes.

@@ -24,7 +24,7 @@ body {{
   margin: 0 auto; max-width: 1040px; padding: 24px;
   color: {INK}; background: #fff; font: 15px/1.5 system-ui, sans-serif
 }}
-h1 {{ margin: 0; font-size: 26px }}
+h1 {{ margin: 0; font-size: 26px; overflow-wrap: anywhere }}
 h2 {{ margin: 40px 0 8px; font-size: 19px }}
 p {{ margin: 4px 0 16px; max-width: 72ch; color: {MUTED_TEXT} }}
 
@@ -39,6 +39,9 @@ table {{ border-collapse: collapse; margin: 12px 0 }}
 th, td {{ padding: 4px 20px 4px 0; border-bottom: 1px solid #eef0f2; text-align: left }}
 th {{ color: {MUTED_TEXT}; font-weight: normal; white-space: nowrap; vertical-align: top }}
 td {{ overflow-wrap: anywhere }}
+td.number {{ white-space: nowrap; font-variant-numeric: tabular-nums }}
+.wide {{ overflow-x: auto }}
+.wide td:first-child {{ min-width: 7em }}
 
 .plot {{ display: block; width: 100%; max-width: 960px; margin: 12px 0 }}
 

@@ -1,6 +1,7 @@
 """Sections of a report's page: a heading with texts, plots, a table and groups of images."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from detreg.report.theme import choose_text_color
 
+_NUMBERS = re.compile(r"[-+]?[\d.,]+( to [-+]?[\d.,]+)?")
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
@@ -22,13 +24,17 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a section: a title with a badge of a color, lines of text, and small images."""
+    """A part of a section: a title with a badge of a color, lines of text, and images.
+
+    has_large_items: whether two images fill the width of the page; by default they are small.
+    """
 
     title: str
     badge: str = ""
     color: str = "#000000"
     lines: Sequence[str] = ()
     items: Sequence[GalleryItem] = ()
+    has_large_items: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,15 @@ def render_table(rows: Sequence[Mapping[str, str]]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in rows[0])
     body = ""
     for row in rows:
-        cells = "".join(f"<td>{escape(value)}</td>" for value in row.values())
+        cells = "".join(_render_cell(value) for value in row.values())
         body += f"<tr>{cells}</tr>"
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _render_cell(value: str) -> str:
+    """Return a cell; one of numbers alone, such as `0.1 to 0.2`, is never broken into lines."""
+    style = ' class="number"' if _NUMBERS.fullmatch(value) else ""
+    return f"<td{style}>{escape(value)}</td>"
 
 
 def render_plots(plots: Sequence[Path]) -> str:
@@ -132,6 +144,7 @@ def _render_block(block: Block) -> str:
         badge = f'<span class="badge" style="{colors}">{escape(block.badge)}</span>'
     images = ""
     if block.items:
-        images = f'<div class="thumbnails">{render_figures(block.items)}</div>'
+        style = "images" if block.has_large_items else "thumbnails"
+        images = f'<div class="{style}">{render_figures(block.items)}</div>'
     title = f"<h3>{badge}{escape(block.title)}</h3>"
     return f'<div class="block">{title}{render_lines(block.lines)}{images}</div>'

@@ -53,6 +53,21 @@ def list_past_runs(template: str) -> list[PastRun]:
     return [run for run in past_runs if run is not None]
 
 
+def find_dataset_origin(eid: str) -> str | None:
+    """Return what the user gave as `data` to a run, None where the run has logged none.
+
+    Raises NotFoundError for a run that is unknown, UnreachableError without an answer.
+    """
+    dataset = _find_dataset(runs.get_run(eid))
+    if dataset is None:
+        return None
+    try:
+        origin = json.loads(dataset.source)["uri"]
+    except (KeyError, TypeError, ValueError):  # what another tool has logged
+        return None
+    return origin if isinstance(origin, str) else None
+
+
 def _read_run(run: MlflowRun) -> PastRun | None:
     """Return what a run has trained, or None where it does not count or lacks something."""
     tags, metrics = run.data.tags, run.data.metrics
