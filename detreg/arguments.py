@@ -56,6 +56,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     _add_sample(subparsers)
     _add_train(subparsers, argv)
     _add_sweep(subparsers, argv)
+    _add_learning_curve(subparsers, argv)
     _add_evaluate(subparsers)
     _add_compare(subparsers)
     _add_predict(subparsers)
@@ -291,6 +292,24 @@ def _add_sweep(subparsers: Subparsers, argv: list[str]) -> None:
     _add_flags(parser, get_params(RunOptions), "run options")
     _add_json_flag(parser)
     parser.set_defaults(values_of="sweep")
+
+
+def _add_learning_curve(subparsers: Subparsers, argv: list[str]) -> None:
+    help = "train on parts of a dataset, and predict what twice the images would bring"
+    parser = _add_command(subparsers, "learning-curve", commands.learning_curve, help)
+    template = _find_template(argv, "learning-curve")
+    parser.add_argument("template", metavar="TEMPLATE", help=f"one of {TEMPLATE_NAMES}")
+    if template:
+        _add_flags(parser, get_params(template.params), "hyperparameters")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=2,
+        help="how often each part is drawn and trained on, each time with another seed (default 2)",
+    )
+    _add_flags(parser, get_params(RunOptions), "run options")
+    _add_json_flag(parser)
+    parser.set_defaults(values_of="learning-curve")
 
 
 def _add_evaluate(subparsers: Subparsers) -> None:

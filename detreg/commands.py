@@ -197,6 +197,25 @@ Try next:
 """
 
 
+def learning_curve(arguments: argparse.Namespace) -> int:
+    """Train on parts of a dataset, and print what twice the images would bring."""
+    from detreg import pipeline
+
+    template = templates.find_template(arguments.template)
+    names = [*get_params(template.params), *get_params(RunOptions)]
+    params, options = pipeline.parse_settings(template, _get_values(arguments, names))
+
+    # torch and mmdet take seconds to import: only after the arguments have been accepted.
+    from detreg.tasks.learning_curve import measure_learning_curve
+
+    result = measure_learning_curve(template, params, options, arguments.seeds)
+    print(f"\n{result.summary}")
+    print(f"report in run {result.run_id}, artifact report/index.html: mlflow ui")
+    if arguments.json:
+        print(json.dumps(asdict(result)))
+    return 0
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
     """Score a model on a split."""
     from detreg.tasks.evaluate import evaluate_model

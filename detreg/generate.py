@@ -40,6 +40,10 @@ class EntryPoint:
 
 
 COMMANDS = {
+    "learning_curve": EntryPoint(
+        "learning-curve {template} --data {data} --seeds {seeds}",
+        {"template": "yolox", "data": "sample", "seeds": "2"},
+    ),
     "evaluate": EntryPoint(
         "evaluate {model} --data {data} --split {split}",
         {"model": "", "data": "sample", "split": "val"},

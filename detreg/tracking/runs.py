@@ -172,6 +172,19 @@ def list_running_children(parent: str) -> list[MlflowRun]:
     )
 
 
+def find_latest_run(parent: str, tags: Mapping[str, str]) -> MlflowRun | None:
+    """Return the latest run with these tags in the experiment of `parent`, or None."""
+    experiment = get_run(parent).info.experiment_id
+    conditions = [f"tags.`{tag}` = '{value}'" for tag, value in tags.items()]
+    found = _get_client().search_runs(
+        [experiment],
+        " and ".join(conditions),
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+    )
+    return found[0] if found else None
+
+
 def find_checkpoints(eid: str) -> StoredCheckpoints | None:
     """Return the checkpoints that a run has stored, or None. Raises as get_run."""
     tag = get_run(eid).data.tags.get(CHECKPOINT)
