@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from detreg.errors import DetregError
 from detreg.evaluation.ground_truth import TruthImage
 from detreg.evaluation.outcomes import Outcome
-from detreg.inference.images import read_image
+from detreg.evaluation.scenes import read_or_gray
 from detreg.report.canvas import Canvas
 from detreg.report.theme import get_class_color
 
@@ -69,7 +67,7 @@ def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
 
     What is wrong, a missed object or a false or confused detection, has a thick line.
     """
-    canvas = Canvas(_read_or_gray(image))
+    canvas = Canvas(read_or_gray(image))
     detections = outcome.detections
     names = detections.names
     colors = [get_class_color(label) for label in detections.labels.tolist()]
@@ -89,11 +87,3 @@ def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
             text = f"{names[index]} {detections.scores[index]:.2f}"
             canvas.write_tag(detections.boxes[index], text, colors[index])
     return canvas.save(path)
-
-
-def _read_or_gray(image: TruthImage) -> npt.NDArray[np.uint8]:
-    """Read an image; one that cannot be read becomes gray, so that no report fails for it."""
-    try:
-        return read_image(image.file)
-    except DetregError:
-        return np.full((image.height, image.width, 3), 128, dtype=np.uint8)

@@ -1,6 +1,7 @@
 """A canvas that draws boxes and texts in any alphabet over an image, with Pillow."""
 
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -93,11 +94,19 @@ class Canvas:
 
         A quality is chosen that keeps the file under `max_bytes`, if one of the usual ones does.
         """
-        for quality in (JPEG_QUALITY, *LOWER_QUALITIES):
-            self._image.save(path, quality=quality, optimize=True)
-            if max_bytes is None or path.stat().st_size <= max_bytes:
-                break
+        path.write_bytes(self.encode(max_bytes))
         return path
+
+    def encode(self, max_bytes: int | None = None) -> bytes:
+        """Return the canvas as a JPEG, as `save` writes it."""
+        content = b""
+        for quality in (JPEG_QUALITY, *LOWER_QUALITIES):
+            buffer = BytesIO()
+            self._image.save(buffer, format="JPEG", quality=quality, optimize=True)
+            content = buffer.getvalue()
+            if max_bytes is None or len(content) <= max_bytes:
+                break
+        return content
 
     def _to_rectangle(self, box: Box) -> tuple[float, float, float, float]:
         """Scale a box, and order its corners.

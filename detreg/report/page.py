@@ -1,4 +1,6 @@
-"""A report's page: one HTML file that needs no network, no script and no other file."""
+"""A report's page: one HTML file that needs no network and no other file, and shows all that it
+has without a script.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +9,8 @@ from pathlib import Path
 
 from detreg.files import write_atomically
 from detreg.redaction import redact
+from detreg.report.controls import CONTROL_STYLE, SCRIPT, render_controls
+from detreg.report.scene import SCENE_STYLE, Scene, render_scenes
 from detreg.report.section import (
     GalleryItem,
     Section,
@@ -93,12 +97,29 @@ li {{ margin: 2px 0; overflow-wrap: anywhere }}
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images under one heading. `legend` holds the color (#rrggbb) of each class by its name."""
+    """Images under one heading. `legend` holds the color (#rrggbb) of each class by its name.
+
+    `scenes` are images whose boxes obey the controls of the page.
+    """
 
     heading: str
     explanation: str
-    items: Sequence[GalleryItem]
+    items: Sequence[GalleryItem] = ()
     legend: Mapping[str, str] = field(default_factory=dict)
+    scenes: Sequence[Scene] = ()
+
+
+@dataclass(frozen=True)
+class SceneControls:
+    """The score threshold at which scenes are shown, and the classes they can be filtered by."""
+
+    threshold: float
+    classes: tuple[str, ...]
+
+    @property
+    def class_places(self) -> dict[str, int]:
+        """The position of each class."""
+        return {name: place for place, name in enumerate(self.classes)}
 
 
 @dataclass(frozen=True)
@@ -115,7 +136,8 @@ class Page:
 
     `numbers` are the figures that matter most, None where one is not defined; `lines` are sentences
     that should be read first; `facts` is a table of two columns; `plots` are files of images; the
-    rows of `table` have the same keys, which are its head. What is empty is left out.
+    rows of `table` have the same keys, which are its head. `controls` are needed where a gallery
+    has scenes. What is empty is left out.
     """
 
     title: str
@@ -128,6 +150,7 @@ class Page:
     table: Sequence[Mapping[str, str]] = ()
     galleries: Sequence[Gallery] = ()
     sections: Sequence[Section] = ()
+    controls: SceneControls | None = None
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -150,11 +173,19 @@ def render_page(page: Page) -> str:
         _render_plots(page.plots),
         render_table(page.table),
     ]
-    parts += [_render_gallery(gallery) for gallery in page.galleries]
     parts += [render_section(section) for section in page.sections]
+    controls = page.controls
+    if controls is not None:
+        parts.append(render_controls(controls.threshold, controls.class_places))
+    for place, gallery in enumerate(page.galleries):
+        parts.append(_render_gallery(gallery, f"gallery{place}_", controls))
     body = "\n".join(part for part in parts if part)
 
-    head = f'<meta charset="utf-8"><title>{escape(page.title)}</title><style>{STYLE}</style>'
+    style = STYLE
+    if controls is not None:
+        style += SCENE_STYLE + CONTROL_STYLE
+        body += f"\n<script>{SCRIPT}</script>"
+    head = f'<meta charset="utf-8"><title>{escape(page.title)}</title><style>{style}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
@@ -194,12 +225,17 @@ def _render_plots(plots: Sequence[Path]) -> str:
     return f"<h2>Plots</h2>\n{render_plots(plots)}"
 
 
-def _render_gallery(gallery: Gallery) -> str:
-    if not gallery.items:
+def _render_gallery(gallery: Gallery, prefix: str, controls: SceneControls | None) -> str:
+    """Return a gallery; prefix makes the ids of its images the only ones of their name."""
+    if not (gallery.items or gallery.scenes):
         return ""
 
+    images = ""
+    if gallery.items:
+        images = f'<div class="images">{render_figures(gallery.items)}</div>'
+    if gallery.scenes and controls is not None:
+        images += render_scenes(gallery.scenes, prefix, controls.threshold, controls.class_places)
     return (
         f"<h2>{escape(gallery.heading)}</h2><p>{escape(gallery.explanation)}</p>"
-        f"{render_legend(gallery.legend)}"
-        f'<div class="images">{render_figures(gallery.items)}</div>'
+        f"{render_legend(gallery.legend)}{images}"
     )

@@ -1,0 +1,99 @@
+"""The report's sections of plots: where the mAP is lost, classes, scores, and the training."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from detreg.evaluation.confusion_plot import plot_confusion
+from detreg.evaluation.cost_plot import plot_error_costs
+from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.outcomes import Outcome, count_confusion
+from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
+from detreg.evaluation.score_curve import JudgedDetections
+from detreg.evaluation.score_plot import plot_score_curves
+from detreg.evaluation.scores import ALL, IOU_50, Scores
+from detreg.evaluation.split_numbers import SplitNumbers
+from detreg.report.section import Section
+
+RECALL_NAMES = {
+    "AR_1": "1 detection",
+    "AR_10": "10 detections",
+    "AR_100": "100 detections",
+    "AR_s": "small objects",
+    "AR_m": "medium objects",
+    "AR_l": "large objects",
+}
+"""COCO's average recalls over IoU 0.50 to 0.95, as the report calls them."""
+
+
+def show_costs(numbers: SplitNumbers, folder: Path) -> Section:
+    """Return the section on what mending each kind of error would bring."""
+    map_50 = numbers.scores.mAP_50
+    if map_50 is None or not numbers.costs:
+        return Section("Where the mAP is lost")
+    return Section(
+        "Where the mAP is lost",
+        "What to mend first. The gains do not add up: each kind is mended alone, and every other "
+        "error stays. Background errors are often objects that nobody has labeled.",
+        plots=[plot_error_costs(numbers.costs, map_50, folder / "error_costs.png")],
+    )
+
+
+def show_classes(
+    truth: GroundTruth,
+    numbers: SplitNumbers,
+    outcomes: Mapping[int, Outcome],
+    rule: str,
+    folder: Path,
+) -> Section:
+    """Return the section on each class and on which are taken for which; rule says at what."""
+    scores, boxes = numbers.scores, numbers.boxes_per_class
+    counts = count_confusion(truth, outcomes)
+    intervals = numbers.class_intervals
+    return Section(
+        "Classes",
+        plots=[
+            plot_per_class(scores.per_class, boxes, folder / "per_class.png", intervals),
+            plot_confusion(truth.classes, counts, rule, folder / "confusion.png"),
+        ],
+    )
+
+
+def show_scores(
+    truth: GroundTruth,
+    numbers: SplitNumbers,
+    judged: JudgedDetections,
+    threshold: float,
+    folder: Path,
+) -> Section:
+    """Return the section on precision and recall, and on the score threshold between them."""
+    scores, boxes = numbers.scores, numbers.boxes_per_class
+    curves = scores.precision[IOU_50, ..., ALL]
+    recall_file = folder / "precision_recall.png"
+    return Section(
+        "Precision, recall and the threshold",
+        plots=[
+            plot_score_curves(judged, truth.classes, threshold, folder / "score_curves.png"),
+            plot_precision_recall(truth.classes, curves, boxes, recall_file),
+        ],
+    )
+
+
+def show_recalls(scores: Scores) -> Section:
+    """Return the section with COCO's six average recalls; the six mAPs are on top of the page."""
+    row = {}
+    for name, text in RECALL_NAMES.items():
+        value = scores.average_recall.get(name)
+        row[text] = "-" if value is None else f"{value:.3f}"
+    return Section(
+        "Average recall",
+        "COCO's other six numbers: the share of objects that are found, over IoU 0.50 to 0.95, by "
+        "the best 1, 10 and 100 detections of an image, and by size.",
+        table=[row],
+    )
+
+
+def show_training(history: Sequence[Mapping[str, float]], folder: Path) -> Section:
+    """Return the section on the course of the training, empty without a history."""
+    if not history:
+        return Section("Training")
+    return Section("Training", plots=[plot_training(history, folder / "training.png")])

@@ -1,0 +1,209 @@
+"""The report's images with their objects and detections side by side, whole or around an error."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from detreg.errors import DetregError
+from detreg.evaluation.error_kinds import FOUND, IGNORED, ErrorKind, ImageErrors
+from detreg.evaluation.ground_truth import GroundTruth, TruthImage
+from detreg.evaluation.matching import UNMATCHED
+from detreg.inference.images import read_image
+from detreg.report.canvas import Canvas
+from detreg.report.scene import Corners, DetectionBox, ObjectBox, Scene
+from detreg.report.theme import get_class_color
+
+Box = npt.NDArray[np.floating]
+Window = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels of an image."""
+
+MAX_BYTES = 70_000
+MAX_BYTES_OF_CROP = 14_000
+CROP_SIDE = 200
+"""Pixels of the longer side of a crop as it is embedded."""
+CONTEXT = 2.4
+"""The side of a crop, in sides of what it is about."""
+MIN_CROP = 48
+"""Pixels of the image that a crop shows at least, so that there is something around a tiny box."""
+MIN_SHOWN_SCORE = 0.05
+"""Under which no threshold of the page shows a detection: there may be hundreds of them."""
+
+
+@dataclass(frozen=True)
+class ErrorPlace:
+    """A detection (by its position) or a missed object that is wrong, and on which image.
+
+    Of the two positions one is UNMATCHED where the error has only the other.
+    """
+
+    kind: ErrorKind
+    image_id: int
+    detection: int
+    target: int
+
+
+def make_image_scene(image: TruthImage, errors: ImageErrors, classes: tuple[str, ...]) -> Scene:
+    """Return a whole image with all its objects and detections; crowds are left out."""
+    canvas = Canvas(read_or_gray(image))
+    return Scene(
+        name=image.file.name,
+        jpeg=canvas.encode(MAX_BYTES),
+        width=image.width,
+        height=image.height,
+        objects=[item for _, item in _list_objects(image, errors, classes)],
+        detections=[box for _, box in _list_detections(errors, classes)],
+    )
+
+
+def make_error_scene(truth: GroundTruth, place: ErrorPlace, errors: ImageErrors) -> Scene:
+    """Return the part of an image around an error, with the boxes that the error is about."""
+    image = truth.images[place.image_id]
+    meant = []
+    if place.target != UNMATCHED:
+        meant.append(image.boxes[place.target])
+    if place.detection != UNMATCHED:
+        meant.append(errors.detections.boxes[place.detection])
+    window = choose_window(np.stack(meant), image.width, image.height)
+
+    objects = []
+    for index, item in _list_objects(image, errors, truth.classes):
+        is_aside = index != place.target
+        if not is_aside or _has_center(item.corners, window):
+            corners = _move(item.corners, window)
+            objects.append(replace(item, corners=corners, is_aside=is_aside))
+    detections = []
+    for index, box in _list_detections(errors, truth.classes):
+        is_aside = index != place.detection
+        if not is_aside or _has_center(box.corners, window):
+            corners = _move(box.corners, window)
+            detections.append(replace(box, corners=corners, is_aside=is_aside))
+
+    left, top, right, bottom = window
+    pixels = crop(read_or_gray(image), window)
+    return Scene(
+        name=image.file.name,
+        jpeg=Canvas(pixels, CROP_SIDE, CROP_SIDE).encode(MAX_BYTES_OF_CROP),
+        width=right - left,
+        height=bottom - top,
+        objects=objects,
+        detections=detections,
+        is_crop=True,
+    )
+
+
+def choose_window(boxes: Box, width: int, height: int) -> Window:
+    """Return the corners of a square around boxes (n, 4), with some context, within the image."""
+    upper_left = boxes[:, :2].min(axis=0)
+    lower_right = boxes[:, 2:].max(axis=0)
+    center = (upper_left + lower_right) / 2
+    side = max(float((lower_right - upper_left).max()) * CONTEXT, MIN_CROP)
+
+    limits = np.array([width, height])
+    size = np.minimum(side, limits)
+    # Near a border the square moves inside, so that it shows as much as elsewhere.
+    start = np.clip(center - size / 2, 0, limits - size)
+    left, top = np.floor(start).astype(int).tolist()
+    right, bottom = np.ceil(start + size).astype(int).clip(max=limits).tolist()
+    return left, top, right, bottom
+
+
+def crop(pixels: npt.NDArray[np.uint8], window: Window) -> npt.NDArray[np.uint8]:
+    """Return the pixels in a window of an image, at least one of them."""
+    left, top, right, bottom = window
+    height, width = pixels.shape[:2]
+    left, top = min(left, width - 1), min(top, height - 1)
+    return pixels[top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def read_or_gray(image: TruthImage) -> npt.NDArray[np.uint8]:
+    """Read an image; one that cannot be read becomes gray, so that no report fails for it."""
+    try:
+        return read_image(image.file)
+    except DetregError:
+        return np.full((image.height, image.width, 3), 128, dtype=np.uint8)
+
+
+def _list_objects(
+    image: TruthImage, errors: ImageErrors, classes: tuple[str, ...]
+) -> list[tuple[int, ObjectBox]]:
+    """Return an image's objects with their positions, without crowds."""
+    boxes = []
+    scores = errors.detections.scores
+    for index in np.flatnonzero(~image.crowd).tolist():
+        finder = int(errors.found_by[index])
+        box = ObjectBox(
+            corners=tuple(image.boxes[index].tolist()),
+            class_name=classes[image.labels[index]],
+            color=get_class_color(int(image.labels[index])),
+            found_score=0.0 if finder == UNMATCHED else float(scores[finder]),
+        )
+        boxes.append((index, box))
+    return boxes
+
+
+def _list_detections(
+    errors: ImageErrors, classes: tuple[str, ...]
+) -> list[tuple[int, DetectionBox]]:
+    """Return an image's detections with their positions, without those that do not count."""
+    detections = errors.detections
+    is_shown = (errors.kinds != IGNORED) & (detections.scores >= MIN_SHOWN_SCORE)
+    boxes = []
+    for index in np.flatnonzero(is_shown).tolist():
+        kind = str(errors.kinds[index])
+        box = DetectionBox(
+            corners=tuple(detections.boxes[index].tolist()),
+            class_name=classes[detections.labels[index]],
+            color=get_class_color(int(detections.labels[index])),
+            score=float(detections.scores[index]),
+            error="" if kind == FOUND else kind,
+        )
+        boxes.append((index, box))
+    return boxes
+
+
+def _has_center(corners: Corners, window: Window) -> bool:
+    """Whether the center of a box lies in a window."""
+    left, top, right, bottom = window
+    x = (corners[0] + corners[2]) / 2
+    y = (corners[1] + corners[3]) / 2
+    return left <= x <= right and top <= y <= bottom
+
+
+def _move(corners: Corners, window: Window) -> Corners:
+    left, top = window[:2]
+    x1, y1, x2, y2 = corners
+    return x1 - left, y1 - top, x2 - left, y2 - top
+
+
+def choose_errors(
+    errors: Mapping[int, ImageErrors], kind: ErrorKind, limit: int
+) -> list[ErrorPlace]:
+    """Return the surest errors of a kind, one of each image before a second of any.
+
+    Detections come by their score; missed objects, which have none, by the ids of their images.
+    """
+    places: list[tuple[int, float, ErrorPlace]] = []
+    for image_id, found in errors.items():
+        of_image = _list_places(image_id, found, kind)
+        for rank, (score, place) in enumerate(of_image):
+            places.append((rank, -score, place))
+    places.sort(key=lambda entry: (entry[0], entry[1], entry[2].image_id))
+    return [place for _, _, place in places[:limit]]
+
+
+def _list_places(
+    image_id: int, errors: ImageErrors, kind: ErrorKind
+) -> list[tuple[float, ErrorPlace]]:
+    """Return the scores and places of an image's errors of a kind, the surest first."""
+    if kind is ErrorKind.MISSED:
+        targets = np.flatnonzero(errors.is_missed).tolist()
+        return [(0.0, ErrorPlace(kind, image_id, UNMATCHED, target)) for target in targets]
+
+    places = []
+    for index in np.flatnonzero(errors.kinds == kind).tolist():
+        score = float(errors.detections.scores[index])
+        place = ErrorPlace(kind, image_id, index, int(errors.objects[index]))
+        places.append((score, place))
+    return places

@@ -1,0 +1,201 @@
+"""An image with its objects and what a detector finds on it, side by side, for a report's page.
+
+Boxes are SVG over one embedded image: they are there without a script, and a script can hide those
+under a score. `detreg.report.controls` has that script.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from detreg.report.theme import choose_text_color
+
+Corners = tuple[float, float, float, float]
+
+SCENE_STYLE = """
+.scenes { display: grid; gap: 20px 14px; grid-template-columns: 1fr }
+.scenes.small { grid-template-columns: repeat(auto-fill, minmax(min(320px, 100%), 1fr)) }
+.scene .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 6px }
+.scene svg { width: 100%; max-height: 560px; display: block; background: #f3f4f6 }
+.scene rect { fill: none; vector-effect: non-scaling-stroke; pointer-events: all }
+.scene .box rect { stroke-width: 2px }
+.scene .wrong rect, .scene .missed rect { stroke-width: 4px }
+.scene .missed rect { stroke-dasharray: 7 4 }
+.scene .box text { display: none }
+.scene .wrong text, .scene .missed text, .scene.few .box text { display: inline }
+.scene .aside rect { stroke-width: 1px; opacity: 0.75 }
+.scene .aside text { display: none }
+.scene .box text { paint-order: stroke; stroke-width: 3px; stroke-linejoin: round }
+.scene text { font-family: system-ui, sans-serif; font-weight: 600 }
+[hidden] { display: none !important }
+"""
+
+FEW_BOXES = 8
+"""Up to so many detections have a text each; of more, only those that are wrong."""
+SCORE_DIGITS = 4
+"""With which scores and the threshold are in the page, for Python and the script to agree."""
+TEXT_SHARE = 34
+TEXT_SHARE_OF_CROP = 14
+"""The longer side of an image or a crop, divided by the height of its texts."""
+NEAR_BORDER = 0.8
+"""Of the width, from where on texts are written to the left."""
+
+
+@dataclass(frozen=True)
+class ObjectBox:
+    """An object: `found_score` is that of the detection that finds it, 0 where none does.
+
+    is_aside: whether it is drawn thinly, because the scene is about another box.
+    """
+
+    corners: Corners
+    class_name: str
+    color: str
+    found_score: float
+    is_aside: bool = False
+
+
+@dataclass(frozen=True)
+class DetectionBox:
+    """A detection; `error` says what is wrong with it, empty where it is right."""
+
+    corners: Corners
+    class_name: str
+    color: str
+    score: float
+    error: str
+    is_aside: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A JPEG with the boxes on it, in pixels of an image of `width` and `height`.
+
+    is_crop: whether it shows a part of an image, and is small on the page.
+    note: what stands under it beside its name and counts.
+    """
+
+    name: str
+    jpeg: bytes
+    width: int
+    height: int
+    objects: Sequence[ObjectBox]
+    detections: Sequence[DetectionBox]
+    note: str = ""
+    is_crop: bool = False
+
+
+def render_scenes(
+    scenes: Sequence[Scene], prefix: str, threshold: float, class_places: Mapping[str, int]
+) -> str:
+    """Return scenes as HTML, with the detections under a score threshold hidden.
+
+    prefix: of the ids of the images in the page, of letters only.
+    class_places: the position of each class, by which the script filters.
+    """
+    figures = []
+    for place, scene in enumerate(scenes):
+        figures.append(_render_scene(scene, f"{prefix}{place}", threshold, class_places))
+    style = "scenes small" if scenes and scenes[0].is_crop else "scenes"
+    return f'<div class="{style}">{"".join(figures)}</div>'
+
+
+def count_scene(scene: Scene, threshold: float) -> str:
+    """Return what is found, wrong and missed at a threshold, as the script writes it, too."""
+    shown = [box for box in scene.detections if _reaches(box.score, threshold)]
+    wrong = sum(bool(box.error) for box in shown)
+    missed = sum(not _is_found(box, threshold) for box in scene.objects)
+    return f"{len(shown) - wrong} found, {wrong} wrong, {missed} missed"
+
+
+def _reaches(score: float, threshold: float) -> bool:
+    return round(score, SCORE_DIGITS) >= round(threshold, SCORE_DIGITS)
+
+
+def _is_found(box: ObjectBox, threshold: float) -> bool:
+    return box.found_score > 0 and _reaches(box.found_score, threshold)
+
+
+def _render_scene(
+    scene: Scene, image_id: str, threshold: float, class_places: Mapping[str, int]
+) -> str:
+    content = base64.b64encode(scene.jpeg).decode("ascii")
+    view = f'viewBox="0 0 {scene.width} {scene.height}" role="img"'
+    image = (
+        f'<image id="{image_id}" width="{scene.width}" height="{scene.height}" '
+        f'preserveAspectRatio="none" href="data:image/jpeg;base64,{content}"/>'
+    )
+
+    truth = ""
+    for item in scene.objects:
+        truth += _render_object(item, scene, threshold, class_places[item.class_name])
+    found = ""
+    # The best detection is drawn last, on top of the others.
+    for box in sorted(scene.detections, key=lambda box: box.score):
+        found += _render_detection(box, scene, threshold, class_places[box.class_name])
+
+    is_few = len(scene.detections) <= FEW_BOXES
+    name = escape(scene.name)
+    note = f" {escape(scene.note)}" if scene.note else ""
+    counts = "" if scene.is_crop else f"<b>{count_scene(scene, threshold)}</b> "
+    return (
+        f'<figure class="{"scene few" if is_few else "scene"}"><div class="pair">'
+        f'<svg {view} aria-label="objects of {name}">{image}{truth}</svg>'
+        f'<svg {view} aria-label="detections on {name}"><use href="#{image_id}"/>{found}</svg>'
+        f"</div><figcaption>{counts}{name}{note}</figcaption></figure>"
+    )
+
+
+def _render_object(item: ObjectBox, scene: Scene, threshold: float, class_place: int) -> str:
+    is_found = _is_found(item, threshold)
+    styles = _join_styles(missed=not is_found, aside=item.is_aside)
+    attributes = (
+        f'class="{styles}" data-found="{item.found_score:.{SCORE_DIGITS}f}" '
+        f'data-class="{class_place}"'
+    )
+    box = _render_box(item.corners, item.color, item.class_name, scene)
+    return f"<g {attributes}><title>{escape(item.class_name)}</title>{box}</g>"
+
+
+def _render_detection(box: DetectionBox, scene: Scene, threshold: float, class_place: int) -> str:
+    styles = _join_styles(wrong=bool(box.error), aside=box.is_aside)
+    attributes = (
+        f'class="{styles}" data-score="{box.score:.{SCORE_DIGITS}f}" data-class="{class_place}"'
+    )
+    if not _reaches(box.score, threshold):
+        attributes += ' display="none"'
+    text = f"{box.class_name} {box.score:.2f}"
+    title = f"{text}, {box.error}" if box.error else text
+    drawn = _render_box(box.corners, box.color, text, scene)
+    return f"<g {attributes}><title>{escape(title)}</title>{drawn}</g>"
+
+
+def _join_styles(**applies: bool) -> str:
+    """Return the CSS classes of a box: `box`, and those that apply."""
+    return " ".join(["box", *(name for name, is_applied in applies.items() if is_applied)])
+
+
+def _render_box(corners: Corners, color: str, text: str, scene: Scene) -> str:
+    """Return a box with a text above it, or inside where it touches the upper border."""
+    share = TEXT_SHARE_OF_CROP if scene.is_crop else TEXT_SHARE
+    font_size = max(scene.width, scene.height) / share
+
+    x1, y1, x2, y2 = corners
+    # A detector may put out a box whose right side is left of its left one.
+    left, right = min(x1, x2), max(x1, x2)
+    top, bottom = min(y1, y2), max(y1, y2)
+    baseline = top - font_size / 4 if top > font_size * 1.3 else top + font_size
+    # Near the right border a text ends with its box, because it would leave the image.
+    anchor = f'x="{left:.1f}"'
+    if (left + right) / 2 > scene.width * NEAR_BORDER:
+        anchor = f'x="{min(right, scene.width):.1f}" text-anchor="end"'
+
+    # White text on dark colors, black on light ones, both with a rim of the class's color.
+    fill = choose_text_color(color)
+    return (
+        f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
+        f'height="{bottom - top:.1f}" stroke="{color}"/>'
+        f'<text {anchor} y="{baseline:.1f}" font-size="{font_size:.1f}" fill="{fill}" '
+        f'stroke="{color}">{escape(text)}</text>'
+    )
