@@ -6,6 +6,7 @@ twice. Nothing heavy is imported here: help and refusals are instant.
 
 import argparse
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeAlias
 
@@ -49,6 +50,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"detreg {__version__}")
+    # cli.py takes it from anywhere among the words.
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_templates(subparsers)
@@ -65,7 +68,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     _add_sync(subparsers)
     _add_weights(subparsers)
 
-    arguments, unknown = parser.parse_known_args(argv)
+    arguments, unknown = parser.parse_known_args(argv or ["--help"])
     arguments.unknown = _pair_flags_with_values(unknown)
 
     _refuse_credentials(arguments)
@@ -115,8 +118,16 @@ def _pair_flags_with_values(words: Sequence[str]) -> dict[str, str]:
         elif name:
             values[name] = word
         else:
-            raise UsageError(f"unexpected argument {word}")
+            raise UsageError(f"unexpected argument {word}{_suggest_flag(word)}")
     return values
+
+
+def _suggest_flag(word: str) -> str:
+    """Return how `name=value`, as `mlflow run -P` takes it, is written here; else nothing."""
+    name, separator, value = word.partition("=")
+    if not separator or not name.isidentifier():
+        return ""
+    return f": write --{name} {shlex.quote(value)}"
 
 
 def _describe_unknown(names: Iterable[str], parser: argparse.ArgumentParser) -> list[str]:

@@ -10,9 +10,9 @@ from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.deferred_imports import defer_imports, pause_garbage_collection
 from detreg.environment import set_mlflow_defaults
-from detreg.errors import UsageError
+from detreg.errors import UsageError, shorten
 from detreg.options import RunOptions, rename_former_options
-from detreg.params import build, get_params
+from detreg.params import build, get_params, suggest_spelling
 from detreg.templates import find_template
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
@@ -41,11 +41,15 @@ def parse_settings(
     Raises UsageError with all problems of both at once.
     """
     values = rename_former_options(values)
-    option_names = get_params(RunOptions)
+    option_names, param_names = get_params(RunOptions), get_params(template.params)
     for_options = {name: value for name, value in values.items() if name in option_names}
-    for_params = {name: value for name, value in values.items() if name not in option_names}
+    for_params = {name: value for name, value in values.items() if name in param_names}
 
     problems: list[str] = []
+    known = [*param_names, *option_names]
+    for name in values:
+        if name not in known:
+            problems.append(f"unknown parameter {shorten(name)}{suggest_spelling(name, known)}")
     try:
         params = build(template.params, for_params)
     except UsageError as error:

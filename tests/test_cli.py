@@ -263,16 +263,30 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
         assert any(problem.startswith(words) for problem in problems)
 
 
+def test_no_command_shows_the_help(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.run([])
+    assert ended.value.code == 0
+    output = capsys.readouterr().out
+    assert "learning-curve" in output
+    assert "--debug" in output
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ([], "COMMAND"),
         (["trian"], "trian"),
         (["train"], "TEMPLATE"),
         (["train", "yolocks"], "unknown template yolocks (did you mean yolox?)"),
         (["templates", "yolocks"], "unknown template yolocks (did you mean yolox?)"),
         (["check"], "data"),
         (["check", "sample", "again"], "unexpected argument again"),
+        (["train", "yolox", "data=/my boats"], "data=/my boats: write --data '/my boats'"),
+        (["train", "yolox", "--lr", "0.1"], "lr (did you mean per_item_lrate?)"),
+        (["train", "ssd", "--imgsz", "320"], "imgsz (did you mean image_size?)"),
+        (["train", "ssd", "--registerd_model_name", "x"], "did you mean registered_model_name?"),
+        (["train", "yolof", "--device", "0"], "CUDA_VISIBLE_DEVICES chooses another"),
+        (["sweep", "yolox", "--epochs", "3"], "epochs (did you mean num_epochs?)"),
         (["sample", "there", "--format", "pascal"], "pascal"),
         (["sample", "there", "--images", "many"], "many"),
         (["sample", "there", "--images", "2"], "images must be 3 or more"),
