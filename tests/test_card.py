@@ -10,6 +10,7 @@ from toy_detector import CARD, write_toy_model
 
 from detreg.errors import DataError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
+from detreg.inference.operating_point import OperatingPoint, ThresholdFigures
 from detreg.inference.preprocessing import Preprocessing
 
 EXACT = replace(
@@ -18,6 +19,17 @@ EXACT = replace(
 FREE = replace(
     CARD, preprocessing=Preprocessing((800,), True, 1.7, (124, 116, 104), smallest_input=64)
 )
+POINT = OperatingPoint(
+    rule="recall:0.95",
+    is_kept=True,
+    split="test",
+    num_images=40,
+    num_objects=90,
+    overall=ThresholdFigures(0.21, None, 0.8, 0.96, 0.87),
+    per_class={"boat": ThresholdFigures(0.3, (0.25, 0.41), 0.9, 0.9, 0.9)},
+    description="score threshold 0.21",
+)
+USED = replace(CARD, score_threshold=0.21, operating_point=POINT)
 ANONYMOUS = replace(CARD, eid=None, dataset_digest=None, classes=("Ümlaut",))
 
 SQUARE_OR_EXACT = {"image_size": [64, 64], "pad_value": [0, 0, 0]}
@@ -46,7 +58,7 @@ FORMAT_1 = {
 """As detreg wrote it until it padded each channel with a level of its own."""
 
 
-@pytest.mark.parametrize("card", [CARD, ANONYMOUS, EXACT, FREE])
+@pytest.mark.parametrize("card", [CARD, ANONYMOUS, EXACT, FREE, USED])
 def test_a_card_reads_back_as_it_was_written(card: Card) -> None:
     assert Card.from_json(card.to_json()) == card
 
@@ -122,6 +134,19 @@ def test_a_card_without_outputs_has_the_three_of_always() -> None:
     values = json.loads(CARD.to_json())
     del values["outputs"], values["outputs_format"]
     assert Card.from_json(json.dumps(values)).outputs == ("boxes", "scores", "labels")
+
+
+def test_a_card_without_an_operating_point_has_none() -> None:
+    values = json.loads(USED.to_json())
+    del values["operating_point"]
+    card = Card.from_json(json.dumps(values))
+    assert card.operating_point is None
+    assert card.score_threshold == 0.21
+
+
+def test_an_operating_point_has_the_classes_of_its_card() -> None:
+    with pytest.raises(UsageError, match=r"operating_point has no such classes: \['boat'\]"):
+        replace(USED, classes=("ship",))
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1]"])

@@ -99,6 +99,24 @@ def write_raw(key: str, text: str) -> Callable[[dict[str, Any]], str]:
     return lambda card: json.dumps({**card, key: "@"}).replace('"@"', text)
 
 
+FIGURES = {"score_threshold": 0.4, "interval": None, "precision": 1, "recall": 0.5, "f1": 0.7}
+
+
+def change_point(**values: object) -> Callable[[dict[str, Any]], str]:
+    """Return what writes the toy's card with an operating point, and these values in it."""
+    point = {
+        "rule": "f1",
+        "is_kept": True,
+        "split": "val",
+        "num_images": 8,
+        "num_objects": 9,
+        "overall": FIGURES,
+        "per_class": {"boat": FIGURES},
+        "description": "",
+    }
+    return change_card(operating_point=point | values)
+
+
 CARDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "image_size of 30000": change_card(image_size=[30_000]),
     "image_size of 10**400": change_card(image_size=[10**400]),
@@ -124,6 +142,23 @@ CARDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "score_threshold of NaN": write_raw("score_threshold", "NaN"),
     "score_threshold as text": change_card(score_threshold="0.3"),
     "score_threshold of -1": change_card(score_threshold=-1),
+    "operating_point as text": change_card(operating_point="f1"),
+    "operating_point of nothing": change_card(operating_point={}),
+    "operating_point with NaN": write_raw("operating_point", '{"overall": NaN}'),
+    "operating_point of another class": change_point(per_class={"crane": FIGURES}),
+    "operating_point of classes in a list": change_point(per_class=[["boat", FIGURES]]),
+    "operating_point with a threshold of 2": change_point(
+        overall={**FIGURES, "score_threshold": 2}
+    ),
+    "operating_point with an interval of 3": change_point(
+        overall={**FIGURES, "interval": [0.1, 0.2, 0.3]}
+    ),
+    "operating_point with a precision as text": change_point(
+        overall={**FIGURES, "precision": "0.9"}
+    ),
+    "operating_point with 10**400 images": change_point(num_images=10**400),
+    "operating_point of a million characters": change_point(description="a" * 1_000_000),
+    "operating_point kept as text": change_point(is_kept="yes"),
     "hyperparameters as text": change_card(hyperparameters="none"),
     "infinite hyperparameter": write_raw("hyperparameters", '{"a": Infinity}'),
     "number of 100,000 digits": write_raw("format", "1" * 100_000),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from detreg.errors import DataError, UsageError, quote, summarize_error
+from detreg.inference.operating_point import OperatingPoint
 from detreg.inference.outputs import OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
 from detreg.inference.preprocessing import Preprocessing, is_number
 
@@ -17,10 +18,10 @@ FORMAT = 2
 
 Format 1, which is read too, had one gray level as `pad_value` and spelled `normalisation`."""
 
-# Keys that a card may lack: the first cards had no format, and those of format 2 at first no
-# outputs. Older versions ignore the keys that they do not know, so both kinds of file are readable
-# by both kinds of reader.
-_OPTIONAL_KEYS = ("format", "outputs", "outputs_format")
+# Keys that a card may lack: the first cards had no format, and those of format 2 at first neither
+# outputs nor an operating point. Older versions ignore the keys that they do not know, so each kind
+# of file is readable by each kind of reader.
+_OPTIONAL_KEYS = ("format", "outputs", "outputs_format", "operating_point")
 _EXPORT_AGAIN = "export the model again"
 
 # What a card may claim. The largest datasets have 10,000 classes, and their cards 1 MB.
@@ -39,8 +40,9 @@ class Card:
     `normalization` (mean, std, channels) is for the reader: the graph applies it. `eid` is the
     MLflow run that made the file, where there is one. `hyperparameters` holds JSON values only, so
     that a card reads back equal to what was written. `outputs` are those of the graph, with the
-    meaning that outputs.py gives them in its format `outputs_format`. A file may claim anything, so
-    types and bounds are checked when a card is made: UsageError for values that do not fit.
+    meaning that outputs.py gives them in its format `outputs_format`. `operating_point` says how
+    `score_threshold` was found, where a split has shown it. A file may claim anything, so types and
+    bounds are checked when a card is made: UsageError for values that do not fit.
     """
 
     template: str
@@ -55,6 +57,7 @@ class Card:
     outputs: tuple[str, ...] = tuple(output.name for output in REQUIRED_OUTPUTS)
     outputs_format: int = OUTPUTS_FORMAT
     format: int = FORMAT
+    operating_point: OperatingPoint | None = None
 
     def __post_init__(self) -> None:
         problems = self._find_text_problems()
@@ -65,6 +68,10 @@ class Card:
             problems.append(
                 f"score_threshold must be a number from 0 to 1, got {quote(self.score_threshold)}"
             )
+        if self.operating_point is not None and not problems:
+            unknown = self.operating_point.per_class.keys() - set(self.classes)
+            if unknown:
+                problems.append(f"operating_point has no such classes: {quote(sorted(unknown))}")
         if problems:
             raise UsageError(problems)
 
@@ -110,6 +117,8 @@ class Card:
                 preprocessing[name] = _to_tuple(preprocessing[name])
             values["preprocessing"] = Preprocessing(**preprocessing)
 
+            if values.get("operating_point") is not None:
+                values["operating_point"] = OperatingPoint.from_json(values["operating_point"])
             for name in ("classes", "outputs"):
                 if name in values:
                     values[name] = _to_tuple(values[name])

@@ -27,6 +27,14 @@ class ThresholdFigures:
     recall: float | None = None
     f1: float | None = None
 
+    def as_metrics(self, prefix: str) -> dict[str, float]:
+        """Return precision, recall and F1 under MLflow's metric names, as `test/recall`.
+
+        What is not defined is left out.
+        """
+        values = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
+        return {f"{prefix}/{name}": value for name, value in values.items() if value is not None}
+
     def find_problems(self) -> list[str]:
         """Return what a file claims that cannot be."""
         problems = []
@@ -90,10 +98,13 @@ class OperatingPoint:
     def from_json(cls, values: Mapping[str, Any]) -> "OperatingPoint":
         """Return what `dataclasses.asdict` made of one, after JSON.
 
-        Raises KeyError, TypeError, AttributeError or UsageError for anything else.
+        Raises KeyError, TypeError or UsageError for anything else.
         """
+        of_classes = values["per_class"]
+        if not isinstance(of_classes, Mapping):
+            raise TypeError(f"per_class must be an object, got {quote(of_classes)}")
         per_class = {}
-        for class_name, figures in values["per_class"].items():
+        for class_name, figures in of_classes.items():
             per_class[class_name] = _read_figures(figures)
         return cls(
             rule=values["rule"],
