@@ -1,7 +1,7 @@
 """Defaults that the command line, training, export and serving share. Standard library only."""
 
 SCORE_THRESHOLD = 0.05
-"""Lowest score that a served model reports, unless it is exported or asked with another one."""
+"""Lowest score that a model reports where no operating point says another one."""
 
 MAX_IMAGE_SIZE = 2048
 """Largest image_size, in pixels; a side that is larger has no place in training or in a card."""

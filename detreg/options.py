@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detreg.defaults import FEW_IMAGES, PUBLISHED, SCORE_THRESHOLD
+from detreg.defaults import FEW_IMAGES, PUBLISHED
 from detreg.errors import UsageError, quote
 from detreg.model_names import find_name_problem
-from detreg.params import boolean, choice, integer, integer_or_auto, number, text
+from detreg.operating_rule import F1, parse_operating_rule
+from detreg.params import boolean, choice, integer, integer_or_auto, number_or_auto, text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +74,31 @@ class RunOptions:
         help="What happens where images of the dataset cannot be used: refuse lists them and ends; "
         "skip trains without them, and counts them in the run",
     )
-    score_threshold: float = number(
-        SCORE_THRESHOLD,
+    operating_point: str = text(
+        F1,
+        help="What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 "
+        "the most objects found there with at least this precision, recall:0.95 a promise that new "
+        "images have this share of their objects found, in expectation, which takes a test split",
+    )
+    score_threshold: float | None = number_or_auto(
         0.0,
         1.0,
-        help="Lowest score of the detections that the served model returns; "
-        "a request may override it",
+        help="Lowest score of the detections that the model reports where it is used; auto is "
+        "found by operating_point; a request may override it",
     )
     run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
 
     def find_problems(self) -> list[str]:
         """Return what is wrong beside the domains of the single values."""
-        if self.registered_model_name is None:
-            return []
-        problem = find_name_problem(self.registered_model_name)
-        return [] if problem is None else [problem]
+        problems = []
+        if self.registered_model_name is not None:
+            problem = find_name_problem(self.registered_model_name)
+            problems += [] if problem is None else [problem]
+        try:
+            parse_operating_rule(self.operating_point)
+        except ValueError as error:
+            problems.append(f"operating_point must be {error}")
+        return problems
 
 
 _PRECISION_OF_AMP = {"true": "fp16", "false": "fp32"}

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from detreg import torchrun
+from detreg.data.calibration import check_calibration
 from detreg.data.dataset import load_dataset
 from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
@@ -76,6 +77,7 @@ def train_template(
     with show_progress(is_wanted=torchrun.get_rank() == 0) as progress:
         dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
     print(describe_dataset(dataset), flush=True)
+    check_calibration(dataset, options)
 
     if torchrun.get_rank() == 0:
         _check_stores_and_disks(template, params, options)

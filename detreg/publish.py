@@ -3,23 +3,25 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from detreg.data.dataset import Dataset
 from detreg.data.summary import describe_dataset
+from detreg.defaults import SCORE_THRESHOLD
 from detreg.errors import RefusedError, UndeliveredError, UnreachableError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
-from detreg.evaluation.scores import score
+from detreg.export.card_file import replace_card
 from detreg.export.parity import ParityResult, measure_parity
 from detreg.export.trained_model import TrainedModel
 from detreg.files import compute_sha256
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.from_template import make_card
+from detreg.inference.operating_point import OperatingPoint
 from detreg.inspection.plan import TrainingPlan
 from detreg.inspection.run_page import Preview, log_page_of_run, write_page_of_run
 from detreg.mlflow_errors import translate_mlflow_errors
@@ -30,6 +32,7 @@ from detreg.redaction import redact
 from detreg.serving.packaging import log_model
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
+from detreg.threshold_choice import choose_operating_point, judge_splits
 from detreg.tracking import runs
 from detreg.tracking.records import Registration
 from detreg.tracking.registry import RegisteredVersion, has_version, register
@@ -50,7 +53,8 @@ MAX_PREVIEWED_IMAGES = 10_000
 class TrainingResult:
     """The end of a training, as `--json` prints it.
 
-    mAP is that of the exported model on the val split, from 0 to 1.
+    mAP is that of the exported model on the val split, from 0 to 1; score_threshold is that of its
+    card.
     """
 
     run_id: str
@@ -66,6 +70,7 @@ class TrainingResult:
     alias: str
     reason: str
     dataset_digest: str
+    score_threshold: float
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,16 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     print(f"Parity: {parity.summary}", flush=True)
     scores = parity.exported
     run.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
-    if "test" in job.dataset.splits:
-        _log_test_scores(run, job, detector)
+    judged = judge_splits(run, job.dataset, detector, truth, predictions)
+    point = choose_operating_point(run, job.options, job.dataset.classes, judged)
+    threshold = point.overall.score_threshold
+    replace_card(
+        exported.path,
+        replace(detector.card, score_threshold=threshold, operating_point=point),
+    )
 
-    log_report(run, job, fitted, parity, truth, predictions)
+    evaluation = SplitEvaluation("val", truth, predictions, scores, threshold)
+    log_report(run, job, fitted, parity, evaluation, point)
     registration = Registration(
         path=str(exported.path.relative_to(run.folder)),
         name=job.options.registered_model_name or job.template.name,
@@ -160,6 +171,7 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
         alias=registered.alias,
         reason=registered.reason,
         dataset_digest=job.dataset.digest,
+        score_threshold=threshold,
     )
 
 
@@ -175,7 +187,8 @@ def export_best_checkpoint(run: Run, job: Job, fitted: FitResult) -> Export:
         job.template,
         job.params,
         classes,
-        score_threshold=job.options.score_threshold,
+        # Until val has been predicted, which takes all detections whatever the card says.
+        score_threshold=SCORE_THRESHOLD,
         dataset_digest=job.dataset.digest,
         eid=run.id,
     )
@@ -195,8 +208,8 @@ def log_report(
     job: Job,
     fitted: FitResult,
     parity: ParityResult,
-    truth: GroundTruth,
-    predictions: Mapping[int, Detections],
+    evaluation: SplitEvaluation,
+    point: OperatingPoint,
 ) -> None:
     """Write the page on the exported model's results on the val split, as the artifact `report`."""
     facts = {
@@ -205,12 +218,13 @@ def log_report(
         "dataset": describe_dataset(job.dataset),
         "best epoch": f"{fitted.best_epoch} of {job.params.num_epochs}",
         "parity": parity.summary,
+        "operating point": point.description,
     } | to_texts(job.params)
     folder = run.folder / "report"
     write_report(
         folder,
         f"{job.template.name} on {job.dataset.name}",
-        SplitEvaluation("val", truth, predictions, parity.exported),
+        evaluation,
         history=[entry.to_row() for entry in fitted.history],
         facts=facts,
     )
@@ -252,12 +266,6 @@ def log_and_register(
             f"the model is trained and exported, and not registered yet: {error}; everything is "
             f"kept in {run.folder}, and `detreg sync {run.id}` delivers and registers it"
         ) from error
-
-
-def _log_test_scores(run: Run, job: Job, detector: Detector) -> None:
-    truth = GroundTruth.load(job.dataset.splits["test"].annotations)
-    scores = score(truth, predict_split(detector, truth))
-    run.log_metrics(scores.as_metrics("test"))
 
 
 def _check_parity(parity: ParityResult) -> None:

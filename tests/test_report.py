@@ -160,6 +160,16 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     assert files[0].stat().st_size < 3_000_000
 
 
+def test_a_report_shows_what_reaches_the_score_threshold(
+    truth: GroundTruth, predictions: Predictions, tmp_path: Path
+) -> None:
+    scores = score(truth, predictions)
+    evaluation = SplitEvaluation("val", truth, predictions, scores, score_threshold=0.85)
+    page = write_report(tmp_path / "report", "title", evaluation)[0].read_text(encoding="utf-8")
+    assert 'value="0.85' in page
+    assert f"<b>{scores.mAP:.3f}</b>" in page
+
+
 def test_a_split_is_scored_twice_for_parity_and_not_again_for_the_report(
     truth: GroundTruth,
     predictions: Predictions,

@@ -28,6 +28,7 @@ from detreg.errors import (
     UsageError,
 )
 from detreg.export.decode import selection
+from detreg.inference.detector import Detector
 from detreg.tasks.sync import sync_runs
 from detreg.tracking import run as run_module
 from detreg.tracking import runs
@@ -50,6 +51,9 @@ METRICS = {
     "mAP_75",
     "test/mAP",
     "parity/matched",
+    "operating_point/score_threshold",
+    "operating_point/recall",
+    "test/recall",
     "val/AP/boat",
     "val/AP/house",
     "val/AP/balloon",
@@ -117,6 +121,20 @@ def test_a_run_holds_what_is_promised(trained: dict[str, Any], tiny: Path) -> No
 
     artifacts = {file.path for file in MlflowClient().list_artifacts(run.info.run_id)}
     assert artifacts >= {"config.py", "params.json", "report", "checkpoints", "dataset.html"}
+    assert "operating_point.json" in artifacts
+
+
+def test_the_card_has_the_operating_point_that_is_logged(trained: dict[str, Any]) -> None:
+    run = runs.get_run(trained["run_id"])
+    card = Detector.load(trained["run_id"]).card
+    point = card.operating_point
+    assert point is not None
+    assert card.score_threshold == point.overall.score_threshold
+    assert run.data.metrics["operating_point/score_threshold"] == card.score_threshold
+    assert run.data.params["operating_point"] == "f1"
+    assert run.data.params["score_threshold"] == "auto"
+    assert float(run.data.params["score_threshold.resolved"]) == card.score_threshold
+    assert run.data.tags["detreg.operating_point"] == point.description
 
 
 def test_the_page_of_the_dataset_shows_what_the_training_sees(

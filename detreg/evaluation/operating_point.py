@@ -58,7 +58,7 @@ def find_operating_point(
     else:
         found = find_threshold(chosen, rule)
 
-    overall = measure_figures(chosen, found)
+    overall = measure_figures(chosen, found.value, found.interval)
     is_given = given_threshold is not None
     return OperatingPoint(
         rule=GIVEN if is_given else rule_text,
@@ -123,15 +123,17 @@ def round_threshold(scores: Floats, position: int) -> float:
     return high
 
 
-def measure_figures(judged: JudgedDetections, found: FoundThreshold) -> ThresholdFigures:
+def measure_figures(
+    judged: JudgedDetections, threshold: float, interval: tuple[float, float] | None = None
+) -> ThresholdFigures:
     """Measure precision, recall and F1 of the detections that reach a threshold."""
-    is_kept = judged.scores.astype(np.float32) >= found.value
+    is_kept = judged.scores.astype(np.float32) >= threshold
     num_kept = int(is_kept.sum())
     num_right = int(judged.is_right[is_kept].sum())
     num_objects = int(judged.num_objects.sum())
     return ThresholdFigures(
-        score_threshold=found.value,
-        interval=found.interval,
+        score_threshold=threshold,
+        interval=interval,
         precision=_divide(num_right, num_kept),
         recall=_divide(num_right, num_objects),
         f1=_divide(2 * num_right, num_kept + num_objects),
@@ -150,7 +152,8 @@ def _find_best_per_class(
     for label, name in enumerate(classes):
         of_class = judged.select_class(label)
         if of_class.is_right.any():
-            per_class[name] = measure_figures(of_class, find_threshold(of_class, _BEST_F1))
+            best = find_threshold(of_class, _BEST_F1)
+            per_class[name] = measure_figures(of_class, best.value, best.interval)
     return per_class
 
 

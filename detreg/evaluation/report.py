@@ -23,7 +23,7 @@ from detreg.report.page import Page, SceneControls, write_page
 
 IOU = 0.5
 MIN_SCORE = 0.3
-"""Of a detection that counts in the confusion matrix and is drawn in the galleries."""
+"""Of a detection that counts, where the model has no operating point."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ _NOT_LEARNED = (
     "on_oom",
     # The digest of the dataset, which enters too, says which images there are.
     "on_bad_image",
+    "operating_point",
     "score_threshold",
     "run_name",
 )

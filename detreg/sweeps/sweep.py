@@ -11,6 +11,7 @@ import sqlalchemy
 from optuna.study import Study
 from optuna.trial import TrialState
 
+from detreg.data.calibration import check_calibration
 from detreg.data.dataset import load_dataset
 from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
@@ -68,6 +69,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     with show_progress() as progress:
         dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
     print(describe_dataset(dataset), flush=True)
+    check_calibration(dataset, options)
     storage_url = request.sweep.storage or choose_default_storage()
     plan = make_plan(request, dataset.digest, storage_url)
     for sentence in plan.space.describe_moved_defaults():

@@ -6,7 +6,7 @@ from detreg.data.dataset import Dataset, load_dataset
 from detreg.errors import UsageError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
-from detreg.evaluation.report import SplitEvaluation, write_report
+from detreg.evaluation.report import MIN_SCORE, SplitEvaluation, write_report
 from detreg.evaluation.scores import score
 from detreg.inference.detector import Detector
 from detreg.tracking import preflight, runs
@@ -30,7 +30,10 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     truth = GroundTruth.load(dataset.splits[split].annotations)
     predictions = predict_split(detector, truth)
     scores = score(truth, predictions)
-    evaluation = SplitEvaluation(split, truth, predictions, scores)
+    # The scores are of all detections; at the operating point the report shows what a user sees.
+    card = detector.card
+    min_score = MIN_SCORE if card.operating_point is None else card.score_threshold
+    evaluation = SplitEvaluation(split, truth, predictions, scores, min_score)
 
     tags = {
         runs.TEMPLATE: detector.card.template,
@@ -62,6 +65,8 @@ def _log_report(
         "model's run (eid)": str(detector.card.eid),
         "trained on digest": str(detector.card.dataset_digest),
     }
+    if detector.card.operating_point is not None:
+        facts["operating point"] = detector.card.operating_point.description
     folder = run.folder / "report"
     write_report(folder, f"{model} on {dataset.name}", evaluation, facts=facts)
     run.log_file(folder, "report")

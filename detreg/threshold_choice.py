@@ -1,0 +1,71 @@
+"""At which score the model of a run is used: found on its splits, and logged."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+from detreg.data.dataset import Dataset
+from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.operating_point import find_operating_point, measure_figures
+from detreg.evaluation.predictions import predict_split
+from detreg.evaluation.score_curve import JudgedDetections, judge_detections
+from detreg.evaluation.scores import score
+from detreg.inference.detections import Detections
+from detreg.inference.detector import Detector
+from detreg.inference.operating_point import OperatingPoint
+from detreg.options import RunOptions
+from detreg.params import to_texts
+from detreg.tracking import runs
+from detreg.tracking.runs import Run
+
+ARTIFACT = "operating_point.json"
+
+
+def judge_splits(
+    run: Run,
+    dataset: Dataset,
+    detector: Detector,
+    truth: GroundTruth,
+    predictions: Mapping[int, Detections],
+) -> dict[str, JudgedDetections]:
+    """Return which detections of the exported model are right, on val and, where it is, on test.
+
+    `truth` and `predictions` are those of val. What the model scores on test is logged.
+    """
+    judged = {"val": judge_detections(truth, predictions)}
+    if "test" in dataset.splits:
+        test_truth = GroundTruth.load(dataset.splits["test"].annotations)
+        test_predictions = predict_split(detector, test_truth)
+        run.log_metrics(score(test_truth, test_predictions).as_metrics("test"))
+        judged["test"] = judge_detections(test_truth, test_predictions)
+    return judged
+
+
+def choose_operating_point(
+    run: Run, options: RunOptions, classes: Sequence[str], judged: Mapping[str, JudgedDetections]
+) -> OperatingPoint:
+    """Find at which score the exported model is used, and log it with its figures.
+
+    `judged` holds what the exported model finds on the splits, by name. The same checkpoint and
+    options give the same point, so that a run that is finished later has it too.
+    """
+    point = find_operating_point(options.operating_point, options.score_threshold, classes, judged)
+    if point.is_kept:
+        print(f"Operating point: {point.description}", flush=True)
+    else:
+        print(f"Warning: operating point: {point.description}", file=sys.stderr, flush=True)
+
+    threshold = point.overall.score_threshold
+    metrics = {"operating_point/score_threshold": threshold}
+    metrics |= point.overall.as_metrics("operating_point")
+    if "test" in judged:
+        metrics |= measure_figures(judged["test"], threshold).as_metrics("test")
+    run.log_metrics(metrics)
+    run.set_tags({runs.OPERATING_POINT: point.description})
+    run.log_text(json.dumps(asdict(point), indent=2), ARTIFACT)
+
+    if options.score_threshold is None:
+        resolved = to_texts(replace(options, score_threshold=threshold))
+        run.log_params({"score_threshold.resolved": resolved["score_threshold"]})
+    return point
