@@ -1,5 +1,7 @@
 """Where other images would put a threshold: a bootstrap over images."""
 
+import functools
+
 import numpy as np
 
 from detreg.evaluation import bootstrap
@@ -47,7 +49,7 @@ def find_position_interval(
     ends = find_score_ends(judged.scores)[candidates]
     considered = judged.keep_first(int(ends[-1]) + 1)
 
-    counts = draw_image_counts(len(judged.num_objects))
+    counts = _draw_counts(len(judged.num_objects))
     num_rows = max(1, _MAX_CELLS // len(considered))
     chosen = []
     for first in range(0, RESAMPLES, num_rows):
@@ -61,6 +63,11 @@ def find_position_interval(
         positions, PERCENTILES, method="closest_observation"
     )
     return int(first_position), int(last_position)
+
+
+@functools.lru_cache(maxsize=1)  # all classes of a split have the same images
+def _draw_counts(num_images: int) -> bootstrap.Ints:
+    return draw_image_counts(num_images, RESAMPLES)
 
 
 def _choose_on_resamples(
