@@ -227,6 +227,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     scores = f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}"
     print(f"{scores}   on {arguments.split} of {arguments.data}")
+    figures = [
+        f"{name} {result[name]:.3f}" for name in ("precision", "recall", "f1") if name in result
+    ]
+    if figures:
+        print(f"{'   '.join(figures)}   from a score of {result['score_threshold']:g} on")
     print(f"report in run {result['run_id']}, artifact report/index.html: mlflow ui")
     return 0
 

@@ -266,6 +266,8 @@ def test_evaluate_finds_the_logged_score_again(workplace: Workplace, run: JSON, 
     result = json.loads(output.splitlines()[-1])
     logged = by_key(run["data"]["metrics"])
     assert result["mAP"] == pytest.approx(logged["mAP"], abs=1e-9)
+    assert result["score_threshold"] == logged["operating_point/score_threshold"]
+    assert result["recall"] == logged["operating_point/recall"]
 
 
 def test_export_writes_the_champion(workplace: Workplace, run: JSON) -> None:

@@ -27,13 +27,14 @@ class ThresholdFigures:
     recall: float | None = None
     f1: float | None = None
 
-    def as_metrics(self, prefix: str) -> dict[str, float]:
-        """Return precision, recall and F1 under MLflow's metric names, as `test/recall`.
+    def as_metrics(self, prefix: str = "") -> dict[str, float]:
+        """Return precision, recall and F1 under MLflow's metric names, `test/f1` for prefix `test`.
 
         What is not defined is left out.
         """
         values = {"precision": self.precision, "recall": self.recall, "f1": self.f1}
-        return {f"{prefix}/{name}": value for name, value in values.items() if value is not None}
+        start = f"{prefix}/" if prefix else ""
+        return {start + name: value for name, value in values.items() if value is not None}
 
     def find_problems(self) -> list[str]:
         """Return what a file claims that cannot be."""

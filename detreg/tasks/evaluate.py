@@ -5,8 +5,10 @@ from typing import Any
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.errors import UsageError
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.operating_point import measure_figures
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import MIN_SCORE, SplitEvaluation, write_report
+from detreg.evaluation.score_curve import judge_detections
 from detreg.evaluation.scores import score
 from detreg.inference.detector import Detector
 from detreg.tracking import preflight, runs
@@ -32,7 +34,12 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     scores = score(truth, predictions)
     # The scores are of all detections; at the operating point the report shows what a user sees.
     card = detector.card
-    min_score = MIN_SCORE if card.operating_point is None else card.score_threshold
+    min_score = MIN_SCORE
+    at_threshold: dict[str, float] = {}
+    if card.operating_point is not None:
+        min_score = card.score_threshold
+        figures = measure_figures(judge_detections(truth, predictions), min_score)
+        at_threshold = figures.as_metrics()
     evaluation = SplitEvaluation(split, truth, predictions, scores, min_score)
 
     tags = {
@@ -46,6 +53,7 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
         run.log_metrics(
             scores.as_metrics() | scores.as_metrics(split) | scores.as_class_metrics(split)
         )
+        run.log_metrics({f"{split}/{name}": value for name, value in at_threshold.items()})
         _log_report(run, model, detector, dataset, evaluation)
 
     return {
@@ -53,7 +61,9 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
         "model": model,
         "split": split,
         "dataset_digest": dataset.digest,
+        "score_threshold": card.score_threshold,
         **scores.as_metrics(),
+        **at_threshold,
     }
 
 
