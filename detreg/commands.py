@@ -18,6 +18,7 @@ from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
 from detreg.errors import UsageError
 from detreg.inspection.plan import TrainingPlan
+from detreg.invocation import Invocation
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
 from detreg.templates.template import Template
@@ -107,6 +108,7 @@ def train(arguments: argparse.Namespace) -> int:
     template = templates.find_template(arguments.template)
     names = [*get_params(template.params), *get_params(RunOptions)]
     params, options = pipeline.parse_settings(template, _get_values(arguments, names))
+    invocation = Invocation.find()
     result = pipeline.train_template(template, params, options)
 
     continued = replace(
@@ -115,7 +117,8 @@ def train(arguments: argparse.Namespace) -> int:
         load_from=None,
         continue_from_eid=result.run_id,
     )
-    print(_describe_training(result, to_changed_texts(continued) | to_changed_texts(options)))
+    flags = to_changed_texts(continued) | to_changed_texts(options)
+    print(_describe_training(result, flags, invocation))
     if arguments.json:
         print(json.dumps(asdict(result)))
     return 0
@@ -130,21 +133,27 @@ def _get_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str
     return values | arguments.unknown
 
 
-def _describe_training(result: "TrainingResult", continued: Mapping[str, str]) -> str:
+def _describe_training(
+    result: "TrainingResult", continued: Mapping[str, str], invocation: Invocation
+) -> str:
     """Return what came out, and three commands to try next.
 
     `continued` has the flags of a longer training that resumes from this run.
     """
+    from detreg.tracking.run_page import describe_run_page
+
+    page = describe_run_page(result.run_id, invocation.folder)
     model = f"models:/{result.model_name}@{result.alias}"
-    continuing = format_training_command(result.template, continued, through_mlflow=True)
+    serving = f"mlflow models serve -m {model}{invocation.environment_flag} --port 5001"
+    continuing = format_training_command(result.template, continued, invocation)
     return f"""
 mAP {result.mAP:.3f}   mAP_50 {result.mAP_50:.3f}   of the exported model on the val split
 run (eid) {result.run_id}
 registered {result.model_name} version {result.model_version} as {result.alias}: {result.reason}
 
 Try next:
-  look at it         mlflow ui
-  serve it           mlflow models serve -m {model} --env-manager local --port 5001
+  look at it         {page}
+  serve it           {serving}
   continue from it   {continuing}
 """
 
@@ -163,22 +172,26 @@ def sweep(arguments: argparse.Namespace) -> int:
     # Optuna and MLflow take seconds to import: only after the arguments have been accepted.
     from detreg.sweeps.sweep import run_sweep
 
+    invocation = Invocation.find()
     result = run_sweep(wanted)
-    print(_describe_sweep(result))
+    print(_describe_sweep(result, invocation))
     if arguments.json:
         print(json.dumps(asdict(result)))
     return 0
 
 
-def _describe_sweep(result: "SweepResult") -> str:
+def _describe_sweep(result: "SweepResult", invocation: Invocation) -> str:
     """Return what came out of a sweep, and what to try next."""
+    from detreg.tracking.run_page import describe_run_page
+
     values = [f"{name}={value}" for name, value in result.hyperparameters.items()]
     chosen = " ".join(values) or "the defaults"
 
     if result.model_version:
         name, version = result.model_name, result.model_version
         registered = f"registered {name} version {version} as {result.alias}"
-        serve = f"mlflow models serve -m models:/{name}/{version} --env-manager local --port 5001"
+        model = f"models:/{name}/{version}"
+        serve = f"mlflow models serve -m {model}{invocation.environment_flag} --port 5001"
     else:
         registered = "not registered"
         serve = "-"
@@ -191,7 +204,7 @@ its run (eid) {result.best_run_id}
 {result.complete} trials complete, {result.pruned} pruned, {result.failed} failed
 
 Try next:
-  look at it         mlflow ui; report/index.html of run {result.run_id}
+  look at it         {describe_run_page(result.run_id, invocation.folder)}
   serve it           {serve}
   search longer      run the same command with more --trials to resume this study
 """
@@ -208,9 +221,10 @@ def learning_curve(arguments: argparse.Namespace) -> int:
     # torch and mmdet take seconds to import: only after the arguments have been accepted.
     from detreg.tasks.learning_curve import measure_learning_curve
 
+    invocation = Invocation.find()
     result = measure_learning_curve(template, params, options, arguments.seeds)
     print(f"\n{result.summary}")
-    print(f"report in run {result.run_id}, artifact report/index.html: mlflow ui")
+    _print_report_of(result.run_id, invocation)
     if arguments.json:
         print(json.dumps(asdict(result)))
     return 0
@@ -220,6 +234,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     """Score a model on a split."""
     from detreg.tasks.evaluate import evaluate_model
 
+    invocation = Invocation.find()
     result = evaluate_model(arguments.model, arguments.data, arguments.split)
     if arguments.json:
         print(json.dumps(result))
@@ -232,7 +247,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     ]
     if figures:
         print(f"{'   '.join(figures)}   from a score of {result['score_threshold']:g} on")
-    print(f"report in run {result['run_id']}, artifact report/index.html: mlflow ui")
+    _print_report_of(result["run_id"], invocation)
     return 0
 
 
@@ -243,6 +258,7 @@ def compare(arguments: argparse.Namespace) -> int:
     # `mlflow run -e compare` writes an empty parameter as the word none.
     data = None if arguments.data == "none" else arguments.data
     request = CompareRequest(arguments.a, arguments.b, data, arguments.split)
+    invocation = Invocation.find()
     result = compare_models_on_data(request)
     if arguments.json:
         print(json.dumps(result.content))
@@ -251,8 +267,16 @@ def compare(arguments: argparse.Namespace) -> int:
     for note in result.notes:
         print(note)
     print(result.verdict)
-    print(f"page in run {result.run_id}, artifact report/index.html: mlflow ui")
+    _print_report_of(result.run_id, invocation)
     return 0
+
+
+def _print_report_of(run_id: str, invocation: Invocation) -> None:
+    """Say where the report of a run is looked at."""
+    from detreg.tracking.run_page import describe_run_page
+
+    print(f"report/index.html among the artifacts of run {run_id}:")
+    print(describe_run_page(run_id, invocation.folder))
 
 
 def predict(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detreg import torchrun
+from detreg.invocation import Invocation
 from detreg.options import RunOptions
 from detreg.params import to_changed_texts
+from detreg.redaction import redact
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 
@@ -16,15 +18,16 @@ if TYPE_CHECKING:
 
 
 def format_training_command(
-    template: str, values: Mapping[str, str], *, through_mlflow: bool
+    template: str, values: Mapping[str, str], invocation: Invocation
 ) -> str:
     """Return the command that trains a template with these values, started as this process was.
 
-    That is by `mlflow run`, by torchrun, or without either.
+    That is by `mlflow run` with the same project, by torchrun, or without either.
     """
-    if through_mlflow:
+    if invocation.project:
+        project = redact(shlex.join(invocation.project))
         flags = [f"-P {name}={shlex.quote(value)}" for name, value in values.items()]
-        return f"mlflow run . -e {template} --env-manager local {' '.join(flags)}"
+        return f"mlflow run {project} -e {template} {' '.join(flags)}"
 
     flags = [f"--{name} {shlex.quote(value)}" for name, value in values.items()]
     return f"{torchrun.format_program()} train {template} {' '.join(flags)}"
@@ -36,8 +39,7 @@ def describe_interrupted(
     template: Template,
     params: CommonParams,
     options: RunOptions,
-    *,
-    through_mlflow: bool,
+    invocation: Invocation,
 ) -> list[str]:
     """Return what an interrupted run keeps, and the command that goes on from there.
 
@@ -58,5 +60,5 @@ def describe_interrupted(
         values = {"continue_from_eid": run_id} | to_changed_texts(continued)
 
     values |= to_changed_texts(options)
-    command = format_training_command(template.name, values, through_mlflow=through_mlflow)
+    command = format_training_command(template.name, values, invocation)
     return [place, f"{advice}: {command}"]

@@ -1,13 +1,13 @@
 """One training in an MLflow run of its own, up to the registered version."""
 
 import functools
-import os
 import uuid
 from typing import TYPE_CHECKING
 
 from detreg import torchrun
 from detreg.continuation import describe_interrupted
 from detreg.data.dataset import Dataset
+from detreg.invocation import Invocation
 from detreg.options import RunOptions
 from detreg.redaction import redact
 from detreg.signals import explain_interruption
@@ -39,13 +39,13 @@ def train_and_publish(
 
     check_initial_weights(job)
     torchrun.signal_ready()
-    through_mlflow = "MLFLOW_RUN_ID" in os.environ  # starting the run removes it
+    invocation = Invocation.find()
     with runs.start_run(options.run_name, job.tags) as run:
         print(f"MLflow run (eid) {run.id} in {redact(runs.get_tracking_uri())}", flush=True)
 
         def describe_rest() -> list[str]:
             return describe_interrupted(
-                run.id, run.checkpoints, template, params, options, through_mlflow=through_mlflow
+                run.id, run.checkpoints, template, params, options, invocation
             )
 
         with explain_interruption(describe_rest):
