@@ -376,6 +376,15 @@ def test_every_problem_is_reported_before_anything_starts(
         plan_sweep(tiny, tmp_path)
 
 
+def test_promise_that_cannot_be_calibrated_is_refused_before_anything_starts(
+    tiny: Path, tmp_path: Path
+) -> None:
+    values = {"data": tiny, "operating_point": "recall:0.999", "storage": f"sqlite:///{tmp_path}/s"}
+    with pytest.raises(UsageError, match="at least 999 images with objects"):
+        detreg.sweep("yolox", **values)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("budget", ["2", "h", "1h30", "0m", "-1h", "2 h"])
 def test_budget_must_be_a_duration(budget: str, tmp_path: Path, tiny: Path) -> None:
     with pytest.raises(UsageError, match="budget must be a duration such as 90m"):
