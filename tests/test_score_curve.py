@@ -77,7 +77,8 @@ def test_equal_scores_are_kept_or_dropped_together() -> None:
 def test_as_many_detections_of_an_image_count_as_are_served() -> None:
     content = make_image(labels=[0], crowd=[0])
     boxes = [*[ELSEWHERE] * 100, BOXES[0]]
-    found = make_detections(boxes, np.linspace(0.9, 0.1, 101), [0] * 101)
+    # COCO's limit of 100 is for each class; this one is for all of them.
+    found = make_detections(boxes, np.linspace(0.9, 0.1, 101), [1] * 100 + [0])
     judged = judge(content, {1: found})
     assert len(judged) == 100
     assert not judged.is_right.any()
