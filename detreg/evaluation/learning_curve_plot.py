@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import NullFormatter
 
 from detreg.evaluation.learning_curve import (
     LearningCurve,
@@ -57,7 +56,7 @@ def plot_learning_curve(
     ticks = [*means, prediction.images]
     axes.set_xscale("log")
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
     axes.set_ylim(0, min(1.02, 1.1 * max(*highs, *scores)))
     axes.legend(loc="lower right", frameon=False)
     note = "The band holds 95 % of what curves through resampled val images and seeds say"
