@@ -6,8 +6,10 @@ from pathlib import Path
 
 from detreg.evaluation.error_kinds import find_errors
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.label_error_files import write_label_error_files
+from detreg.evaluation.label_errors import find_label_errors
 from detreg.evaluation.outcomes import match_split
-from detreg.evaluation.report_galleries import draw_images, make_galleries
+from detreg.evaluation.report_galleries import draw_images, make_galleries, make_label_gallery
 from detreg.evaluation.report_plots import (
     show_classes,
     show_costs,
@@ -64,6 +66,7 @@ def write_report(
     errors = find_errors(truth, predictions)
     at_threshold = find_errors(truth, predictions, threshold)
     judged = judge_detections(truth, predictions)
+    label_errors = find_label_errors(truth, predictions)
     numbers = measure_numbers(truth, predictions, evaluation.scores, errors)
 
     sections = [
@@ -80,14 +83,19 @@ def write_report(
         lines=list_sentences(numbers),
         facts=facts or {},
         sections=sections,
-        galleries=make_galleries(truth, errors, outcomes, at_threshold),
+        galleries=[
+            *make_galleries(truth, errors, outcomes, at_threshold),
+            make_label_gallery(truth, errors, label_errors),
+        ],
         controls=SceneControls(threshold, truth.classes),
     )
     index = write_page(page, folder / "index.html")
 
     numbers_file = write_numbers(evaluation.name, numbers, folder / "numbers.json")
     plot_files = [plot for section in sections for plot in section.plots]
-    return [index, numbers_file, *plot_files, *draw_images(folder, truth, outcomes)]
+    label_files = write_label_error_files(truth, errors, label_errors, folder)
+    image_files = draw_images(folder, truth, outcomes)
+    return [index, numbers_file, *label_files, *plot_files, *image_files]
 
 
 def _describe_split(name: str, truth: GroundTruth) -> str:

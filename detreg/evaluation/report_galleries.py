@@ -6,8 +6,9 @@ from pathlib import Path
 from detreg.evaluation.error_kinds import EXPLANATIONS, ErrorKind, ImageErrors
 from detreg.evaluation.gallery import choose_typical, choose_worst, draw_outcome
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.label_errors import LabelError
 from detreg.evaluation.outcomes import Outcome
-from detreg.evaluation.scenes import choose_errors, make_error_scene, make_image_scene
+from detreg.evaluation.scenes import ErrorPlace, choose_errors, make_error_scene, make_image_scene
 from detreg.report.page import Gallery
 from detreg.report.scene import Scene
 from detreg.report.theme import CLASS_COLORS, get_class_color
@@ -16,6 +17,7 @@ from detreg.report.theme import CLASS_COLORS, get_class_color
 NUM_WORST = 6
 NUM_TYPICAL = 4
 NUM_PER_KIND = 6
+NUM_LABEL_ERRORS = 24
 
 
 def make_galleries(
@@ -59,6 +61,24 @@ def make_galleries(
         explanation = f"{meaning[0].upper()}{meaning[1:]}; the surest ones over the threshold."
         galleries.append(Gallery(f"Errors: {kind}", explanation, scenes=scenes))
     return galleries
+
+
+def make_label_gallery(
+    truth: GroundTruth, errors: Mapping[int, ImageErrors], found: Sequence[LabelError]
+) -> Gallery:
+    """Make the gallery of probable label errors, the most suspicious first."""
+    scenes = []
+    for error in found[:NUM_LABEL_ERRORS]:
+        place = ErrorPlace(error.image_id, error.detection, error.target)
+        note = f"{error.kind}, {error.suspicion:.2f}"
+        scenes.append(make_error_scene(truth, place, errors[error.image_id], note))
+    return Gallery(
+        "Probable label errors",
+        f"The {len(scenes)} most suspicious of {len(found)} places where the model contradicts the "
+        "labels (left) and is sure of itself (right). All of them are in label_errors.json; "
+        "label_studio.json and proposed_labels.json bring them into Label Studio and CVAT.",
+        scenes=scenes,
+    )
 
 
 def draw_images(folder: Path, truth: GroundTruth, outcomes: Mapping[int, Outcome]) -> list[Path]:

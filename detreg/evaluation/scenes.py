@@ -33,12 +33,11 @@ MIN_SHOWN_SCORE = 0.05
 
 @dataclass(frozen=True)
 class ErrorPlace:
-    """A detection (by its position) or a missed object that is wrong, and on which image.
+    """A detection, an object, or both, by their positions on an image.
 
-    Of the two positions one is UNMATCHED where the error has only the other.
+    One of the two is UNMATCHED where the error is about the other alone.
     """
 
-    kind: ErrorKind
     image_id: int
     detection: int
     target: int
@@ -57,7 +56,9 @@ def make_image_scene(image: TruthImage, errors: ImageErrors, classes: tuple[str,
     )
 
 
-def make_error_scene(truth: GroundTruth, place: ErrorPlace, errors: ImageErrors) -> Scene:
+def make_error_scene(
+    truth: GroundTruth, place: ErrorPlace, errors: ImageErrors, note: str = ""
+) -> Scene:
     """Return the part of an image around an error, with the boxes that the error is about."""
     image = truth.images[place.image_id]
     meant = []
@@ -89,6 +90,7 @@ def make_error_scene(truth: GroundTruth, place: ErrorPlace, errors: ImageErrors)
         height=bottom - top,
         objects=objects,
         detections=detections,
+        note=note,
         is_crop=True,
     )
 
@@ -199,11 +201,11 @@ def _list_places(
     """Return the scores and places of an image's errors of a kind, the surest first."""
     if kind is ErrorKind.MISSED:
         targets = np.flatnonzero(errors.is_missed).tolist()
-        return [(0.0, ErrorPlace(kind, image_id, UNMATCHED, target)) for target in targets]
+        return [(0.0, ErrorPlace(image_id, UNMATCHED, target)) for target in targets]
 
     places = []
     for index in np.flatnonzero(errors.kinds == kind).tolist():
         score = float(errors.detections.scores[index])
-        place = ErrorPlace(kind, image_id, index, int(errors.objects[index]))
+        place = ErrorPlace(image_id, index, int(errors.objects[index]))
         places.append((score, place))
     return places

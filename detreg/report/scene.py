@@ -73,7 +73,7 @@ class Scene:
     """A JPEG with the boxes on it, in pixels of an image of `width` and `height`.
 
     is_crop: whether it shows a part of an image, and is small on the page.
-    note: what stands under it beside its name and counts.
+    note: what stands under it, before its name.
     """
 
     name: str
@@ -135,15 +135,15 @@ def _render_scene(
     for box in sorted(scene.detections, key=lambda box: box.score):
         found += _render_detection(box, scene, threshold, class_places[box.class_name])
 
-    is_few = len(scene.detections) <= FEW_BOXES
+    is_few = len(scene.detections) <= FEW_BOXES and not scene.is_crop
     name = escape(scene.name)
-    note = f" {escape(scene.note)}" if scene.note else ""
+    note = f"{escape(scene.note)}<br>" if scene.note else ""
     counts = "" if scene.is_crop else f"<b>{count_scene(scene, threshold)}</b> "
     return (
         f'<figure class="{"scene few" if is_few else "scene"}"><div class="pair">'
         f'<svg {view} aria-label="objects of {name}">{image}{truth}</svg>'
         f'<svg {view} aria-label="detections on {name}"><use href="#{image_id}"/>{found}</svg>'
-        f"</div><figcaption>{counts}{name}{note}</figcaption></figure>"
+        f"</div><figcaption>{counts}{note}{name}</figcaption></figure>"
     )
 
 
@@ -160,10 +160,12 @@ def _render_object(item: ObjectBox, scene: Scene, threshold: float, class_place:
 
 def _render_detection(box: DetectionBox, scene: Scene, threshold: float, class_place: int) -> str:
     styles = _join_styles(wrong=bool(box.error), aside=box.is_aside)
+    # What a crop is about is shown at every threshold.
+    shown_until = 1.0 if scene.is_crop and not box.is_aside else box.score
     attributes = (
-        f'class="{styles}" data-score="{box.score:.{SCORE_DIGITS}f}" data-class="{class_place}"'
+        f'class="{styles}" data-score="{shown_until:.{SCORE_DIGITS}f}" data-class="{class_place}"'
     )
-    if not _reaches(box.score, threshold):
+    if not _reaches(shown_until, threshold):
         attributes += ' display="none"'
     text = f"{box.class_name} {box.score:.2f}"
     title = f"{text}, {box.error}" if box.error else text
