@@ -36,8 +36,8 @@ def plan_sweep(templates: str, **values: object) -> Plan:
                 "pruner": "median",
                 "patience": 4,
                 "amp": True,
-                "space": "yolox.per_item_lrate=2e-5:2e-3:log ssd.per_item_lrate "
-                "ssd.image_size=192:320:32",
+                "space": "yolox.per_item_lrate=2e-5:2e-3:log "
+                "ssd.per_item_lrate=1e-5:1e-3:log ssd.image_size=192:320:32",
                 "batch_size": 4,
             },
             "yolox+ssd-01234567-5f53a059",

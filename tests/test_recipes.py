@@ -18,6 +18,7 @@ from detreg.training.batch_size_choice import BatchSizeChoice
 from detreg.training.settling import Settled, settle
 
 EACH_TEMPLATE = pytest.mark.parametrize("template", TEMPLATES.values(), ids=list(TEMPLATES))
+SSD = TEMPLATES["ssd"]
 OTHERS = [template for template in TEMPLATES.values() if template is not YOLOX]
 WITHOUT_WEIGHTS = {"pretrained_weights": "none"}
 
@@ -77,9 +78,29 @@ def test_few_images_are_mixed_in_the_first_half(
 
 
 @pytest.mark.parametrize("template", OTHERS, ids=[template.name for template in OTHERS])
-def test_the_other_templates_have_one_recipe(template: Template, dataset: Dataset) -> None:
+def test_with_weights_the_other_templates_have_one_recipe(
+    template: Template, dataset: Dataset
+) -> None:
     few = compose_values(dataset, template, FEW_IMAGES)
     assert few == compose_values(dataset, template, PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("values", "rate"),
+    [
+        (WITHOUT_WEIGHTS, 16 * 0.015 / 192),
+        ({}, 0.015 / 192),
+        (WITHOUT_WEIGHTS | {"base_model": "ssd300_vgg16", "image_size": 300}, 0.002 / 64),
+    ],
+    ids=["random weights", "weights", "VGG"],
+)
+def test_ssdlite_takes_sixteen_times_the_rate_from_random_weights(
+    dataset: Dataset, values: dict[str, Any], rate: float
+) -> None:
+    settled = settle_values(dataset, values, SSD)
+    assert settled.params.per_item_lrate == pytest.approx(rate)
+    published = settle_values(dataset, WITHOUT_WEIGHTS, SSD, recipe=PUBLISHED)
+    assert published.params.per_item_lrate == pytest.approx(0.015 / 192)
 
 
 @EACH_TEMPLATE

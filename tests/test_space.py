@@ -89,8 +89,8 @@ def test_defaults_outside_the_space_are_moved_to_its_edge_and_reported() -> None
         ),
         (
             "yolox,ssd",
-            "yolox.per_item_lrate=2e-5:2e-3:log ssd.per_item_lrate ssd.image_size=192:320:32"
-            " max_aspect_ratio=1.1:1.9:0.2",
+            "yolox.per_item_lrate=2e-5:2e-3:log ssd.per_item_lrate=1e-5:1e-3:log"
+            " ssd.image_size=192:320:32 max_aspect_ratio=1.1:1.9:0.2",
             {"yolox.base_model": "yolox_nano", "batch_size": 4, "load_from": None},
             "a9f13e9eb568",
         ),
