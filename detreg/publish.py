@@ -12,6 +12,7 @@ from detreg.data.summary import describe_dataset
 from detreg.defaults import SCORE_THRESHOLD
 from detreg.errors import RefusedError, UndeliveredError, UnreachableError
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.model_speed import ModelSpeed, measure_speed
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.export.card_file import replace_card
@@ -85,6 +86,17 @@ class Export:
     predictions: Mapping[int, Detections]
 
 
+@dataclass(frozen=True)
+class Judgment:
+    """What is known of an exported model, for its report."""
+
+    fitted: FitResult
+    parity: ParityResult
+    evaluation: SplitEvaluation
+    point: OperatingPoint
+    speed: ModelSpeed | None
+
+
 def log_dataset_page(run: Run, job: Job) -> None:
     """Log the page of the dataset, with images as this training sees them, or warn."""
     dataset = job.dataset
@@ -147,7 +159,8 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     )
 
     evaluation = SplitEvaluation("val", truth, predictions, scores, threshold)
-    log_report(run, job, fitted, parity, evaluation, point)
+    speed = measure_speed(detector, truth, exported.path.stat().st_size)
+    log_report(run, job, Judgment(fitted, parity, evaluation, point, speed))
     registration = Registration(
         path=str(exported.path.relative_to(run.folder)),
         name=job.options.registered_model_name or job.template.name,
@@ -203,30 +216,25 @@ def export_best_checkpoint(run: Run, job: Job, fitted: FitResult) -> Export:
     return Export(path, model, predictions)
 
 
-def log_report(
-    run: Run,
-    job: Job,
-    fitted: FitResult,
-    parity: ParityResult,
-    evaluation: SplitEvaluation,
-    point: OperatingPoint,
-) -> None:
+def log_report(run: Run, job: Job, judgment: Judgment) -> None:
     """Write the page on the exported model's results on the val split, as the artifact `report`."""
+    fitted = judgment.fitted
     facts = {
         "run (eid)": run.id,
         "start": job.initial_weights.description,
-        "dataset": describe_dataset(job.dataset),
+        "dataset": f"{describe_dataset(job.dataset)}; its page is the artifact dataset.html",
         "best epoch": f"{fitted.best_epoch} of {job.params.num_epochs}",
-        "parity": parity.summary,
-        "operating point": point.description,
+        "parity": judgment.parity.summary,
+        "operating point": judgment.point.description,
     } | to_texts(job.params)
     folder = run.folder / "report"
     write_report(
         folder,
         f"{job.template.name} on {job.dataset.name}",
-        evaluation,
+        judgment.evaluation,
         history=[entry.to_row() for entry in fitted.history],
         facts=facts,
+        speed=judgment.speed,
     )
     run.log_file(folder, "report")
 

@@ -8,6 +8,7 @@ from detreg.evaluation.error_kinds import find_errors
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.label_error_files import write_label_error_files
 from detreg.evaluation.label_errors import find_label_errors
+from detreg.evaluation.model_speed import ModelSpeed
 from detreg.evaluation.outcomes import match_split
 from detreg.evaluation.report_galleries import draw_images, make_galleries, make_label_gallery
 from detreg.evaluation.report_plots import (
@@ -15,6 +16,7 @@ from detreg.evaluation.report_plots import (
     show_costs,
     show_recalls,
     show_scores,
+    show_speed,
     show_training,
 )
 from detreg.evaluation.score_curve import judge_detections
@@ -50,6 +52,7 @@ def write_report(
     *,
     history: Sequence[Mapping[str, float]] = (),
     facts: Mapping[str, str] | None = None,
+    speed: ModelSpeed | None = None,
 ) -> list[Path]:
     """Write plots, drawn images and index.html, which shows them all, and return the files.
 
@@ -74,6 +77,7 @@ def write_report(
         show_classes(truth, numbers, outcomes, rule, folder),
         show_scores(truth, numbers, judged, threshold, folder),
         show_recalls(evaluation.scores),
+        show_speed(speed),
         show_training(history, folder),
     ]
     page = Page(

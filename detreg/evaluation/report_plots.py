@@ -6,6 +6,7 @@ from pathlib import Path
 from detreg.evaluation.confusion_plot import plot_confusion
 from detreg.evaluation.cost_plot import plot_error_costs
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.model_speed import TIME_LIMIT, ModelSpeed
 from detreg.evaluation.outcomes import Outcome, count_confusion
 from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
 from detreg.evaluation.score_curve import JudgedDetections
@@ -89,6 +90,31 @@ def show_recalls(scores: Scores) -> Section:
         "COCO's other six numbers: the share of objects that are found, over IoU 0.50 to 0.95, by "
         "the best 1, 10 and 100 detections of an image, and by size.",
         table=[row],
+    )
+
+
+def show_speed(speed: ModelSpeed | None) -> Section:
+    """Return the section on the speed and size of the model, empty where it was not measured."""
+    heading = "Speed and size"
+    if speed is None:
+        return Section(heading)
+    rows = []
+    for batch in speed.batches:
+        rows.append(
+            {
+                "images in a batch": str(batch.batch_size),
+                "median": f"{batch.median:.1f} ms",
+                "99 % within": f"{batch.percentile_99:.1f} ms",
+                "images per second": f"{1000 * batch.batch_size / batch.median:.1f}",
+                "runs": str(batch.runs),
+            }
+        )
+    size = "" if speed.num_bytes is None else f" The file has {speed.num_bytes / 1e6:.1f} MB."
+    return Section(
+        heading,
+        f"The exported model on this machine ({speed.device}), from decoded images to boxes, in "
+        f"about {TIME_LIMIT:g} s for each batch size; other programs on the machine slow it.{size}",
+        table=rows,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.errors import UsageError
 from detreg.evaluation.ground_truth import GroundTruth
+from detreg.evaluation.model_speed import measure_speed
 from detreg.evaluation.operating_point import measure_figures
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import MIN_SCORE, SplitEvaluation, write_report
@@ -78,5 +79,6 @@ def _log_report(
     if detector.card.operating_point is not None:
         facts["operating point"] = detector.card.operating_point.description
     folder = run.folder / "report"
-    write_report(folder, f"{model} on {dataset.name}", evaluation, facts=facts)
+    speed = measure_speed(detector, evaluation.truth)
+    write_report(folder, f"{model} on {dataset.name}", evaluation, facts=facts, speed=speed)
     run.log_file(folder, "report")
