@@ -89,7 +89,7 @@ def test_the_worse_one_and_the_same_one_are_told(
     assert cli.run(["compare", good, good, "--data", str(data)]) == 0
     output = capsys.readouterr().out
     assert "24 images do not show which is better: mAP 1.000 against 1.000, +0.000" in output
-    assert "artifact report/index.html" in output
+    assert "report/index.html among the artifacts of run" in output
 
 
 def test_only_common_classes_are_compared(
