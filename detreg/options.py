@@ -8,6 +8,7 @@ from detreg.errors import UsageError, quote
 from detreg.model_names import find_name_problem
 from detreg.operating_rule import F1, parse_operating_rule
 from detreg.params import boolean, choice, integer, integer_or_auto, number_or_auto, text
+from detreg.promotion_rule import BETTER, parse_promotion_rule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,13 @@ class RunOptions:
         help="Lowest score of the detections that the model reports where it is used; auto is "
         "found by operating_point; a request may override it",
     )
+    promote_if: str = text(
+        BETTER,
+        help="What a new version has to show against the champion on the same images to become "
+        "champion: better, that it is better and not by luck (the 95 % interval of the difference "
+        "of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, "
+        "nothing, it is promoted by hand",
+    )
     run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
 
     def find_problems(self) -> list[str]:
@@ -98,6 +106,10 @@ class RunOptions:
             parse_operating_rule(self.operating_point)
         except ValueError as error:
             problems.append(f"operating_point must be {error}")
+        try:
+            parse_promotion_rule(self.promote_if)
+        except ValueError as error:
+            problems.append(f"promote_if must be {error}")
         return problems
 
 

@@ -29,6 +29,7 @@ from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.mlflow_models import ONNX_SHA256
 from detreg.options import RunOptions
 from detreg.params import to_texts
+from detreg.promotion import make_promotion
 from detreg.redaction import redact
 from detreg.serving.packaging import log_model
 from detreg.templates.common_params import CommonParams
@@ -167,9 +168,11 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
         score=scores.mAP,
         dataset_digest=job.dataset.digest,
         tags={"template": job.template.name, ONNX_SHA256: compute_sha256(exported.path)},
+        promote_if=job.options.promote_if,
+        annotations=str(job.dataset.splits["val"].annotations),
     )
     finished = job.initial_weights.parent if job.initial_weights.is_trained else None
-    registered = log_and_register(run, registration, parity, finished)
+    registered = log_and_register(run, registration, parity, finished, predictions)
     return TrainingResult(
         run_id=run.id,
         status="FINISHED",
@@ -240,12 +243,17 @@ def log_report(run: Run, job: Job, judgment: Judgment) -> None:
 
 
 def log_and_register(
-    run: Run, registration: Registration, parity: ParityResult, finished: str | None
+    run: Run,
+    registration: Registration,
+    parity: ParityResult,
+    finished: str | None,
+    predictions: Mapping[int, Detections],
 ) -> RegisteredVersion:
     """Log the exported model to the run, and register it unless it has failed parity.
 
     `finished` is the run whose training this one takes over: a version that it has already is not
-    doubled.
+    doubled. `predictions` are those of the exported model on the val split, for the comparison with
+    the champion.
 
     Raises RefusedError where it has, and UndeliveredError where MLflow does not answer: then
     `detreg sync` logs and registers it.
@@ -266,6 +274,7 @@ def log_and_register(
             score=math.nan if registration.score is None else registration.score,
             dataset_digest=registration.dataset_digest,
             tags=registration.tags,
+            promotion=make_promotion(run.id, run.folder, registration, predictions),
         )
     except UnreachableError as error:
         _check_parity(parity)

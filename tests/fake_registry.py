@@ -1,6 +1,10 @@
-"""A model registry in memory, with a named point before each request to it."""
+"""A model registry in memory, with a named point before each request to it.
+
+And comparisons with a champion whose results are known.
+"""
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -10,6 +14,21 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 
 from detreg.tracking import registered_model, registry
+from detreg.tracking.decision import Candidate, Evidence
+from detreg.tracking.registry import Promotion
+
+IMAGES = 100
+
+
+def promote_by_score(score: float, rule: str = "better") -> Promotion:
+    """Let the higher score win without any doubt, as if both had been measured on many images."""
+
+    def measure(champion: Candidate) -> Evidence:
+        champion_score = 0.0 if math.isnan(champion.score) else champion.score
+        difference = score - champion_score
+        return Evidence(IMAGES, score, champion_score, difference, difference)
+
+    return Promotion(rule, measure)
 
 
 @dataclass

@@ -39,7 +39,7 @@ def test_canonical_copy_is_a_coco_file_per_split(tmp_path: Path) -> None:
     dataset = load_dataset(write_pets(tmp_path / "pets"), tmp_path / "cache")
     assert dataset.folder.parent == tmp_path / "cache" / "datasets"
     names = sorted(path.name for path in dataset.folder.iterdir())
-    assert names == ["test.json", "train.json", "val.json"]
+    assert names == ["image_hashes.json", "test.json", "train.json", "val.json"]
 
     document = read_canonical(dataset, "train")
     assert [image["id"] for image in document["images"]] == [1, 2]

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from fake_registry import FakeRegistry
+from fake_registry import FakeRegistry, promote_by_score
 from interleaving import Action, act_with_interruptions, kill, list_requests
 
 from detreg.tracking import registry
-from detreg.tracking.registered_model import FORMER_HISTORY, MOVE_PREFIX, SCORE, read_state
+from detreg.tracking.registered_model import (
+    EVIDENCE_PREFIX,
+    FORMER_HISTORY,
+    MOVE_PREFIX,
+    REASON,
+    SCORE,
+    read_state,
+)
 
 NAME = "boats"
 NOW = time.time()
@@ -43,7 +50,15 @@ def make_registry(patch: pytest.MonkeyPatch, *scores: float) -> FakeRegistry:
 
 
 def register(run_id: str, score: float) -> registry.RegisteredVersion:
-    return registry.register(NAME, "uri", run_id, score=score, dataset_digest="data", tags={})
+    return registry.register(
+        NAME,
+        "uri",
+        run_id,
+        score=score,
+        dataset_digest="data",
+        tags={},
+        promotion=promote_by_score(score),
+    )
 
 
 def read_outcome(fake: FakeRegistry) -> Outcome:
@@ -60,6 +75,12 @@ def register_one_by_one(patch: pytest.MonkeyPatch, fake: FakeRegistry) -> Outcom
     outcome = read_outcome(make_registry(patch, *scores))
     fake.replace_mlflow(patch)
     return outcome
+
+
+def list_reasons(fake: FakeRegistry) -> list[str]:
+    """Return the reasons that follow from what the registry holds, in the order of versions."""
+    decisions = read_state(NAME).standing.decisions
+    return [decisions[version].reason for version in fake.content.versions]
 
 
 def count_requests(fake: FakeRegistry, action: Action) -> int:
@@ -110,7 +131,14 @@ def test_the_next_call_repairs_what_a_killed_one_left(
             fake = make_registry(patch, 0.5)
             act_with_interruptions(fake, first, {point: second, killed_at: kill})
             register("c", last)
+            assert fake.content.aliases.get("champion") == read_outcome(fake).champion
+            assert fake.content.aliases.get("champion") == read_state(NAME).standing.champion
+
+            # One that was killed before it was compared is when it is registered again.
+            first()
             assert read_outcome(fake) == register_one_by_one(patch, fake), (point, killed_at)
+            reasons = [version.tags.get(REASON) for version in fake.content.versions.values()]
+            assert reasons == list_reasons(fake), (point, killed_at)
 
 
 def test_a_run_that_registers_again_after_a_kill_gets_one_version(
@@ -122,7 +150,7 @@ def test_a_run_that_registers_again_after_a_kill_gets_one_version(
         act_with_interruptions(fake, add("a", 0.7), {killed_at: kill})
         again = register("a", 0.7)
         assert (again.version, again.alias) == ("2", "champion")
-        assert again.reason == "mAP 0.7000 beats 0.5000 of version 1 on the same data"
+        assert again.reason.startswith("it is better than version 1 on the same 100 images")
         assert read_outcome(fake) == Outcome(2, None, (1,))
 
 
@@ -138,10 +166,12 @@ def test_an_answer_that_was_lost_does_not_double_the_version(patch: pytest.Monke
 def test_a_duplicate_that_is_still_there_is_ignored(patch: pytest.MonkeyPatch) -> None:
     fake = make_registry(patch, 0.5)
     fake.answers_lost = 1
-    # Killed after the creation, before the duplicate was deleted.
+    # Killed after the creation, before the duplicate was deleted and the version compared.
     act_with_interruptions(fake, add("a", 0.7), {6: kill})
     assert sorted(fake.content.versions) == [1, 2, 3]
-    assert register("b", 0.6).alias == "challenger"
+    assert register("b", 0.6).alias == "champion"
+    assert read_outcome(fake) == Outcome(4, 2, (1,))
+    assert register("a", 0.7).alias == "champion"
     assert read_outcome(fake) == Outcome(2, 4, (1,))
 
 
@@ -235,8 +265,9 @@ def test_an_alias_that_was_moved_on_mlflows_page_is_the_truth(patch: pytest.Monk
 def test_an_alias_that_a_killed_process_did_not_set_is_no_move(
     patch: pytest.MonkeyPatch,
 ) -> None:
+    requests = list_requests(make_registry(patch, 0.3), add("a", 0.8))
     fake = make_registry(patch, 0.3)
-    act_with_interruptions(fake, add("a", 0.8), {7: kill})
+    act_with_interruptions(fake, add("a", 0.8), {requests.index("set alias champion"): kill})
     assert (len(fake.content.versions), fake.content.aliases) == (2, {"champion": 1})
     register("b", 0.5)
     assert read_outcome(fake) == Outcome(2, 3, (1,))
@@ -258,3 +289,26 @@ def test_a_model_of_an_earlier_release_keeps_its_champions(patch: pytest.MonkeyP
     assert [registry.rollback(NAME).version for _ in range(3)] == ["3", "2", "1"]
     register("b", 0.4)
     assert read_outcome(fake) == Outcome(6, 5, (1,))
+
+
+def test_a_version_that_was_never_compared_is_given_up_after_a_day(
+    patch: pytest.MonkeyPatch,
+) -> None:
+    requests = list_requests(make_registry(patch, 0.5), add("a", 0.7))
+    fake = make_registry(patch, 0.5)
+    act_with_interruptions(fake, add("a", 0.7), {requests.index("set_model_version_tag"): kill})
+    assert read_state(NAME).standing.decisions[2].is_waiting
+
+    # While it may still be compared, another version is compared with it as well.
+    register("b", 0.6)
+    tags = fake.content.versions[3].tags
+    assert {EVIDENCE_PREFIX + "1", EVIDENCE_PREFIX + "2"} <= tags.keys()
+    assert read_outcome(fake) == Outcome(3, 2, (1,))
+
+    fake.content.versions[2].creation_timestamp -= 90_000_000
+    register("c", 0.55)
+    assert not read_state(NAME).standing.decisions[2].is_waiting
+    again = register("a", 0.7)
+    assert (again.version, again.alias) == ("2", "challenger")
+    assert "the process that registered it ended before the two were compared" in again.reason
+    assert read_outcome(fake) == Outcome(3, 4, (1,))

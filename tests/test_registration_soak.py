@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from fake_registry import promote_by_score
 from mlflow import MlflowClient
 from toy_detector import write_toy_model
 
@@ -63,6 +64,7 @@ def register_in_each_round(tracking_uri: str, model_uri: str, process: int, star
             score=draw_score(process, turn),
             dataset_digest="data",
             tags={"template": "yolox"},
+            promotion=promote_by_score(draw_score(process, turn)),
         )
 
 

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 
 import mlflow
 import pytest
+from fake_registry import promote_by_score
 from mlflow import MlflowClient
 from toy_detector import write_toy_model
 
 from detreg.errors import NotFoundError, UnreachableError, UsageError
 from detreg.serving.packaging import log_model
-from detreg.tracking.registry import RegisteredVersion, promote, register, rollback
+from detreg.tracking.decision import Candidate, Evidence
+from detreg.tracking.registered_model import DIGEST, EID, REASON, SCORE
+from detreg.tracking.registry import Promotion, RegisteredVersion, promote, register, rollback
 
 NUMBERS = itertools.count()
 
@@ -39,7 +42,11 @@ class RegisteredModel:
         self.name = f"model_{next(NUMBERS)}"
 
     def add_version(
-        self, score: float, digest: str = "data", run_id: str | None = None
+        self,
+        score: float,
+        digest: str = "data",
+        run_id: str | None = None,
+        promotion: Promotion | None = None,
     ) -> RegisteredVersion:
         """Register the model as that of `run_id`; by default as that of another run each time."""
         return register(
@@ -49,6 +56,7 @@ class RegisteredModel:
             score=score,
             dataset_digest=digest,
             tags={"template": "yolox"},
+            promotion=promotion or promote_by_score(score),
         )
 
     @property
@@ -75,19 +83,96 @@ def test_the_champion_is_the_best_on_the_same_data(model: RegisteredModel) -> No
 
     assert first.reason == "there was no champion"
     assert worse.reason == (
-        "mAP 0.2000 does not beat 0.3000 of version 1, the champion; "
+        "it may be better than version 1, the champion, by luck alone, or is not better, on the "
+        "same 100 images: mAP 0.2000 against 0.3000, -0.1000 (95 % interval -0.1000 to -0.1000); "
         f"to promote it by hand: detreg promote {model.name} 2"
     )
-    assert better.reason == "mAP 0.4000 beats 0.3000 of version 1 on the same data"
+    assert better.reason == (
+        "it is better than version 1 on the same 100 images: mAP 0.4000 against 0.3000, +0.1000 "
+        "(95 % interval +0.1000 to +0.1000)"
+    )
     assert model.aliases == {"champion": "3", "challenger": "4"}
 
 
-def test_other_data_cannot_be_compared(model: RegisteredModel) -> None:
+def test_versions_on_other_data_are_compared_on_the_new_ones(model: RegisteredModel) -> None:
+    model.add_version(0.9)
+    evidence = Evidence(50, 0.4, 0.3, 0.01, 0.2, note="60 left out")
+    measured: list[Candidate] = []
+
+    def measure(champion: Candidate) -> Evidence:
+        measured.append(champion)
+        return evidence
+
+    other = model.add_version(0.4, digest="other", promotion=Promotion("better", measure))
+    assert [(found.version, found.dataset_digest) for found in measured] == [(1, "data")]
+    assert (other.alias, model.aliases) == ("champion", {"champion": "2"})
+    assert other.reason == (
+        "it is better than version 1 on the same 50 images (60 left out): mAP 0.4000 against "
+        "0.3000, +0.1000 (95 % interval +0.0100 to +0.2000)"
+    )
+
+
+def test_what_cannot_be_compared_is_told(model: RegisteredModel) -> None:
     model.add_version(0.3)
-    other = model.add_version(0.9, digest="other")
+    problem = Promotion("better", lambda _: Evidence(problem="it knows other classes"))
+    other = model.add_version(0.9, promotion=problem)
     assert other.alias == "challenger"
-    assert "scored on other data" in other.reason
-    assert f"detreg promote {model.name} 2" in other.reason
+    assert other.reason == (
+        "it cannot be compared with version 1, the champion: it knows other classes; "
+        f"to promote it by hand: detreg promote {model.name} 2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "low", "alias"),
+    [
+        ("better", 0.001, "champion"),
+        ("better", 0.0, "challenger"),
+        ("not_worse:0.01", -0.009, "champion"),
+        ("not_worse:0.01", -0.011, "challenger"),
+        ("never", 0.5, "challenger"),
+    ],
+)
+def test_each_rule_asks_for_its_own_evidence(
+    model: RegisteredModel, rule: str, low: float, alias: str
+) -> None:
+    model.add_version(0.3)
+    promotion = Promotion(rule, lambda _: Evidence(80, 0.31, 0.3, low, 0.6))
+    entry = model.add_version(0.31, promotion=promotion)
+    assert entry.alias == alias
+    assert ("detreg promote" in entry.reason) == (alias == "challenger")
+
+
+def test_never_is_obeyed_where_there_is_no_champion(model: RegisteredModel) -> None:
+    entry = model.add_version(0.3, promotion=promote_by_score(0.3, "never"))
+    assert (entry.alias, model.aliases) == ("challenger", {"challenger": "1"})
+    assert entry.reason.startswith("its run had promote_if=never")
+
+
+def test_versions_of_an_earlier_release_keep_their_champion(model: RegisteredModel) -> None:
+    client = MlflowClient()
+    client.create_registered_model(model.name)
+    source = client.get_run(model.run_id).info.artifact_uri
+    for score in (0.3, 0.4, 0.35):
+        tags = {SCORE: str(score), DIGEST: "data", EID: f"before-{score}", REASON: "score"}
+        client.create_model_version(model.name, source, model.run_id, tags)
+    client.set_registered_model_alias(model.name, "champion", "2")
+    client.set_registered_model_alias(model.name, "challenger", "3")
+
+    assert model.add_version(0.39).alias == "challenger"
+    assert model.aliases == {"champion": "2", "challenger": "4"}
+    assert rollback(model.name).version == "1"
+    assert model.add_version(0.31).alias == "champion"
+
+
+def test_deleting_a_version_does_not_undo_later_decisions(model: RegisteredModel) -> None:
+    for score in (0.3, 0.2, 0.4):
+        model.add_version(score)
+    # Version 3 was never compared with version 2, which is the first one now.
+    MlflowClient().delete_model_version(model.name, "1")
+    assert model.add_version(0.1).alias == "challenger"
+    assert model.aliases == {"champion": "3", "challenger": "4"}
+    assert rollback(model.name).version == "2"
 
 
 def test_a_version_carries_score_data_run_and_template(model: RegisteredModel) -> None:
@@ -99,6 +184,8 @@ def test_a_version_carries_score_data_run_and_template(model: RegisteredModel) -
         "eid": model.run_id,
         "template": "yolox",
         "reason": "there was no champion",
+        "detreg.promote_if": "better",
+        "detreg.decision": "champion",
     }
     assert version.run_id == model.run_id
 
@@ -232,12 +319,21 @@ def test_what_the_registry_does_not_have_is_not_found(model: RegisteredModel) ->
             score=0.1,
             dataset_digest="data",
             tags={},
+            promotion=promote_by_score(0.1),
         )
 
 
 def test_a_name_that_mlflow_does_not_take_is_refused(model: RegisteredModel) -> None:
     with pytest.raises(UsageError, match=r"must not be empty nor contain .* got 'a/b'"):
-        register("a/b", model.uri, model.run_id, score=0.1, dataset_digest="data", tags={})
+        register(
+            "a/b",
+            model.uri,
+            model.run_id,
+            score=0.1,
+            dataset_digest="data",
+            tags={},
+            promotion=promote_by_score(0.1),
+        )
 
 
 def test_a_registry_that_does_not_answer_is_unreachable(

@@ -12,6 +12,7 @@ import mlflow
 import pytest
 import requests
 from conftest import free_port
+from fake_registry import promote_by_score
 from interleaving import Action, act_with_interruptions, ignore, list_requests
 from mlflow import MlflowClient
 from mlflow_server import MlflowServer
@@ -113,7 +114,13 @@ Act = Callable[[Registry, str], object]
 def add(run_id: str, score: float) -> Act:
     def act(shared: Registry, name: str) -> object:
         return registry.register(
-            name, shared.model_uri, run_id, score=score, dataset_digest="data", tags={}
+            name,
+            shared.model_uri,
+            run_id,
+            score=score,
+            dataset_digest="data",
+            tags={},
+            promotion=promote_by_score(score),
         )
 
     return act

@@ -107,23 +107,23 @@ def encode_image(image: NDArray[np.uint8], suffix: str = ".png") -> bytes:
 
 
 def write_toy_dataset(
-    folder: Path, brightness: Sequence[int], label: str = "boat", first: int = 0
+    folder: Path, brightness: Sequence[int], first: int = 0, first_of_train: int = 1000
 ) -> Path:
     """Write a COCO dataset whose val split has an image with one boat for each brightness.
 
-    Images differ by their place; those of the train split are others. `first` is the place of the
-    first image, so that a dataset can have images of another one.
+    The train split has two images. Images differ by their place and brightness, so that a dataset
+    can have images of another one: `first` and `first_of_train` are the first places.
     """
-    splits = {"train": [_make_toy_image(1000 + place, 255, label) for place in range(2)]}
-    splits["val"] = [
-        _make_toy_image(first + place, value, label) for place, value in enumerate(brightness)
-    ]
+    splits = {
+        "train": [_make_toy_image(first_of_train + place, 255) for place in range(2)],
+        "val": [_make_toy_image(first + place, value) for place, value in enumerate(brightness)],
+    }
     write("coco", folder, ("boat", "buoy"), splits)
     return folder
 
 
-def _make_toy_image(place: int, brightness: int, label: str) -> AnnotatedImage:
+def _make_toy_image(place: int, brightness: int) -> AnnotatedImage:
     left, top = place % 40, place // 40
     box = (left, top, left + 20, top + 12)
     content = encode_image(draw_image(64, 64, box, brightness))
-    return AnnotatedImage(f"{place:04}.png", content, 64, 64, (LabeledBox(box, label),))
+    return AnnotatedImage(f"{place:04}.png", content, 64, 64, (LabeledBox(box, "boat"),))

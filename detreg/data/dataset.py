@@ -15,6 +15,7 @@ from detreg.data.digest import compute_digest, hash_paths
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import Severity, count_repairs, has_errors, list_problems
 from detreg.data.garbage_collection import pause_garbage_collection
+from detreg.data.image_hashes import write_image_hashes
 from detreg.data.looks import DatasetLooks
 from detreg.data.progress import Progress
 from detreg.data.screen import format_problems
@@ -106,6 +107,7 @@ def load_dataset(
     # The copy names absolute paths: one dataset at two places has one digest and two copies.
     folder = cache_folder / "datasets" / f"{digest}-{hash_paths(result.splits)}"
     paths = write_canonical_copy(folder, raw.classes, result.splits)
+    write_image_hashes(folder, result.splits)
 
     splits = {}
     for name, images in result.splits.items():

@@ -23,6 +23,7 @@ _NOT_LEARNED = (
     # The digest of the dataset, which enters too, says which images there are.
     "on_bad_image",
     "operating_point",
+    "promote_if",
     "score_threshold",
     "run_name",
 )

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 
 from detreg.inference.model_files import MODEL_NAME
 from detreg.mlflow_errors import translate_mlflow_errors
+from detreg.promotion import make_promotion
 from detreg.serving.packaging import log_model
 from detreg.tracking import runs
 from detreg.tracking.leftovers import Settlement, close_dead_runs, settle_left_runs
@@ -75,6 +76,7 @@ def _log_and_register(target: Target, registration: Registration) -> None:
             score=math.nan if registration.score is None else registration.score,
             dataset_digest=registration.dataset_digest,
             tags=registration.tags,
+            promotion=make_promotion(target.run_id, target.folder, registration),
         )
     print(f"registered {version.name} version {version.version} as {version.alias}", flush=True)
 

@@ -63,12 +63,13 @@ def _has_foreign_champion(state: RegistryState) -> bool:
     if champion is None or champion == state.standing.champion:
         return False
 
-    has_writer = any(_is_being_registered(version) for version in state.versions.values())
+    has_writer = any(is_being_registered(version) for version in state.versions.values())
     has_mover = any(not move.is_settled and _is_young(move.started_at) for move in state.moves)
     return not has_writer and not has_mover
 
 
-def _is_being_registered(version: ModelVersion) -> bool:
+def is_being_registered(version: ModelVersion) -> bool:
+    """Whether a process may still be registering a version."""
     is_of_detreg = EID in version.tags
     has_settled = REASON in version.tags
     return is_of_detreg and not has_settled and _is_young(version.creation_timestamp / 1000)

@@ -20,6 +20,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 
 from detreg.errors import UndeliveredError
 from detreg.mlflow_errors import retry_on_conflict
+from detreg.promotion_rule import BETTER
 
 FAILURE = "detreg.failure"
 """The tag with the reason of a run that did not finish."""
@@ -221,6 +222,10 @@ class Registration(Record):
     score: float | None
     dataset_digest: str
     tags: Mapping[str, str]
+    # Journals of earlier releases have neither.
+    promote_if: str = BETTER
+    annotations: str | None = None
+    """The canonical COCO file of the val split, on which it is compared with the champion."""
 
     def _send(self, target: Target) -> None:
         """Register the model. Raises UndeliveredError where nobody can do that here."""

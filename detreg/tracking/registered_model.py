@@ -16,7 +16,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from detreg.mlflow_errors import retry_on_conflict
-from detreg.tracking.standing import Candidate, Move, MoveKind, Standing, compute_standing
+from detreg.promotion_rule import PromotionRule, parse_promotion_rule
+from detreg.tracking.decision import Candidate, Evidence
+from detreg.tracking.standing import Move, MoveKind, Standing, compute_standing
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -26,6 +28,11 @@ SCORE = "mAP"
 DIGEST = "dataset_digest"
 EID = "eid"
 REASON = "reason"
+PROMOTE_IF = "detreg.promote_if"
+DECISION = "detreg.decision"
+"""CHAMPION or CHALLENGER: what it became when its process was done."""
+EVIDENCE_PREFIX = "detreg.evidence."
+"""Followed by the version that was champion."""
 
 # Tags of a registered model.
 MOVE_PREFIX = "detreg.move."
@@ -38,6 +45,7 @@ class RegistryState:
     """A registered model as it was read, and what follows from it."""
 
     versions: Mapping[int, ModelVersion]
+    candidates: tuple[Candidate, ...]
     aliases: Mapping[str, int]
     moves: tuple[Move, ...]
     former_history: str | None
@@ -70,6 +78,7 @@ def read_state(name: str) -> RegistryState:
     candidates = [_read_candidate(version) for version in versions.values()]
     return RegistryState(
         versions=versions,
+        candidates=tuple(candidates),
         aliases={alias: int(version) for alias, version in model.aliases.items()},
         moves=tuple(moves),
         former_history=model.tags.get(FORMER_HISTORY),
@@ -103,7 +112,31 @@ def _read_candidate(version: ModelVersion) -> Candidate:
         dataset_digest=tags.get(DIGEST),
         run_id=tags.get(EID, ""),
         is_scored=SCORE in tags and EID in tags,
+        rule=_read_rule(tags),
+        evidence=_read_evidence(tags),
+        decided=None if DECISION not in tags else tags[DECISION] == CHAMPION,
     )
+
+
+def _read_rule(tags: Mapping[str, str]) -> PromotionRule | None:
+    try:
+        return parse_promotion_rule(tags[PROMOTE_IF])
+    except (KeyError, ValueError):
+        return None
+
+
+def _read_evidence(tags: Mapping[str, str]) -> dict[int, Evidence]:
+    """Return the evidence by the version that was champion; what cannot be read is left out."""
+    evidence = {}
+    for key, text in tags.items():
+        if not key.startswith(EVIDENCE_PREFIX):
+            continue
+        try:
+            champion = int(key.removeprefix(EVIDENCE_PREFIX))
+            evidence[champion] = Evidence.from_json(text)
+        except (TypeError, ValueError):  # of another tool
+            continue
+    return evidence
 
 
 def create_version(name: str, model_uri: str, tags: Mapping[str, str]) -> None:
@@ -128,13 +161,27 @@ def set_alias(name: str, alias: str, version: int) -> None:
     retry_on_conflict(lambda: client.set_registered_model_alias(name, alias, str(version)))
 
 
+def set_decision(name: str, version: int, is_champion: bool) -> None:
+    """Tag a version with what it became when it was registered."""
+    _set_tag(name, version, DECISION, CHAMPION if is_champion else CHALLENGER)
+
+
 def set_reason(name: str, version: int, reason: str) -> None:
     """Tag a version with why it has its alias.
 
     To be called after the alias is set, so that no reason is given for what did not happen.
     """
+    _set_tag(name, version, REASON, reason)
+
+
+def write_evidence(name: str, version: int, champion: int, evidence: Evidence) -> None:
+    """Tag a version with what came of comparing it with a champion."""
+    _set_tag(name, version, f"{EVIDENCE_PREFIX}{champion}", evidence.to_json())
+
+
+def _set_tag(name: str, version: int, key: str, value: str) -> None:
     client = MlflowClient()
-    retry_on_conflict(lambda: client.set_model_version_tag(name, str(version), REASON, reason))
+    retry_on_conflict(lambda: client.set_model_version_tag(name, str(version), key, value))
 
 
 def delete_alias(name: str, alias: str) -> None:

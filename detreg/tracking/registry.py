@@ -5,7 +5,9 @@ champion. standing.py computes both from the versions' tags and from the moves b
 tags of the registered model. Any number of processes may register and promote at once, and each may
 be killed between any two writes, because all of them follow one protocol:
 
-1. Write what cannot be computed: the version with all its tags in one request, or the move.
+1. Write what cannot be computed: the version with all its tags in one request, or the move. Then
+   the version's evidence: what comes of comparing it with each version that may be champion when
+   its turn comes. Until that is written the version is no champion.
 2. Look, set the aliases to what is computed, and look again, until nothing is left to set. So the
    process that sets an alias last has seen all versions that were there before.
 3. Write that this is done: the version's reason, or that the move is settled.
@@ -15,7 +17,7 @@ that differs from what is computed while nobody is between 1 and 3 was moved by 
 this module, such as MLflow's page. It is the truth, and recorded as a move before anything else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from mlflow import MlflowClient
@@ -24,12 +26,14 @@ from detreg.errors import UsageError
 from detreg.mlflow_errors import retry_on_conflict, translate_mlflow_errors
 from detreg.mlflow_stores import create_missing_stores
 from detreg.model_names import find_name_problem
-from detreg.tracking.foreign_moves import record_foreign_move
+from detreg.tracking.decision import Candidate, Evidence
+from detreg.tracking.foreign_moves import is_being_registered, record_foreign_move
 from detreg.tracking.registered_model import (
     CHALLENGER,
     CHAMPION,
     DIGEST,
     EID,
+    PROMOTE_IF,
     REASON,
     SCORE,
     RegistryState,
@@ -41,10 +45,30 @@ from detreg.tracking.registered_model import (
     plan_move,
     read_state,
     set_alias,
+    set_decision,
     set_reason,
+    write_evidence,
     write_move,
 )
-from detreg.tracking.standing import MoveKind
+from detreg.tracking.standing import MoveKind, find_champions_to_compare
+
+PROMOTED = "promoted by hand"
+ROLLED_BACK = "rolled back"
+HAND_REASONS = (PROMOTED, ROLLED_BACK)
+"""How the reasons of moves by hand begin."""
+ABANDONED = "the process that registered it ended before the two were compared"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """How a version is to become champion: the text of its rule, and how to compare it.
+
+    `measure` is called with a version that may be champion. It raises UnreachableError, or returns
+    why the two cannot be compared.
+    """
+
+    rule: str
+    measure: Callable[[Candidate], Evidence]
 
 
 @dataclass(frozen=True)
@@ -65,19 +89,26 @@ def register(
     score: float,
     dataset_digest: str,
     tags: Mapping[str, str],
+    promotion: Promotion,
 ) -> RegisteredVersion:
     """Register a logged model as a new version of `name`, as champion or as challenger.
 
     `score` is the mAP (0 to 1) on the dataset with `dataset_digest`; `tags` (template and the like)
-    are added to the version's own. A version becomes champion if it is the first, or beats the
-    champion on the same dataset; never if it finds nothing, which is a score of 0.0000 or none at
-    all (NaN). A run has one version: registering it again, for what may have been interrupted,
-    takes that one. Raises UsageError for a name that MLflow does not take, NotFoundError where the
-    model does not exist, and UnreachableError.
+    are added to the version's own. A version becomes champion if it is the first, or if comparing
+    it with the champion gives what its rule asks for; never if it finds nothing, which is a score
+    of 0.0000 or none at all (NaN). A run has one version: registering it again, for what may have
+    been interrupted, takes that one. Raises UsageError for a name that MLflow does not take,
+    NotFoundError where the model does not exist, and UnreachableError.
     """
     _check_name(name)
     create_missing_stores()
-    all_tags = {**tags, SCORE: repr(float(score)), DIGEST: dataset_digest, EID: run_id}
+    all_tags = {
+        **tags,
+        SCORE: repr(float(score)),
+        DIGEST: dataset_digest,
+        EID: run_id,
+        PROMOTE_IF: promotion.rule,
+    }
 
     with translate_mlflow_errors(f"{model_uri} is not there, so it cannot be registered"):
         if has_model(name):
@@ -85,12 +116,15 @@ def register(
         version = retry_on_conflict(lambda: _find_or_create(name, model_uri, run_id, all_tags))
         _delete_duplicates(name, run_id)
 
-        state = _settle_aliases(name)
+        state = _compare_and_settle(name, version, promotion)
         standing = state.standing
         reason = state.versions[version].tags.get(REASON)
         if reason is None:
-            reason = standing.decisions[version].reason
+            decision = standing.decisions[version]
+            reason = decision.reason
+            set_decision(name, version, decision.is_champion)
             set_reason(name, version, reason)
+        _correct_later_reasons(name, version, state)
 
     # A champion that was overtaken meanwhile is still registered as champion.
     was_champion = version == standing.champion or version in standing.earlier
@@ -117,7 +151,7 @@ def promote(name: str, version: str) -> RegisteredVersion:
         if champion == number:
             return RegisteredVersion(name, str(number), CHAMPION, "it is the champion already")
 
-        reason = "promoted by hand"
+        reason = PROMOTED
         if champion is not None:
             reason += f", in place of version {champion}"
         _move_champion(name, MoveKind.PROMOTE, number, reason)
@@ -142,7 +176,7 @@ def rollback(name: str) -> RegisteredVersion:
             )
 
         number = standing.earlier[-1]
-        reason = "rolled back"
+        reason = ROLLED_BACK
         if standing.champion is not None:
             reason += f" from version {standing.champion}"
         _move_champion(name, MoveKind.ROLLBACK, number, reason)
@@ -182,6 +216,54 @@ def _delete_duplicates(name: str, run_id: str) -> None:
     for number in duplicates:
         if number not in versions_with_alias:
             delete_version(name, number)
+
+
+def _compare_and_settle(name: str, version: int, promotion: Promotion) -> RegistryState:
+    """Write the evidence of a version, set the aliases, and return what was seen at last.
+
+    There is no return before a look at which no evidence was missing: another version may have
+    become champion while this one was compared.
+    """
+    while True:
+        state = read_state(name)
+        champions = find_champions_to_compare(state.candidates, state.moves, version)
+        if not champions:
+            state = _settle_aliases(name)
+            champions = find_champions_to_compare(state.candidates, state.moves, version)
+        if not champions:
+            return state
+
+        by_version = {candidate.version: candidate for candidate in state.candidates}
+        for champion in sorted(champions):
+            if _is_abandoned(state, champion):
+                _close_abandoned(name, state, champion)
+                continue
+            evidence = promotion.measure(by_version[champion])
+            write_evidence(name, version, champion, evidence)
+
+
+def _is_abandoned(state: RegistryState, version: int) -> bool:
+    """Whether a version waits for evidence that nobody will write any more."""
+    decision = state.standing.decisions.get(version)
+    is_waiting = decision is not None and decision.is_waiting
+    return is_waiting and not is_being_registered(state.versions[version])
+
+
+def _close_abandoned(name: str, state: RegistryState, version: int) -> None:
+    """Write that a version whose process is gone was not compared, so that nobody waits for it."""
+    for champion in find_champions_to_compare(state.candidates, state.moves, version):
+        write_evidence(name, version, champion, Evidence(problem=ABANDONED))
+
+
+def _correct_later_reasons(name: str, version: int, state: RegistryState) -> None:
+    """Correct the reasons of later versions that were done before this one was compared."""
+    for later, decision in state.standing.decisions.items():
+        reason = state.versions[later].tags.get(REASON)
+        is_by_hand = reason is None or reason.startswith(HAND_REASONS)
+        if later <= version or is_by_hand or reason == decision.reason or decision.is_waiting:
+            continue
+        set_decision(name, later, decision.is_champion)
+        set_reason(name, later, decision.reason)
 
 
 def _settle_aliases(name: str) -> RegistryState:

@@ -3,31 +3,18 @@
 The versions are taken one by one in the order of their numbers, as if they had been registered
 that way, and the moves by hand between them. Every process that reads the same versions and moves
 comes to the same result, however many of them write at once.
+
+A version has been compared with a champion before it can replace it. What came of that, its
+evidence, is read here as well. Until it is there the version waits: it is no champion yet, but may
+become one, so a later version is compared with both. Then nothing depends on who is done first.
 """
 
 import enum
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-SCORE_DIGITS = 4
-"""Digits of a mAP in messages; one that rounds to 0 counts as finding nothing."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A version in the registry, as its tags describe it.
-
-    `score` is its mAP (0 to 1), or NaN. `run_id` and `is_scored` are empty and False for a version
-    that detreg has not registered: it can be champion by hand only.
-    """
-
-    version: int
-    score: float
-    dataset_digest: str | None
-    run_id: str
-    is_scored: bool
+from detreg.tracking.decision import Candidate, Decision, decide
 
 
 class MoveKind(enum.Enum):
@@ -80,14 +67,6 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Whether a version became champion when it was registered, and why."""
-
-    is_champion: bool
-    reason: str
-
-
-@dataclass(frozen=True)
 class Standing:
     """Champion and challenger, the champions before (oldest first), and each version's decision."""
 
@@ -103,7 +82,7 @@ def compute_standing(name: str, candidates: Iterable[Candidate], moves: Iterable
     A deleted version counts as one that never was. Of several versions of one run only the first
     counts: the others come from a request that was sent twice.
     """
-    by_version = {candidate.version: candidate for candidate in candidates}
+    by_version = _index_by_version(candidates)
     remaining = sorted(moves, key=lambda move: move.order)
     champion: int | None = None
     challenger: int | None = None
@@ -142,34 +121,56 @@ def compute_standing(name: str, candidates: Iterable[Candidate], moves: Iterable
     )
 
 
-def decide(name: str, candidate: Candidate, champion: Candidate | None) -> Decision:
-    """Decide whether a newly registered version replaces the champion.
+def find_champions_to_compare(
+    candidates: Iterable[Candidate], moves: Iterable[Move], version: int
+) -> set[int]:
+    """Return the champions that a version has to be compared with before its decision is known.
 
-    It does if there is none, or if it has a higher mAP on the same dataset; never if it finds
-    nothing, which is a mAP of 0.0000 or NaN.
+    There are several where an earlier version waits for its own evidence, because either it or the
+    champion before it may be champion then.
     """
-    score = candidate.score
-    by_hand = f"to promote it by hand: detreg promote {name} {candidate.version}"
+    by_version = _index_by_version(candidates)
+    remaining = sorted(moves, key=lambda move: move.order)
+    possible: set[int | None] = {None}
+    seen_runs: set[str] = set()
 
-    if math.isnan(score) or round(score, SCORE_DIGITS) <= 0:
-        figure = "undefined" if math.isnan(score) else f"{score:.4f}"
-        rule = "a model that finds nothing becomes champion by hand only"
-        return Decision(False, f"mAP is {figure}, and {rule}; {by_hand}")
+    for number in sorted(by_version):
+        while remaining and remaining[0].after < number:
+            move = remaining.pop(0)
+            possible = {_apply_move(move, champion, ())[0] for champion in possible}
 
-    if champion is None:
-        return Decision(True, "there was no champion")
+        candidate = by_version[number]
+        if not candidate.is_scored or candidate.run_id in seen_runs:
+            continue
+        seen_runs.add(candidate.run_id)
 
-    other = f"version {champion.version}"
-    if champion.dataset_digest != candidate.dataset_digest:
-        problem = f"{other}, the champion, was scored on other data, so the two cannot be compared"
-        return Decision(False, f"{problem}; {by_hand}")
+        next_possible: set[int | None] = set()
+        waits_for: set[int] = set()
+        for champion in possible:
+            decision = decide("", candidate, by_version.get(champion or 0))
+            if decision.is_waiting and champion is not None:
+                waits_for.add(champion)
+            if decision.is_champion or decision.is_waiting:
+                next_possible.add(number)
+            if not decision.is_champion:
+                next_possible.add(champion)
+        if number == version:
+            return waits_for
+        possible = next_possible
+    return set()
 
-    # Any score beats a champion by hand that has none.
-    best = -math.inf if math.isnan(champion.score) else champion.score
-    if score > best:
-        return Decision(True, f"mAP {score:.4f} beats {best:.4f} of {other} on the same data")
-    comparison = f"mAP {score:.4f} does not beat {best:.4f} of {other}, the champion"
-    return Decision(False, f"{comparison}; {by_hand}")
+
+def _index_by_version(candidates: Iterable[Candidate]) -> dict[int, Candidate]:
+    """Return the candidates by version; what was decided counts only where it has to.
+
+    That is where a version was compared with a champion that is deleted: with those that are
+    champions now in its place it was never compared.
+    """
+    by_version = {candidate.version: candidate for candidate in candidates}
+    for version, candidate in by_version.items():
+        if candidate.evidence.keys() <= by_version.keys():
+            by_version[version] = replace(candidate, decided=None)
+    return by_version
 
 
 def _apply_move(

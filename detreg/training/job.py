@@ -9,6 +9,7 @@ from pprint import pformat
 from mmengine.config import Config
 
 from detreg.data.dataset import Dataset
+from detreg.data.image_hashes import IMAGE_HASHES
 from detreg.data.leaving_out import LEFT_OUT_MESSAGE
 from detreg.options import RunOptions
 from detreg.params import to_plain, to_texts
@@ -151,6 +152,8 @@ def log_job(run: Run, job: Job) -> None:
     run.log_params({f"{name}.resolved": text for name, text in job.resolved.items()})
     run.log_dataset(job.dataset)
     run.log_scoring_splits(job.dataset)
+    # A later champion of another dataset is not judged by what it was trained on.
+    run.log_file(job.dataset.folder / IMAGE_HASHES)
     run.log_text(json.dumps(job.to_json(), indent=2), PARAMS_FILE)
 
     lines = []
