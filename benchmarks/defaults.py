@@ -33,7 +33,8 @@ SIZES: Mapping[str, Any] = {"base_model": "yolox_nano", "image_size": 224, "batc
 class Training:
     """One recorded training.
 
-    study: `recipes`, `changes`, `screening`, `cold`, `memory`, `best` or `random weights`.
+    study: `recipes`, `changes`, `screening`, `cold`, `cold3` and `cold30` (sweeps of 8, 3 and 30
+        epochs), `memory`, `best` or `random weights`.
     variant: what was trained, in words; of a sweep's trial its number.
     factors: what screening and sweeps varied, by name.
     curve: val mAP after each epoch.
