@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from detreg.redaction import redact
 from detreg.serving.packaging import log_model
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
-from detreg.threshold_choice import choose_operating_point, judge_splits
+from detreg.threshold_choice import choose_operating_point, evaluate_test_split
 from detreg.tracking import runs
 from detreg.tracking.records import Registration
 from detreg.tracking.registry import RegisteredVersion, has_version, register
@@ -89,11 +89,11 @@ class Export:
 
 @dataclass(frozen=True)
 class Judgment:
-    """What is known of an exported model, for its report."""
+    """What is known of an exported model, for its reports on val and, if there is one, on test."""
 
     fitted: FitResult
     parity: ParityResult
-    evaluation: SplitEvaluation
+    evaluations: Sequence[SplitEvaluation]
     point: OperatingPoint
     speed: ModelSpeed | None
 
@@ -151,17 +151,18 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     print(f"Parity: {parity.summary}", flush=True)
     scores = parity.exported
     run.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
-    judged = judge_splits(run, job.dataset, detector, truth, predictions)
-    point = choose_operating_point(run, job.options, job.dataset.classes, judged)
+    evaluations = [SplitEvaluation("val", truth, predictions, scores)]
+    if "test" in job.dataset.splits:
+        evaluations.append(evaluate_test_split(run, job.dataset, detector))
+    point = choose_operating_point(run, job.options, job.dataset.classes, evaluations)
     threshold = point.overall.score_threshold
     replace_card(
         exported.path,
         replace(detector.card, score_threshold=threshold, operating_point=point),
     )
 
-    evaluation = SplitEvaluation("val", truth, predictions, scores, threshold)
     speed = measure_speed(detector, truth, exported.path.stat().st_size)
-    log_report(run, job, Judgment(fitted, parity, evaluation, point, speed))
+    log_reports(run, job, Judgment(fitted, parity, evaluations, point, speed))
     registration = Registration(
         path=str(exported.path.relative_to(run.folder)),
         name=job.options.registered_model_name or job.template.name,
@@ -219,8 +220,11 @@ def export_best_checkpoint(run: Run, job: Job, fitted: FitResult) -> Export:
     return Export(path, model, predictions)
 
 
-def log_report(run: Run, job: Job, judgment: Judgment) -> None:
-    """Write the page on the exported model's results on the val split, as the artifact `report`."""
+def log_reports(run: Run, job: Job, judgment: Judgment) -> None:
+    """Write a page on the exported model's results on each split.
+
+    The artifact `report` is of val, `report_test` of test where there is one.
+    """
     fitted = judgment.fitted
     facts = {
         "run (eid)": run.id,
@@ -230,16 +234,21 @@ def log_report(run: Run, job: Job, judgment: Judgment) -> None:
         "parity": judgment.parity.summary,
         "operating point": judgment.point.description,
     } | to_texts(job.params)
-    folder = run.folder / "report"
-    write_report(
-        folder,
-        f"{job.template.name} on {job.dataset.name}",
-        judgment.evaluation,
-        history=[entry.to_row() for entry in fitted.history],
-        facts=facts,
-        speed=judgment.speed,
-    )
-    run.log_file(folder, "report")
+    history = [entry.to_row() for entry in fitted.history]
+
+    for evaluation in judgment.evaluations:
+        is_val = evaluation.name == "val"
+        artifact = "report" if is_val else f"report_{evaluation.name}"
+        folder = run.folder / artifact
+        write_report(
+            folder,
+            f"{job.template.name} on {job.dataset.name}",
+            replace(evaluation, score_threshold=judgment.point.overall.score_threshold),
+            history=history if is_val else (),
+            facts=facts,
+            speed=judgment.speed if is_val else None,
+        )
+        run.log_file(folder, artifact)
 
 
 def log_and_register(

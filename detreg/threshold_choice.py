@@ -2,16 +2,16 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from detreg.data.dataset import Dataset
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.operating_point import find_operating_point, measure_figures
 from detreg.evaluation.predictions import predict_split
-from detreg.evaluation.score_curve import JudgedDetections, judge_detections
+from detreg.evaluation.report import SplitEvaluation
+from detreg.evaluation.score_curve import judge_detections
 from detreg.evaluation.scores import score
-from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.operating_point import OperatingPoint
 from detreg.options import RunOptions
@@ -22,34 +22,26 @@ from detreg.tracking.runs import Run
 ARTIFACT = "operating_point.json"
 
 
-def judge_splits(
-    run: Run,
-    dataset: Dataset,
-    detector: Detector,
-    truth: GroundTruth,
-    predictions: Mapping[int, Detections],
-) -> dict[str, JudgedDetections]:
-    """Return which detections of the exported model are right, on val and, where it is, on test.
-
-    `truth` and `predictions` are those of val. What the model scores on test is logged.
-    """
-    judged = {"val": judge_detections(truth, predictions)}
-    if "test" in dataset.splits:
-        test_truth = GroundTruth.load(dataset.splits["test"].annotations)
-        test_predictions = predict_split(detector, test_truth)
-        run.log_metrics(score(test_truth, test_predictions).as_metrics("test"))
-        judged["test"] = judge_detections(test_truth, test_predictions)
-    return judged
+def evaluate_test_split(run: Run, dataset: Dataset, detector: Detector) -> SplitEvaluation:
+    """Score the exported model on test, and log that."""
+    truth = GroundTruth.load(dataset.splits["test"].annotations)
+    predictions = predict_split(detector, truth)
+    scores = score(truth, predictions)
+    run.log_metrics(scores.as_metrics("test"))
+    return SplitEvaluation("test", truth, predictions, scores)
 
 
 def choose_operating_point(
-    run: Run, options: RunOptions, classes: Sequence[str], judged: Mapping[str, JudgedDetections]
+    run: Run, options: RunOptions, classes: Sequence[str], evaluations: Sequence[SplitEvaluation]
 ) -> OperatingPoint:
     """Find at which score the exported model is used, and log it with its figures.
 
-    `judged` holds what the exported model finds on the splits, by name. The same checkpoint and
-    options give the same point, so that a run that is finished later has it too.
+    `evaluations` are of val and, where there is one, of test. The same checkpoint and options give
+    the same point, so that a run that is finished later has it too.
     """
+    judged = {}
+    for evaluation in evaluations:
+        judged[evaluation.name] = judge_detections(evaluation.truth, evaluation.predictions)
     point = find_operating_point(options.operating_point, options.score_threshold, classes, judged)
     if point.is_kept:
         print(f"Operating point: {point.description}", flush=True)

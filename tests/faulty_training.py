@@ -109,7 +109,7 @@ PLACES: dict[Point | IntoStop, Place] = {
     Point.TRAINED: Place(publish, "fit"),
     Point.EXPORTED: Place(TrainedModel, "export"),
     Point.COMPARED: Place(publish, "measure_parity"),
-    Point.SCORES_LOGGED: Place(publish, "log_report", is_after=False),
+    Point.SCORES_LOGGED: Place(publish, "log_reports", is_after=False),
     Point.REPORTED: Place(Run, "log_file", file="report"),
     Point.MODEL_LOGGED: Place(publish, "log_model"),
     Point.VERSION_CREATED: Place(registry, "create_version"),

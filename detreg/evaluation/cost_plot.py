@@ -20,7 +20,8 @@ def plot_error_costs(costs: Sequence[ErrorCost], map_50: float, path: Path) -> P
     axes.barh(range(len(costs)), gains, height=0.4, color=WRONG)
 
     for row, cost in enumerate(costs):
-        text = f" +{cost.gain:.3f}   {cost.count:,} errors"
+        errors = "error" if cost.count == 1 else "errors"
+        text = f" +{cost.gain:.3f}   {cost.count:,} {errors}"
         axes.text(cost.gain, row, text, va="center", color=INK)
         axes.text(0, row - 0.26, EXPLANATIONS[cost.kind], va="bottom", fontsize=8.5, color=MUTED)
 
