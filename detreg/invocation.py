@@ -5,8 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 from detreg.signals import SHELLS
+
+if TYPE_CHECKING:
+    import psutil
 
 # Of `mlflow run`, each with a value: what a printed command says anew, or what was for one run.
 _OPTIONS_OF_ONE_RUN = (
@@ -41,25 +45,37 @@ class Invocation:
 
     @classmethod
     def find(cls) -> "Invocation":
-        """Return that of this process.
+        """Return that of this process. To be called before the MLflow run is started."""
+        runner = find_runner()
+        if runner is None:
+            return cls((), Path.cwd())
 
-        To be called before the MLflow run is started, after which nothing tells of the project.
-        """
-        here = cls((), Path.cwd())
-        if "MLFLOW_RUN_ID" not in os.environ:
-            return here
-
-        import psutil  # noqa: PLC0415 (only a process of `mlflow run` needs it)
+        import psutil  # noqa: PLC0415 (as in find_runner)
 
         try:
-            runner = psutil.Process().parent()
-            if runner is not None and runner.name() in SHELLS:
-                runner = runner.parent()
-            if runner is None:
-                return here
             return cls(read_project(runner.cmdline()), Path(runner.cwd()))
         except psutil.Error:
-            return here
+            return cls((), Path.cwd())
+
+
+def find_runner() -> "psutil.Process | None":
+    """Return the process that runs an MLflow project: `mlflow run`, or a program that calls MLflow.
+
+    None where it is gone, or there is no project. To be called before the MLflow run is started,
+    after which nothing tells of the project.
+    """
+    if "MLFLOW_RUN_ID" not in os.environ:
+        return None
+
+    import psutil  # noqa: PLC0415 (only a process of `mlflow run` needs it)
+
+    try:
+        runner = psutil.Process().parent()
+        if runner is not None and runner.name() in SHELLS:
+            runner = runner.parent()
+    except psutil.Error:
+        return None
+    return runner
 
 
 def read_project(words: Sequence[str]) -> tuple[str, ...]:

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from detreg.shares import parse_share
+
 F1 = "f1"
 FORMS = "f1, precision:0.9 or recall:0.95 (with any number between 0 and 1)"
 
@@ -49,22 +51,10 @@ def parse_operating_rule(text: str) -> OperatingRule:
         return OperatingRule("f1")
 
     kind, _, number = text.partition(":")
-    share = _parse_share(number)
+    share = parse_share(number)
     if share is not None:
         if kind == "precision":
             return OperatingRule("precision", share)
         if kind == "recall":
             return OperatingRule("recall", share)
     raise ValueError(f"{FORMS}, got {text[:100]!r}")
-
-
-def _parse_share(text: str) -> float | None:
-    """Return a number between 0 and 1, or None for anything else."""
-    # float() also reads 1_0 and the digits of other scripts.
-    if not text.isascii() or "_" in text:
-        return None
-    try:
-        share = float(text)
-    except ValueError:
-        return None
-    return share if 0 < share < 1 else None

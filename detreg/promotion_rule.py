@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from detreg.shares import parse_share
+
 BETTER = "better"
 NEVER = "never"
 FORMS = "better, not_worse:0.01 (with any number over 0 and under 1) or never"
@@ -35,19 +37,7 @@ def parse_promotion_rule(text: str) -> PromotionRule:
         return PromotionRule("never")
 
     kind, _, number = text.partition(":")
-    margin = _parse_margin(number)
+    margin = parse_share(number)
     if kind == "not_worse" and margin is not None:
         return PromotionRule("not_worse", margin)
     raise ValueError(f"{FORMS}, got {text[:100]!r}")
-
-
-def _parse_margin(text: str) -> float | None:
-    """Return a number between 0 and 1, or None for anything else."""
-    # float() also reads 1_0 and the digits of other scripts.
-    if not text.isascii() or "_" in text:
-        return None
-    try:
-        margin = float(text)
-    except ValueError:
-        return None
-    return margin if 0 < margin < 1 else None

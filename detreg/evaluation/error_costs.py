@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from detreg.evaluation.bootstrap import RECALLS
 from detreg.evaluation.error_kinds import FOUND, IGNORED, ErrorKind, ImageErrors
 from detreg.evaluation.ground_truth import GroundTruth
 
@@ -17,8 +18,6 @@ Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-RECALLS = np.linspace(0, 1, 101)
-"""At which COCO reads the precision."""
 CORRECTED = (ErrorKind.CLASSIFICATION, ErrorKind.LOCALIZATION)
 """Kinds that are mended by a correction; detections of the other kinds are removed."""
 

@@ -79,12 +79,7 @@ def find_errors(
     split have no class in common.
     """
     aligned = truth.align(predictions)
-    nothing = Detections(
-        boxes=np.zeros((0, 4), dtype=np.float32),
-        scores=np.zeros(0, dtype=np.float32),
-        labels=np.zeros(0, dtype=np.int64),
-        class_names=truth.classes,
-    )
+    nothing = Detections.make_empty(truth.classes)
     errors = {}
     for image_id in sorted(truth.images):
         detections = aligned.get(image_id, nothing).filter(min_score)

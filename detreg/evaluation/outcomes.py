@@ -39,12 +39,7 @@ def match_split(
 ) -> dict[int, Outcome]:
     """Match every image of a split, by image id; without an entry nothing was found on it."""
     aligned = truth.align(predictions)
-    nothing = Detections(
-        boxes=np.zeros((0, 4), dtype=np.float32),
-        scores=np.zeros(0, dtype=np.float32),
-        labels=np.zeros(0, dtype=np.int64),
-        class_names=truth.classes,
-    )
+    nothing = Detections.make_empty(truth.classes)
 
     outcomes = {}
     for image_id, image in truth.images.items():

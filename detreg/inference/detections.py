@@ -39,6 +39,13 @@ class Detections:
             raise DataError(problems)
 
     @classmethod
+    def make_empty(cls, class_names: tuple[str, ...]) -> "Detections":
+        """Return those of an image on which nothing is found."""
+        boxes = np.zeros((0, 4), dtype=np.float32)
+        scores, labels = np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.int64)
+        return cls(boxes, scores, labels, class_names)
+
+    @classmethod
     def clip_to_image(
         cls,
         boxes: NDArray[np.float32],

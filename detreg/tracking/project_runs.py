@@ -8,7 +8,6 @@ so after the command's process has ended, so another process has to wait for tha
 """
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import psutil
 from mlflow import MlflowClient
 
-from detreg.signals import SHELLS
+from detreg.invocation import find_runner
 
 MAX_SECONDS = 600.0
 """How long the other process waits at most, for a program that goes on after its run."""
@@ -40,12 +39,8 @@ class Runner:
 
         To be called before the run is started, after which nothing tells of the project.
         """
-        if "MLFLOW_RUN_ID" not in os.environ:
-            return None
-        parent = psutil.Process().parent()
-        if parent is not None and parent.name() in SHELLS:
-            parent = parent.parent()
-        return None if parent is None else cls(parent.pid, parent.create_time())
+        runner = find_runner()
+        return None if runner is None else cls(runner.pid, runner.create_time())
 
     @property
     def is_running(self) -> bool:
