@@ -83,10 +83,11 @@ def test_the_champion_is_the_best_on_the_same_data(model: RegisteredModel) -> No
 
     assert first.reason == "there was no champion"
     assert worse.reason == (
-        "it may be better than version 1, the champion, by luck alone, or is not better, on the "
-        "same 100 images: mAP 0.2000 against 0.3000, -0.1000 (95 % interval -0.1000 to -0.1000); "
+        "it is worse than version 1, the champion, on the same 100 images: mAP 0.2000 against "
+        "0.3000, -0.1000 (95 % interval -0.1000 to -0.1000); "
         f"to promote it by hand: detreg promote {model.name} 2"
     )
+    assert equal.reason.startswith("it is not shown to be better than version 3, the champion, on")
     assert better.reason == (
         "it is better than version 1 on the same 100 images: mAP 0.4000 against 0.3000, +0.1000 "
         "(95 % interval +0.1000 to +0.1000)"

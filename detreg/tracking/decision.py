@@ -127,8 +127,11 @@ def _decide_by_evidence(
         return Decision(False, f"{claim}; {by_hand}")
     if is_accepted:
         return Decision(True, f"it is better than {other} {figures}")
-    claim = f"it may be better than {other}, the champion, by luck alone, or is not better"
-    return Decision(False, f"{claim}, {figures}; {by_hand}")
+    if evidence.high < 0:
+        claim = f"it is worse than {other}, the champion,"
+    else:
+        claim = f"it is not shown to be better than {other}, the champion,"
+    return Decision(False, f"{claim} {figures}; {by_hand}")
 
 
 def _decide_by_score(candidate: Candidate, champion: Candidate, by_hand: str) -> Decision:
