@@ -10,7 +10,7 @@ env: .venv/ready
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.lock --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.lock --editable ".[train]"
 	touch $@
 
 demo: env
@@ -35,6 +35,6 @@ generate: env
 	$(BIN)/python -m detreg.generate
 
 lock:
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --no-header --no-emit-index-url \
+	$(BIN)/uv pip compile pyproject.toml --extra train --group dev --universal --python-version 3.11 --no-header --no-emit-index-url \
 	  --no-annotate --quiet --output-file requirements.lock
 	$(BIN)/python -m detreg.generate

@@ -1,12 +1,13 @@
 """detreg trains, tunes, registers and serves object detectors from templates.
 
 Nothing heavy is imported until it is used: `from detreg import Detector` needs neither torch nor
-mmdet, `detreg.train` does.
+mmdet; `detreg.train` does, and raises UsageError where they are not installed.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from detreg.full_install import require_full_install
 from detreg.version import __version__
 
 if TYPE_CHECKING:
@@ -21,10 +22,13 @@ _HOMES = {
     "sweep": "detreg.sweeps.sweep",
     "train": "detreg.pipeline",
 }
+_NEED_FULL_INSTALL = ("sweep", "train")
 __all__ = ["Detections", "Detector", "__version__", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'detreg' has no attribute {name!r}")
+    if name in _NEED_FULL_INSTALL:
+        require_full_install(f"detreg.{name}")
     return getattr(import_module(_HOMES[name]), name)

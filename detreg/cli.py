@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from detreg.arguments import parse_arguments
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import DetregError, DiskError, NotFoundError
+from detreg.full_install import explain_missing_module
 from detreg.memory import find_memory_error
 from detreg.redaction import redact
 from detreg.signals import SignalExit, print_problems, raise_on_signals
@@ -73,6 +74,9 @@ def _find_known_error(error: Exception) -> DetregError | None:
     """Return the error as one that a user can mend, or None where it is a bug."""
     if isinstance(error, DetregError):
         return error
+
+    if isinstance(error, ModuleNotFoundError):
+        return explain_missing_module(error)
 
     without_memory = find_memory_error(error)
     if without_memory is not None:

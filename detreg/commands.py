@@ -17,6 +17,7 @@ from detreg import templates
 from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
 from detreg.errors import UsageError
+from detreg.full_install import require_full_install
 from detreg.inspection.plan import TrainingPlan
 from detreg.invocation import Invocation
 from detreg.options import RunOptions, SweepOptions
@@ -103,6 +104,7 @@ def sample(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     """Train, export and register a model, and print what to try next."""
+    require_full_install("detreg train")
     from detreg import pipeline
 
     template = templates.find_template(arguments.template)
@@ -160,6 +162,7 @@ Try next:
 
 def sweep(arguments: argparse.Namespace) -> int:
     """Search hyperparameters, register the best model, and print what to try next."""
+    require_full_install("detreg sweep")
     from detreg.sweeps import request
 
     chosen = request.parse_templates(arguments.template)
@@ -212,6 +215,7 @@ Try next:
 
 def learning_curve(arguments: argparse.Namespace) -> int:
     """Train on parts of a dataset, and print what twice the images would bring."""
+    require_full_install("detreg learning-curve")
     from detreg import pipeline
 
     template = templates.find_template(arguments.template)

@@ -170,7 +170,12 @@ def test_the_lock_names_no_index() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
+    "line",
+    [
+        *PYPROJECT["project"]["dependencies"],
+        *PYPROJECT["project"]["optional-dependencies"]["train"],
+        *PYPROJECT["dependency-groups"]["dev"],
+    ],
 )
 def test_a_dependency_is_locked_to_a_version_that_it_allows(line: str) -> None:
     dependency = Requirement(line)
