@@ -1,6 +1,6 @@
 r"""Measure a model in `mlflow models serve`: one client, many clients, and ten times too many.
 
-    python benchmarks/serving.py models:/yolox@champion \
+    python benchmarks/serving.py models:/yolox-boats@champion \
         ../shared/data/bccd/JPEGImages/BloodImage_00000.jpg
 
 Starts the server itself, on 127.0.0.1, and prints

@@ -8,6 +8,7 @@ refusals stay instant. That is the only place in the package for such imports.
 import argparse
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -145,7 +146,7 @@ def _describe_training(
     from detreg.tracking.run_page import describe_run_page
 
     page = describe_run_page(result.run_id, invocation.folder)
-    model = f"models:/{result.model_name}@{result.alias}"
+    model = shlex.quote(f"models:/{result.model_name}@{result.alias}")
     serving = f"mlflow models serve -m {model}{invocation.environment_flag} --port 5001"
     continuing = format_training_command(result.template, continued, invocation)
     return f"""
@@ -193,7 +194,7 @@ def _describe_sweep(result: "SweepResult", invocation: Invocation) -> str:
     if result.model_version:
         name, version = result.model_name, result.model_version
         registered = f"registered {name} version {version} as {result.alias}"
-        model = f"models:/{name}/{version}"
+        model = shlex.quote(f"models:/{name}/{version}")
         serve = f"mlflow models serve -m {model}{invocation.environment_flag} --port 5001"
     else:
         registered = "not registered"

@@ -1,10 +1,27 @@
 """Names of registered models. Standard library only."""
 
 import posixpath
+import re
+import unicodedata
 
 FORBIDDEN = "/:@"
 MAX_LENGTH = 256
 """What MLflow's databases hold."""
+MAX_DATASET_LENGTH = 100
+"""Of a dataset's name, which stands behind a template's."""
+
+
+def make_model_name(template: str, dataset: str) -> str:
+    """Return the name under which a template that was trained on a dataset is registered.
+
+    `dataset` is the name of a folder or an archive. Of it letters and digits of any script are
+    kept, and `.` and `_`; whatever else it has becomes one `-`, so that MLflow takes the name, and
+    a shell takes it without quotes. A name that has none of these is left out.
+    """
+    # One form, whether a file system stores an accent with its letter or behind it.
+    composed = unicodedata.normalize("NFC", dataset)
+    words = re.sub(r"[^\w.]+", "-", composed)[:MAX_DATASET_LENGTH].strip("-._")
+    return f"{template}-{words}" if words else template
 
 
 def find_name_problem(name: str) -> str | None:

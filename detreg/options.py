@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from detreg.defaults import FEW_IMAGES, PUBLISHED
 from detreg.errors import UsageError, quote
-from detreg.model_names import find_name_problem
+from detreg.model_names import find_name_problem, make_model_name
 from detreg.operating_rule import F1, parse_operating_rule
 from detreg.params import boolean, choice, integer, integer_or_auto, number_or_auto, text
 from detreg.promotion_rule import BETTER, parse_promotion_rule
@@ -22,7 +22,9 @@ class RunOptions:
     )
     seed: int = integer(0, 0, 2**31 - 1, 1, help="Seed of everything random")
     registered_model_name: str | None = text(
-        None, help="Name in the MLflow model registry; none is the template's name"
+        None,
+        help="Name in the MLflow model registry; none is the template's and the dataset's, such as "
+        "yolox-boats",
     )
     recipe: str = choice(
         FEW_IMAGES,
@@ -95,6 +97,10 @@ class RunOptions:
         "nothing, it is promoted by hand",
     )
     run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
+
+    def choose_model_name(self, template: str, dataset: str) -> str:
+        """Return the name under which a template that was trained on a dataset is registered."""
+        return self.registered_model_name or make_model_name(template, dataset)
 
     def find_problems(self) -> list[str]:
         """Return what is wrong beside the domains of the single values."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from detreg import torchrun
 from detreg.data.calibration import check_calibration
-from detreg.data.dataset import load_dataset
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.deferred_imports import defer_imports, pause_garbage_collection
@@ -80,7 +80,7 @@ def train_template(
     check_calibration(dataset, options)
 
     if torchrun.get_rank() == 0:
-        _check_stores_and_disks(template, params, options)
+        _check_stores_and_disks(template, params, options, dataset)
 
     # torch and mmdet take seconds to import.
     with pause_garbage_collection():
@@ -89,12 +89,16 @@ def train_template(
     return train_and_publish(template, params, options, dataset)
 
 
-def _check_stores_and_disks(template: Template, params: CommonParams, options: RunOptions) -> None:
+def _check_stores_and_disks(
+    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> None:
     """Refuse a training that could not be logged, stored or registered at its end."""
     # MLflow takes seconds to import: only after the arguments and the data have been accepted. What
     # it imports of others here, it uses at the end of a training or not at all.
     with defer_imports("fastapi", "pandas", "scipy"), pause_garbage_collection():
-        from detreg.tracking import preflight  # noqa: PLC0415
+        from detreg.tracking import model_hints, preflight  # noqa: PLC0415
 
-    preflight.check_stores([options.registered_model_name or template.name])
+    preflight.check_stores([options.choose_model_name(template.name, dataset.name)])
     preflight.check_disks(template, params)
+    for hint in model_hints.list_hints(options, template.name, dataset):
+        print(hint, flush=True)

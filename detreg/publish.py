@@ -165,7 +165,7 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     log_reports(run, job, Judgment(fitted, parity, evaluations, point, speed))
     registration = Registration(
         path=str(exported.path.relative_to(run.folder)),
-        name=job.options.registered_model_name or job.template.name,
+        name=job.options.choose_model_name(job.template.name, job.dataset.name),
         score=scores.mAP,
         dataset_digest=job.dataset.digest,
         tags={"template": job.template.name, ONNX_SHA256: compute_sha256(exported.path)},

@@ -115,7 +115,7 @@ class Workplace:
         return run
 
     def get_champion_version(self) -> str:
-        answer = self.get("registered-models/alias?name=yolox&alias=champion")
+        answer = self.get("registered-models/alias?name=yolox-tiny&alias=champion")
         version: str = answer["model_version"]["version"]
         return version
 
@@ -271,7 +271,9 @@ def test_evaluate_finds_the_logged_score_again(workplace: Workplace, run: JSON, 
 
 
 def test_export_writes_the_champion(workplace: Workplace, run: JSON) -> None:
-    workplace.run_successfully("detreg", "export", "models:/yolox@champion", "--out", "model.onnx")
+    workplace.run_successfully(
+        "detreg", "export", "models:/yolox-tiny@champion", "--out", "model.onnx"
+    )
     assert (workplace.folder / "model.onnx").stat().st_size > 1_000_000
 
 
@@ -279,18 +281,18 @@ def test_promote_and_rollback_move_the_champion(workplace: Workplace, run: JSON)
     before = workplace.get_champion_version()
     other = "2" if before == "1" else "1"
 
-    values = {"name": "yolox", "version": other}
+    values = {"name": "yolox-tiny", "version": other}
     entry = ["mlflow", "run", str(ROOT), "-e", "promote", *LOCAL]
     workplace.run_successfully(*entry, *to_entry_params(values))
     assert workplace.get_champion_version() == other
 
-    workplace.run_successfully("detreg", "promote", "yolox", "--rollback")
+    workplace.run_successfully("detreg", "promote", "yolox-tiny", "--rollback")
     assert workplace.get_champion_version() == before
 
 
 def test_the_champion_is_served(workplace: Workplace, run: JSON, tiny: Path) -> None:
     port = free_port()
-    command = ["mlflow", "models", "serve", "-m", "models:/yolox@champion", *LOCAL]
+    command = ["mlflow", "models", "serve", "-m", "models:/yolox-tiny@champion", *LOCAL]
     command += ["-h", "127.0.0.1", "-p", str(port)]
     with (workplace.folder / "serve.log").open("wb") as log:
         process = subprocess.Popen(

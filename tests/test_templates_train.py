@@ -103,7 +103,7 @@ def test_a_template_is_trained_registered_served_and_resumed(
 
     first = detreg.train(name, data=str(tiny), **values, **start)
     assert first["parity_matched"] >= 0.99
-    assert first["model_name"] == name
+    assert first["model_name"] == f"{name}-tiny"
     # After so few steps most find nothing, and what finds nothing does not become champion.
     finds_something = round(first["mAP"], 4) > 0
     assert first["alias"] == ("champion" if finds_something else "challenger")
@@ -112,7 +112,7 @@ def test_a_template_is_trained_registered_served_and_resumed(
     assert metrics.keys() >= {"train/loss", "val/mAP", "mAP", "test/mAP", "parity/matched"}
     assert np.isfinite(metrics["train/loss"])
 
-    detector = Detector.load(f"models:/{name}@{first['alias']}")
+    detector = Detector.load(f"models:/{name}-tiny@{first['alias']}")
     image = read_image(next(tiny.rglob("*.jpg")))
     detections = detector(image, score_threshold=0.0)
     assert detections.class_names == ("balloon", "boat", "house")

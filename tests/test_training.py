@@ -152,7 +152,7 @@ def test_a_model_that_finds_nothing_is_registered_as_challenger(trained: dict[st
     assert trained["mAP"] < 0.00005
     assert trained["alias"] == "challenger"
     assert "finds nothing" in trained["reason"]
-    version = MlflowClient().get_model_version_by_alias("yolox", "challenger")
+    version = MlflowClient().get_model_version_by_alias("yolox-tiny", "challenger")
     assert version.run_id == trained["run_id"]
     assert str(version.version) == trained["model_version"]
 
@@ -162,7 +162,7 @@ import sys
 from detreg import Detector
 from detreg.inference.images import read_image
 
-detector = Detector.load("models:/yolox@challenger")
+detector = Detector.load("models:/yolox-tiny@challenger")
 found = detector(read_image(sys.argv[1]), score_threshold=0.0)
 heavy = sorted({"torch", "mmdet", "mmcv", "mmengine"} & set(sys.modules))
 print(found.boxes.dtype, found.labels.dtype, heavy)

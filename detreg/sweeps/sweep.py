@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from detreg.data.calibration import check_calibration
-from detreg.data.dataset import load_dataset
+from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
@@ -36,7 +36,7 @@ from detreg.sweeps.samplers import make_search_pruner, make_search_sampler
 from detreg.sweeps.storage import StudyStorage, open_storage
 from detreg.sweeps.study import FirstTrial
 from detreg.sweeps.trial_text import format_values
-from detreg.tracking import preflight, runs
+from detreg.tracking import model_hints, preflight, runs
 from detreg.tracking.runs import Run
 
 _RESUME_ADVICE = (
@@ -78,7 +78,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
 
     refuse_mlflow_database(plan.storage)
     storage = open_storage(plan.storage, plan.sweep.heartbeat)
-    _check_stores_and_disks(plan)
+    _check_stores_and_disks(plan, dataset)
     context = make_context()
     check_initial_weights(context, plan)
     prepared = prepare_precisions(context, plan, storage)
@@ -158,13 +158,21 @@ def refuse_mlflow_database(url: str) -> None:
         )
 
 
-def _check_stores_and_disks(plan: Plan) -> None:
+def _check_stores_and_disks(plan: Plan, dataset: Dataset) -> None:
     """Refuse a sweep whose trials could not be logged or stored, or whose best not registered."""
-    given_name = plan.options.registered_model_name
-    preflight.check_stores([given_name or template.name for template in plan.templates])
+    options = plan.options
+    preflight.check_stores(
+        [options.choose_model_name(template.name, dataset.name) for template in plan.templates]
+    )
     workers = max(1, plan.sweep.workers)
     for template in plan.templates:
         preflight.check_disks(template, plan.get_first_params(template), workers)
+
+    hints: list[str] = []
+    for template in plan.templates:
+        hints += model_hints.list_hints(options, template.name, dataset)
+    for hint in dict.fromkeys(hints):  # all templates may have one name
+        print(hint, flush=True)
 
 
 def open_search_study(
