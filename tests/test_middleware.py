@@ -48,8 +48,8 @@ class Exchange:
         return start["status"], text
 
 
-def echo(body: bytes, content_type: str) -> bytes:
-    return json.dumps(f"{content_type} {body.decode()}").encode()
+def echo(body: bytes, content_type: str, query: str) -> bytes:
+    return json.dumps(f"{content_type} {body.decode()}{query}").encode()
 
 
 def test_a_body_in_parts_is_answered() -> None:
@@ -130,9 +130,9 @@ def test_a_body_that_does_not_arrive_is_given_up() -> None:
 def test_a_request_counts_until_its_thread_ends() -> None:
     is_open = threading.Event()
 
-    def hold(body: bytes, content_type: str) -> bytes:
+    def hold(body: bytes, content_type: str, query: str) -> bytes:
         assert is_open.wait(LONG)
-        return echo(body, content_type)
+        return echo(body, content_type, query)
 
     async def check() -> None:
         layer = InvocationLayer(hold, LIMITS, timeout=0.01)
@@ -164,7 +164,7 @@ def test_a_request_counts_until_its_thread_ends() -> None:
 def test_errors_are_one_line_and_only_the_servers_own_are_500(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def fail(body: bytes, content_type: str) -> bytes:
+    def fail(body: bytes, content_type: str, query: str) -> bytes:
         if body == b"wrong":
             raise BadRequest("it is wrong", HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         raise ValueError("a secret")

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from random import Random
@@ -32,6 +33,11 @@ JPEG = encode_image(draw_image(128, 96, (32, 16, 64, 48)), ".jpg")
 TEXT = base64.b64encode(JPEG).decode()
 JSON = "application/json"
 PARQUET = "application/vnd.apache.parquet"
+PART = (
+    b'--xyz\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + JPEG + b"\r\n"
+)
+FORM_OF_TWO = PART + PART + b"--xyz--\r\n"
+ORIGIN = "https://shop.example"
 
 
 class LoggedModel:
@@ -62,13 +68,13 @@ GATE = """
 import pathlib, time, uuid
 _answer = ServedDetector.answer
 
-def _answer_through_gate(self, body, content_type):
+def _answer_through_gate(self, body, content_type, query):
     folder = pathlib.Path(os.environ["GATE"])
     if (folder / "closed").exists():
         (folder / f"waits-{uuid.uuid4()}").touch()
         while (folder / "closed").exists():
             time.sleep(0.01)
-    return _answer(self, body, content_type)
+    return _answer(self, body, content_type, query)
 
 ServedDetector.answer = _answer_through_gate
 """
@@ -126,6 +132,7 @@ def port(
         "DETREG_SERVE_MAX_BODY_MB": "1",
         "DETREG_SERVE_MAX_IMAGES": "9",
         "DETREG_SERVE_MAX_MEGAPIXELS": "1",
+        "DETREG_SERVE_CORS": ORIGIN,
     }
     serve = ["-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
     command = [sys.executable, *serve, "-h", "127.0.0.1", "-p", str(number)]
@@ -154,13 +161,22 @@ def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> 
     raise AssertionError(log.read_text())
 
 
-def post(port: int, body: object, content_type: str = JSON) -> tuple[int, str]:
+def post(port: int, body: object, content_type: str = JSON, query: str = "") -> tuple[int, str]:
     """Send a request and return its status and text; a body that is not bytes is sent as JSON."""
     connection = HTTPConnection("127.0.0.1", port, timeout=300)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    connection.request("POST", "/invocations", data, {"Content-Type": content_type})
+    connection.request("POST", f"/invocations{query}", data, {"Content-Type": content_type})
     response = connection.getresponse()
     return response.status, response.read().decode()
+
+
+def ask(port: int, method: str, path: str, **headers: str) -> tuple[int, str, Message]:
+    """Send a request without a body and return its status, text and headers."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=300)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, headers=named)
+    response = connection.getresponse()
+    return response.status, response.read().decode(), response.headers
 
 
 def to_parquet(values: list[bytes]) -> bytes:
@@ -183,6 +199,9 @@ def to_parquet(values: list[bytes]) -> bytes:
         ({"instances": [TEXT, TEXT]}, JSON),
         ({"instances": [{"image": TEXT}, {"image": TEXT}]}, JSON),
         (to_parquet([JPEG, JPEG]), PARQUET),
+        ({"inputs": [f"data:image/jpeg;base64,{TEXT}"]}, JSON),
+        (JPEG, "image/jpeg"),
+        (FORM_OF_TWO, "multipart/form-data; boundary=xyz"),
     ],
 )
 def test_every_form_of_the_request_gives_what_the_detector_gives(
@@ -212,6 +231,71 @@ def test_params_limit_the_detections(port: int, params: dict[str, float], count:
     (row,) = json.loads(text)["predictions"]
     assert list(row) == ["boxes", "scores", "labels", "class_names"]
     assert len(row["boxes"]) == count
+
+
+def test_the_query_of_the_url_has_params_for_every_form(port: int) -> None:
+    for body, content_type in ((JPEG, "image/jpeg"), (to_parquet([JPEG]), PARQUET), (RECORD, JSON)):
+        status, text = post(port, body, content_type, "?score_threshold=0.9")
+        assert (status, len(json.loads(text)["predictions"][0]["boxes"])) == (200, 1)
+    status, text = post(port, JPEG, "image/jpeg", "?threshold=0.9")
+    assert (status, "unknown params 'threshold'" in text) == (400, True)
+    check_one_line(text)
+
+
+def test_strangers_images_and_forms_are_within_the_same_limits(port: int) -> None:
+    bomb = encode_image(draw_image(2000, 1000, (0, 0, 9, 9)))
+    nine_more = PART * 10 + b"--xyz--\r\n"
+    bodies = [
+        (bomb, "image/png", 400, "2 megapixels together: send at most 1"),
+        (JPEG[:-200], "image/jpeg", 400, "row 0: the image cannot be used"),
+        (b"<svg/>", "image/svg+xml", 400, "row 0: the bytes (6 of them) are not an image"),
+        (b"", "image/jpeg", 400, "row 0: the bytes (0 of them) are not an image"),
+        (b" " * (2**20 + 1), "image/jpeg", 413, "more than 1048576 bytes"),
+        (nine_more, "multipart/form-data; boundary=xyz", 400, "has 10 rows: send at most 9"),
+        (FORM_OF_TWO[:-8], "multipart/form-data; boundary=xyz", 400, "does not end"),
+    ]
+    for body, content_type, expected, reason in bodies:
+        status, text = post(port, body, content_type)
+        assert (status, reason in text) == (expected, True), text
+        check_one_line(text)
+
+
+def test_cors_is_answered_for_the_origin_that_is_allowed_only(port: int) -> None:
+    def preflight(origin: str) -> tuple[int, str | None]:
+        status, _, headers = ask(
+            port,
+            "OPTIONS",
+            "/invocations",
+            Origin=origin,
+            Access_Control_Request_Method="POST",
+            Access_Control_Request_Headers="content-type",
+        )
+        return status, headers["Access-Control-Allow-Origin"]
+
+    assert preflight(ORIGIN) == (200, ORIGIN)
+    assert preflight("https://evil.example") == (400, None)
+
+    for origin, allowed in ((ORIGIN, ORIGIN), ("https://evil.example", None)):
+        # A refusal can be read as well as an answer.
+        status, _, headers = ask(port, "POST", "/invocations", Origin=origin)
+        assert (status, headers["Access-Control-Allow-Origin"]) == (415, allowed)
+
+
+def test_the_server_describes_itself(logged: LoggedModel, port: int) -> None:
+    status, text, headers = ask(port, "GET", "/docs")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    for shown in ("boat, buoy", "image/*", "max_detections", "1048576", ORIGIN):
+        assert shown in text
+
+    status, text, _ = ask(port, "GET", "/model.json")
+    facts = json.loads(text)
+    assert (status, facts["classes"], facts["score_threshold"]) == (200, ["boat", "buoy"], 0.3)
+    assert facts["params"].keys() == {"score_threshold", "max_detections"}
+    assert ask(port, "HEAD", "/docs")[:2] == (200, "")
+    # FastAPI's page would load scripts from elsewhere.
+    assert ask(port, "GET", "/redoc")[0] == 404
+    assert ask(port, "GET", "/ping")[0] == 200
 
 
 RECORD = {"dataframe_records": [{"image": TEXT}]}

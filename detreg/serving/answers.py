@@ -14,8 +14,8 @@ from detreg.inference.detector import Detector, check_limits
 from detreg.inference.images import decode_image, read_claimed_size
 from detreg.inference.preprocessing import PreparedImage
 from detreg.serving.batching import BATCH_SIZES, BatchRunner
+from detreg.serving.content import describe
 from detreg.serving.errors import BadRequest
-from detreg.serving.requests import describe
 
 Answer = dict[str, list[object]]
 """The detections of one image, as JSON lists."""
@@ -24,6 +24,10 @@ _MEGAPIXEL = 1_000_000
 _LARGE_IMAGE = 4 * _MEGAPIXEL
 """An image of so many pixels is decoded while no other large one is, since it takes six bytes for
 each pixel and each of the server's threads may have one."""
+
+
+_MAX_PREFIX = 200
+"""Characters of a data: URL within which its data begin."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def _read_cell(cell: object) -> bytes:
     """Return the image file in one cell. Raises DataError where there is none.
 
     The cell holds the file's bytes or their base64 text, which may be bytes too. No image file is
-    base64 text by itself: every format has bytes outside its alphabet.
+    base64 text by itself: every format has bytes outside its alphabet. Text may be a data: URL; the
+    type of image that it states is not believed.
     """
     # MLflow wraps what comes as `inputs` in arrays without dimensions.
     if isinstance(cell, np.ndarray) and cell.ndim == 0:
@@ -138,7 +143,7 @@ def _read_cell(cell: object) -> bytes:
     if isinstance(cell, str):
         try:
             # Text is sent with line breaks too.
-            return base64.b64decode("".join(cell.split()), validate=True)
+            return base64.b64decode("".join(_remove_prefix(cell).split()), validate=True)
         except ValueError as error:
             raise DataError(f"the text {cell[:40]!r} is not base64 of an image file") from error
     if not isinstance(cell, bytes):
@@ -146,7 +151,21 @@ def _read_cell(cell: object) -> bytes:
             f"an image must be the bytes of a file or their base64 text, got {describe(cell)}"
         )
 
+    if cell[:5].lower() == b"data:":
+        return _read_cell(cell.decode("latin-1"))
     try:
         return base64.b64decode(b"".join(cell.split()), validate=True)
     except ValueError:
         return cell
+
+
+def _remove_prefix(text: str) -> str:
+    """Return the base64 text of a data: URL, and any other text as it is. Raises DataError."""
+    if text[:5].lower() != "data:":
+        return text
+    prefix, comma, encoded = text[:_MAX_PREFIX].partition(",")
+    if not comma or not prefix.lower().endswith(";base64"):
+        raise DataError(
+            f"a data: URL must begin as data:image/jpeg;base64, does, got {text[:40]!r}"
+        )
+    return encoded + text[_MAX_PREFIX:]

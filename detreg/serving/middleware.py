@@ -2,7 +2,7 @@
 
 MLflow's own handler of /invocations has no limits: it reads bodies of any size, queues requests
 without end, and answers 500 to many that are only malformed. This layer answers them in its place.
-All that is only read (/ping, /health, /version) is left to MLflow.
+All that is only read is left to MLflow (/ping, /health, /version), but for the server's own pages.
 
 A request that is not answered gets, as JSON, `error_code` and `message`, one line. Statuses:
 
@@ -15,21 +15,18 @@ A request that is not answered gets, as JSON, `error_code` and `message`, one li
 import asyncio
 import json
 import logging
-import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
-
-import fastapi
-from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 
 from detreg.serving.errors import BadRequest
 from detreg.serving.limits import Limits
+from detreg.serving.pages import Page
 
 _LOG = logging.getLogger(__name__)
-_MODULE_OF_APP = "mlflow.pyfunc.scoring_server.app"
 _READING_METHODS = ("GET", "HEAD", "OPTIONS")
 _ERROR_CODES = {
     HTTPStatus.SERVICE_UNAVAILABLE: "TEMPORARILY_UNAVAILABLE",
@@ -43,8 +40,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-Answer = Callable[[bytes, str], bytes]
-"""Answers a body of this Content-Type with JSON. Raises BadRequest."""
+Answer = Callable[[bytes, str, str], bytes]
+"""Answers a body, of this Content-Type and with this query, with JSON. Raises BadRequest."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class _Response:
     status: HTTPStatus
     body: bytes
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = b"application/json"
 
 
 class _RefusalError(Exception):
@@ -77,13 +75,22 @@ class _Body:
 class InvocationLayer:
     """Answers POST /invocations within limits; everything else that is posted gets 404.
 
+    `pages` are those that can be read, by their paths.
+
     A request counts from when its body is complete until its thread ends, which may be after its
     client got 504 or went away. All that counts has a thread, so nothing waits unseen, and the
     network runs one batch after another (detreg/serving/batching.py).
     """
 
-    def __init__(self, answer: Answer, limits: Limits, timeout: float) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        limits: Limits,
+        timeout: float,
+        pages: Mapping[str, Page] = MappingProxyType({}),
+    ) -> None:
         self._answer = answer
+        self._pages = pages
         self._limits = limits
         self._timeout = timeout
         self._threads = ThreadPoolExecutor(limits.max_requests, "detreg-invocation")
@@ -93,7 +100,11 @@ class InvocationLayer:
     async def __call__(self, app: App, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have `app` do it."""
         if scope["type"] != "http" or scope["method"] in _READING_METHODS:
-            await app(scope, receive, send)
+            page = self._pages.get(scope.get("path", ""))
+            if page is None or scope["method"] == "OPTIONS":
+                await app(scope, receive, send)
+            else:
+                await _send_response(send, _make_page_response(page))
             return
         try:
             response = await self._respond(scope, receive)
@@ -125,7 +136,9 @@ class InvocationLayer:
         except BaseException:
             self._num_held_bytes -= body.num_bytes
             raise
-        return await self._run(body, headers.get(b"content-type", b"").decode("latin-1"))
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        query = scope.get("query_string", b"").decode("latin-1")
+        return await self._run(body, content_type, query)
 
     def _refuse_overload(self) -> None:
         if self._num_requests >= self._limits.max_requests:
@@ -159,13 +172,15 @@ class InvocationLayer:
                 raise _RefusalError(HTTPStatus.SERVICE_UNAVAILABLE, reason)
             is_complete = not message.get("more_body", False)
 
-    async def _run(self, body: _Body, content_type: str) -> _Response:
+    async def _run(self, body: _Body, content_type: str, query: str) -> _Response:
         """Answer a complete body in a thread; what it holds is released when the thread ends."""
         self._num_requests += 1
         data = b"".join(body.chunks)
         body.chunks.clear()
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._threads, self._answer_in_thread, data, content_type)
+        running = loop.run_in_executor(
+            self._threads, self._answer_in_thread, data, content_type, query
+        )
 
         def release(_: object) -> None:
             self._num_requests -= 1
@@ -178,9 +193,9 @@ class InvocationLayer:
             reason = f"The request took more than {self._timeout:.0f} s"
             raise _RefusalError(HTTPStatus.GATEWAY_TIMEOUT, reason) from error
 
-    def _answer_in_thread(self, body: bytes, content_type: str) -> _Response:
+    def _answer_in_thread(self, body: bytes, content_type: str, query: str) -> _Response:
         try:
-            return _Response(HTTPStatus.OK, self._answer(body, content_type))
+            return _Response(HTTPStatus.OK, self._answer(body, content_type, query))
         except BadRequest as error:
             return _make_error(error.status, str(error))
         except Exception:
@@ -199,35 +214,19 @@ def _make_error(status: HTTPStatus, reason: str) -> _Response:
     return _Response(status, json.dumps(content).encode(), headers)
 
 
+def _make_page_response(page: Page) -> _Response:
+    headers = (
+        (b"content-security-policy", page.policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        # After an update of the model its facts, and after one of detreg its pages, are others.
+        (b"cache-control", b"no-cache"),
+    )
+    return _Response(HTTPStatus.OK, page.body, headers, page.content_type.encode())
+
+
 async def _send_response(send: Send, response: _Response) -> None:
     length = str(len(response.body)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", length)]
+    headers = [(b"content-type", response.content_type), (b"content-length", length)]
     headers += response.headers
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
-
-
-def is_scoring_server() -> bool:
-    """Tell whether this process is one that `mlflow models serve` started."""
-    return _MODULE_OF_APP in sys.modules
-
-
-def install_layer(answer: Answer, limits: Limits) -> None:
-    """Have MLflow's scoring server, which this process is, answer through a layer.
-
-    MLflow 3.17 gives models no hook into its app. It loads the model, and then makes the app with
-    the class that the module `fastapi` has at that time (mlflow/pyfunc/scoring_server/__init__.py,
-    `init`), so that class is replaced by a child, for the one app that is made.
-    """
-    layer = InvocationLayer(answer, limits, MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get())
-    original = fastapi.FastAPI
-
-    class ScoringApp(original):  # type: ignore[misc, valid-type]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            fastapi.FastAPI = original  # type: ignore[misc]
-            super().__init__(*args, **kwargs)
-
-        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-            await layer(super().__call__, scope, receive, send)
-
-    fastapi.FastAPI = ScoringApp  # type: ignore[misc]

@@ -3,7 +3,8 @@
 It is a model from code: MLflow copies this file into the model and runs it there; the rest of
 detreg comes from the model's own copy of the package.
 
-Input: a column `image`, one JPEG or PNG a row, as bytes or base64 text. Output: a dict for each
+Input: a column `image`, one JPEG or PNG a row, as bytes, base64 text or a data: URL; over HTTP also
+image files as they are (detreg/serving/requests.py). Output: a dict for each
 row, with boxes (lists of x1, y1, x2, y2 in the image's pixels), scores, labels and class_names.
 Params: score_threshold, max_detections.
 """
@@ -21,9 +22,12 @@ from detreg.inference.detector import Detector
 from detreg.inference.model_files import read_model
 from detreg.mlflow_models import check_logged_sha256
 from detreg.serving.answers import Answer, ImageAnswerer
+from detreg.serving.content import COLUMN
+from detreg.serving.cors import read_allowed_origins
 from detreg.serving.limits import Limits
-from detreg.serving.middleware import install_layer, is_scoring_server
-from detreg.serving.requests import COLUMN, read_request
+from detreg.serving.pages import build_pages
+from detreg.serving.requests import read_request
+from detreg.serving.scoring_app import install_layer, is_scoring_server
 
 
 class ServedDetector(PythonModel):
@@ -34,7 +38,7 @@ class ServedDetector(PythonModel):
 
         Raises RefusedError without a usable GPU where the model configuration has `require_gpu` or
         DETREG_REQUIRE_GPU is set, and for an ONNX file that was changed since it was logged, and
-        UsageError for limits that are not positive integers.
+        UsageError for limits that are not positive integers and for origins that are none.
         """
         variable = os.environ.get("DETREG_REQUIRE_GPU", "").lower()
         is_set_by_user = variable not in ("", "0", "false")
@@ -49,14 +53,15 @@ class ServedDetector(PythonModel):
         self.limits = Limits.from_environment()
         self.answerer = ImageAnswerer(detector, self.limits.max_pixels if self.is_server else None)
         if self.is_server:
-            install_layer(self.answer, self.limits)
+            origins = read_allowed_origins()
+            pages = build_pages(detector.card, self.limits, origins)
+            install_layer(self.answer, self.limits, pages, origins)
 
-    def answer(self, body: bytes, content_type: str) -> bytes:
-        """Answer the body of a request with JSON. Raises BadRequest."""
-        request = read_request(body, content_type, self.limits)
-        answers = self.answerer.answer(
-            request.cells, request.score_threshold, request.max_detections
-        )
+    def answer(self, body: bytes, content_type: str, query: str) -> bytes:
+        """Answer a request, its body and the query of its URL, with JSON. Raises BadRequest."""
+        request = read_request(body, content_type, self.limits, query)
+        params = request.params
+        answers = self.answerer.answer(request.cells, params.score_threshold, params.max_detections)
         return json.dumps({"predictions": answers}).encode()
 
     def predict(
