@@ -346,7 +346,12 @@ def _add_predict(subparsers: Subparsers) -> None:
     help = "write predictions.json and images with boxes"
     parser = _add_command(subparsers, "predict", commands.predict, help)
     parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="images, or folders of them")
+    parser.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="images, folders (with all folders in them), and patterns in quotes such as '*.jpg'",
+    )
     parser.add_argument(
         "--out", default="predictions", help="folder to write into (default predictions)"
     )

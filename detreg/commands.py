@@ -23,6 +23,7 @@ from detreg.inspection.plan import TrainingPlan
 from detreg.invocation import Invocation
 from detreg.options import RunOptions, SweepOptions
 from detreg.params import build, get_params, to_changed_texts
+from detreg.signals import print_problems
 from detreg.templates.template import Template
 
 if TYPE_CHECKING:
@@ -285,19 +286,21 @@ def _print_report_of(run_id: str, invocation: Invocation) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Write predictions.json and images with boxes."""
+    """Write predictions.json and images with boxes; the exit code is 65 if one is unreadable."""
     check_folders({Path(arguments.out).absolute(): 0})
-    from detreg.tasks.predict import predict_images
+    from detreg.tasks.predict import PredictRequest, predict_images
 
-    path = predict_images(
+    request = PredictRequest(
         arguments.model,
         arguments.images,
-        arguments.out,
+        Path(arguments.out),
         arguments.score_threshold,
         arguments.max_detections,
     )
-    print(f"{path}, and the images beside it")
-    return 0
+    result = predict_images(request)
+    print_problems(result.problems)
+    print(result.describe())
+    return EXIT_BAD_DATA if result.problems else 0
 
 
 def export(arguments: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from detreg.report.controls import SCRIPT
 from detreg.report.page import Gallery, Page, SceneControls, render_page
-from detreg.report.scene import DetectionBox, ObjectBox, Scene, count_scene
+from detreg.report.scene import LETTER_WIDTH, DetectionBox, ObjectBox, Scene, count_scene
 
 HOSTILE = "</script><!--\"><img src=x onerror=alert(1)>\u2028'&"
 CLASSES = ("boat", HOSTILE)
@@ -92,6 +92,27 @@ def test_both_sides_share_one_image_and_ids_are_unique(scene: Scene) -> None:
 def test_a_box_with_swapped_corners_is_drawn(scene: Scene) -> None:
     html = render(scene, 0.4)
     assert '<rect x="60.0" y="20.0" width="10.0" height="20.0"' in html
+
+
+def test_texts_lie_in_the_image_and_not_over_each_other() -> None:
+    _, jpeg = cv2.imencode(".jpg", np.zeros((400, 600, 3), np.uint8))
+    boxes = [(500.0, 3.0 + shift, 590.0, 90.0 + shift) for shift in range(6)]
+    detections = [DetectionBox(box, "boat", "#0072B2", 0.9, error="") for box in boxes]
+    scene = Scene("a", jpeg.tobytes(), 600, 400, [], detections)
+    html = render(scene, 0.4)
+    texts = re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)" font-size="([0-9.]+)"', html)
+    assert len(texts) == len(boxes)
+
+    tags = []
+    for x, y, size in texts:
+        width = len("boat 0.90") * LETTER_WIDTH * float(size)
+        assert float(x) + width <= 600.1
+        assert float(y) - 0.75 * float(size) >= 0
+        tags.append((float(x), float(y), width, float(size)))
+    for index, (x, y, width, size) in enumerate(tags):
+        for other_x, other_y, other_width, _ in tags[:index]:
+            is_aside = x >= other_x + other_width - 0.1 or other_x >= x + width - 0.1
+            assert is_aside or abs(y - other_y) >= size
 
 
 def test_a_page_without_scenes_has_no_script() -> None:

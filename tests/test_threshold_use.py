@@ -15,7 +15,7 @@ from detreg.evaluation.predictions import predict_split
 from detreg.export.card_file import replace_card
 from detreg.inference.detector import Detector
 from detreg.serving.answers import ImageAnswerer
-from detreg.tasks.predict import predict_images
+from detreg.tasks.predict import PredictRequest, predict_images
 
 # The toy finds a boat with a score of 1, and a buoy with 0.5.
 IMAGE = draw_image(64, 64, (10, 10, 30, 30))
@@ -45,9 +45,10 @@ def test_a_detector_obeys_it_and_a_caller_overrides_it(model: Path) -> None:
 def test_predict_obeys_it_and_a_flag_overrides_it(model: Path, tmp_path: Path) -> None:
     image = tmp_path / "image.png"
     cv2.imwrite(str(image), IMAGE)
-    images, out = [str(image)], str(tmp_path / "out")
-    assert len(json.loads(predict_images(str(model), images, out).read_text())) == 1
-    assert len(json.loads(predict_images(str(model), images, out, 0.4).read_text())) == 2
+    request = PredictRequest(str(model), [str(image)], tmp_path / "out")
+    for threshold, count in ((None, 1), (0.4, 2)):
+        result = predict_images(replace(request, score_threshold=threshold))
+        assert len(json.loads(result.file.read_text())) == count
 
 
 def test_serving_obeys_it_and_a_request_overrides_it(model: Path) -> None:

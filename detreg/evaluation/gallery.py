@@ -9,6 +9,7 @@ from detreg.evaluation.ground_truth import TruthImage
 from detreg.evaluation.outcomes import Outcome
 from detreg.evaluation.scenes import read_or_gray
 from detreg.report.canvas import Canvas
+from detreg.report.drawing import Label
 from detreg.report.theme import get_class_color
 
 CROWDED = 12
@@ -81,9 +82,12 @@ def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
     for index, box in enumerate(image.boxes):
         canvas.draw_dashed_box(box, is_bold=index in missed)
 
-    # The best detection comes first; its tag is written last, on top of the others.
-    for index in range(len(detections) - 1, -1, -1):
+    labels = []
+    # What is wrong is written first, because the first texts have the most room.
+    for index in sorted(range(len(detections)), key=lambda index: index not in wrong):
         if index in wrong or len(detections) <= CROWDED:
-            text = f"{names[index]} {detections.scores[index]:.2f}"
-            canvas.write_tag(detections.boxes[index], text, colors[index])
+            x1, y1, x2, y2 = detections.boxes[index].tolist()
+            score = f"{detections.scores[index]:.2f}"
+            labels.append(Label((x1, y1, x2, y2), names[index], score, colors[index]))
+    canvas.write_labels(labels)
     return canvas.save(path)

@@ -12,7 +12,8 @@ from detreg.evaluation.ground_truth import GroundTruth, TruthImage
 from detreg.evaluation.matching import UNMATCHED
 from detreg.inference.images import read_image
 from detreg.report.canvas import Canvas
-from detreg.report.scene import Corners, DetectionBox, ObjectBox, Scene
+from detreg.report.labels import Corners
+from detreg.report.scene import DetectionBox, ObjectBox, Scene
 from detreg.report.theme import get_class_color
 
 Box = npt.NDArray[np.floating]

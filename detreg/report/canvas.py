@@ -1,23 +1,23 @@
-"""A canvas that draws boxes and texts in any alphabet over an image, with Pillow."""
+"""A canvas that draws boxes over an image with Pillow, for a page."""
 
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from detreg.report.theme import INK, choose_text_color
+from detreg.report.drawing import Label, write_labels
+from detreg.report.theme import INK
 
 MIN_SIDE = 480
 MAX_SIDE = 640
 """Pixels of a canvas's longer side, to which an image is scaled."""
 
 DASH = 6
-PADDING = 3
 JPEG_QUALITY = 82
 LOWER_QUALITIES = (60, 40, 20)
 
@@ -70,24 +70,17 @@ class Canvas:
             for dash in _split_into_dashes(side):
                 self._draw.line(dash, fill="white", width=width)
 
-    def write_tag(self, box: Box, text: str, color: str) -> None:
-        """Write a text on a tag of a color above a box, moved to where the canvas has room."""
-        font = _load_font()
-        extent = self._draw.textbbox((0, 0), text, font=font, anchor="lt")
-        text_left, text_top, text_right, text_bottom = extent
-        width = text_right - text_left + 2 * PADDING
-        height = text_bottom - text_top + 2 * PADDING
+    def write_labels(self, labels: Sequence[Label]) -> None:
+        """Write labels at their boxes as `detreg.report.drawing` does, on top of all boxes."""
+        scaled = []
+        for label in labels:
+            box = self._to_rectangle(np.array(label.box))
+            scaled.append(replace(label, box=box))
 
-        box_left, box_top = (box[:2] * self._scale).tolist()
-        rightmost = self._image.width - width
-        left = min(max(box_left, 0), rightmost)
-        top = max(box_top - height, 0)
-
-        tag = (left, top, left + width, top + height)
-        self._draw.rectangle(tag, fill=color)
-        position = (left + PADDING, top + PADDING)
-        text_color = choose_text_color(color)
-        self._draw.text(position, text, font=font, anchor="lt", fill=text_color)
+        pixels = np.array(self._image)
+        write_labels(pixels, scaled)
+        self._image = Image.fromarray(pixels)
+        self._draw = ImageDraw.Draw(self._image)
 
     def save(self, path: Path, max_bytes: int | None = None) -> Path:
         """Write the canvas as a JPEG, and return its path.
@@ -133,10 +126,3 @@ def _split_into_dashes(line: Line) -> list[Line]:
         dash = tuple(points.ravel().tolist())
         dashes.append(dash)
     return dashes
-
-
-@cache
-def _load_font() -> ImageFont.FreeTypeFont:
-    # matplotlib ships a font with Latin, Greek and Cyrillic letters; OpenCV 4 writes ASCII only.
-    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-    return ImageFont.truetype(str(path), 12)

@@ -1,19 +1,35 @@
-"""Boxes with names and scores, drawn on an image with OpenCV alone.
+"""Boxes with names and scores, drawn on an image with OpenCV alone: for predict, reports and pages.
 
-OpenCV writes ASCII only; `detreg.report.canvas` writes every alphabet, and needs Pillow.
+OpenCV 5 brings a font of its own that has the letters of most alphabets.
 """
 
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from detreg.errors import make_printable
+from detreg.report.labels import Corners, place_labels
 from detreg.report.theme import choose_text_color, get_class_color, parse_color
 
-FONT = cv2.FONT_HERSHEY_SIMPLEX
-PADDING = 2
-"""Pixels between a text and the border of its tag."""
+Image = npt.NDArray[np.uint8]
+"""(height, width, 3) in RGB."""
+
+MIN_FONT_SIZE = 11
+"""Pixels; smaller letters cannot be read."""
+FONT_SHARE = 36
+"""The shorter side of an image, divided by the size of its font."""
+FONT_STEPS = (1.0, 0.8, 0.65)
+"""Shares of the font's size, tried until every label finds a place."""
+FONT_WEIGHT = 500
+"""Of the usual scale from 100, thin, to 900, black."""
+LINE_SHARE = 240
+"""The shorter side of an image, divided by the width of a box's lines."""
+ELLIPSIS = "\u2026"
+MAX_NAME_LENGTH = 100
 
 
 class DrawableDetections(Protocol):
@@ -36,59 +52,116 @@ class DrawableDetections(Protocol):
         """The class name of each detection."""
 
 
-def draw_detections(
-    image: npt.NDArray[np.uint8], detections: DrawableDetections
-) -> npt.NDArray[np.uint8]:
+@dataclass(frozen=True)
+class Label:
+    """A text at a box, such as `boat 0.93`, on a tag of a color #rrggbb.
+
+    A name that is too long for its image is shortened; the score behind it, if any, stays.
+    """
+
+    box: Corners
+    name: str
+    score: str
+    color: str
+
+
+def draw_detections(image: Image, detections: DrawableDetections) -> Image:
     """Return a copy of an image with a box, class name and score for each detection.
 
-    `image` is uint8 (height, width, 3) in RGB. Lines and text grow with the image. A class has the
-    same color in every image.
+    Lines and texts grow with the image. A class has the same color in every image. Texts neither
+    cover each other nor leave the image; where there is no room for all, the best detections have
+    theirs.
     """
     drawn = image.copy()
-    # On an image of 1100 pixels OpenCV's font then has its own size.
-    shorter_side = min(image.shape[:2])
-    thickness = max(1, round(shorter_side / 240))
-    font_scale = max(0.35, shorter_side / 1100)
-
-    boxes = detections.boxes.round().astype(int).tolist()
+    corners: list[list[int]] = detections.boxes.round().astype(int).tolist()
     colors = [get_class_color(label) for label in detections.labels.tolist()]
-    names = detections.names
 
     # The best detection is drawn last, on top of the others, and all texts on top of all boxes.
-    worst_first = range(len(boxes) - 1, -1, -1)
-    for index in worst_first:
-        box = boxes[index]
-        color = parse_color(colors[index])
-        cv2.rectangle(drawn, box[:2], box[2:], color, thickness, cv2.LINE_AA)
-    for index in worst_first:
-        text = f"{names[index]} {detections.scores[index]:.2f}"
-        _write_tag(drawn, text, boxes[index], colors[index], font_scale)
+    for box, color in zip(reversed(corners), reversed(colors), strict=True):
+        _draw_box(drawn, box, color)
+
+    labels = []
+    for index, name in enumerate(detections.names):
+        x1, y1, x2, y2 = corners[index]
+        score = f"{detections.scores[index]:.2f}"
+        labels.append(Label((x1, y1, x2, y2), name, score, colors[index]))
+    write_labels(drawn, labels)
     return drawn
 
 
-def _write_tag(
-    image: npt.NDArray[np.uint8], text: str, box: list[int], background: str, font_scale: float
-) -> None:
-    """Write a text on a filled tag above a box, or inside it where there is no room above.
+def write_labels(image: Image, labels: Sequence[Label]) -> None:
+    """Write labels onto an image, each at its box, none over another; the first ones go first.
 
-    The tag stays within the image's width wherever it fits into it.
+    The font gets smaller where there are many. A label that finds no place is left out.
     """
-    weight = max(1, round(font_scale * 1.6))
-    (text_width, text_height), baseline = cv2.getTextSize(text, FONT, font_scale, weight)
-    width = text_width + 2 * PADDING
-    height = text_height + baseline + PADDING
+    if not labels:
+        return
+    height, width = image.shape[:2]
+    # Whole pixels, so that texts that are placed side by side are drawn so.
+    boxes = [_round_corners(label.box) for label in labels]
+    wanted_size = min(height, width) / FONT_SHARE
+    for share in FONT_STEPS:
+        font = _Font(max(round(share * wanted_size), MIN_FONT_SIZE))
+        texts = [font.shorten(label, width) for label in labels]
+        sizes = [(font.measure(text), font.tag_height) for text in texts]
+        places = place_labels(boxes, sizes, (width, height))
+        if None not in places or font.size == MIN_FONT_SIZE:
+            break
 
-    box_left, box_top = box[:2]
-    rightmost = image.shape[1] - width
-    left = max(0, min(box_left, rightmost))
-    has_room_above = box_top >= height
-    top = box_top - height if has_room_above else box_top
+    for label, text, size, place in zip(labels, texts, sizes, places, strict=True):
+        if place is not None:
+            left, top = int(place[0]), int(place[1])
+            font.write_tag(image, text, (left, top, left + size[0], top + size[1]), label.color)
 
-    upper_left = (left, top)
-    lower_right = (left + width, top + height)
-    cv2.rectangle(image, upper_left, lower_right, parse_color(background), cv2.FILLED)
 
-    # OpenCV places a text by the left end of its baseline, not by its upper left corner.
-    origin = (left + PADDING, top + text_height + 1)
-    color = parse_color(choose_text_color(background))
-    cv2.putText(image, text, origin, FONT, font_scale, color, weight, cv2.LINE_AA)
+def _round_corners(box: Corners) -> Corners:
+    x1, y1, x2, y2 = box
+    return round(x1), round(y1), round(x2), round(y2)
+
+
+def _draw_box(image: Image, box: Sequence[int], color: str) -> None:
+    """Draw a box in its color with a rim of black or white, to be seen on any background."""
+    thickness = max(1, round(min(image.shape[:2]) / LINE_SHARE))
+    rim = parse_color(choose_text_color(color))
+    cv2.rectangle(image, box[:2], box[2:], rim, thickness + 2)
+    cv2.rectangle(image, box[:2], box[2:], parse_color(color), thickness)
+
+
+class _Font:
+    """OpenCV's font in a size in pixels, with the tags that it is written on."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._face: Any = cv2.FontFace("sans")
+        # Between a text and the border of its tag.
+        self._padding = max(2, round(size / 5))
+        self._ascent = round(0.8 * size)
+        self.tag_height = size + 2 * self._padding
+
+    def measure(self, text: str) -> int:
+        """Return the width of a tag in pixels."""
+        # The size of an image is where OpenCV would break the line.
+        endless = (1 << 20, 1 << 10)
+        _, _, width, _ = cv2.getTextSize(endless, text, (0, 0), self._face, self.size, FONT_WEIGHT)
+        return int(width) + 2 * self._padding
+
+    def shorten(self, label: Label, max_width: int) -> str:
+        """Return a label's text, with less of the name where its tag would be too wide."""
+        # Names come from files that anyone may have written: a line break would move the text.
+        name = make_printable(label.name)[:MAX_NAME_LENGTH]
+        text = f"{name} {label.score}".strip()
+        while name and self.measure(text) > max_width:
+            name = name[:-1]
+            text = f"{name}{ELLIPSIS} {label.score}".strip() if name else label.score
+        return text
+
+    def write_tag(
+        self, image: Image, text: str, tag: tuple[int, int, int, int], color: str
+    ) -> None:
+        """Write a text on a filled rectangle, whose right and lower border are not part of it."""
+        left, top, right, bottom = tag
+        image[top:bottom, left:right] = parse_color(color)
+        # OpenCV places a text by the left end of its baseline, not by its upper left corner.
+        origin = (left + self._padding, top + self._padding + self._ascent)
+        text_color = parse_color(choose_text_color(color))
+        cv2.putText(image, text, origin, text_color, self._face, self.size, FONT_WEIGHT)

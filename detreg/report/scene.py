@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from detreg.report.labels import Corners, Point, place_labels
 from detreg.report.theme import choose_text_color
-
-Corners = tuple[float, float, float, float]
 
 SCENE_STYLE = """
 .scenes { display: grid; gap: 20px 14px; grid-template-columns: 1fr }
@@ -38,8 +37,11 @@ SCORE_DIGITS = 4
 TEXT_SHARE = 34
 TEXT_SHARE_OF_CROP = 14
 """The longer side of an image or a crop, divided by the height of its texts."""
-NEAR_BORDER = 0.8
-"""Of the width, from where on texts are written to the left."""
+LETTER_WIDTH = 0.6
+"""Of a letter on average, in heights of its font. Which font a browser takes is not known here."""
+LINE_HEIGHT = 1.25
+BASELINE = 0.95
+"""Of a line, and from its upper border to the foot of its letters, in heights of the font."""
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,22 @@ def _render_scene(
     )
 
     truth = ""
-    for item in scene.objects:
-        truth += _render_object(item, scene, threshold, class_places[item.class_name])
-    found = ""
-    # The best detection is drawn last, on top of the others.
-    for box in sorted(scene.detections, key=lambda box: box.score):
-        found += _render_detection(box, scene, threshold, class_places[box.class_name])
+    names = [item.class_name for item in scene.objects]
+    missed = [not _is_found(item, threshold) for item in scene.objects]
+    places = _place_texts(scene, scene.objects, names, missed)
+    for item, place in zip(scene.objects, places, strict=True):
+        truth += _render_object(item, scene, place, threshold, class_places[item.class_name])
 
-    is_few = len(scene.detections) <= FEW_BOXES and not scene.is_crop
+    found = ""
+    texts = [_describe_detection(box) for box in scene.detections]
+    wrong = [bool(box.error) and _reaches(box.score, threshold) for box in scene.detections]
+    places = _place_texts(scene, scene.detections, texts, wrong)
+    placed = zip(scene.detections, places, strict=True)
+    # The best detection is drawn last, on top of the others.
+    for box, place in sorted(placed, key=lambda pair: pair[0].score):
+        found += _render_detection(box, scene, place, threshold, class_places[box.class_name])
+
+    is_few = _has_few_boxes(scene)
     name = escape(scene.name)
     note = f"{escape(scene.note)}<br>" if scene.note else ""
     counts = "" if scene.is_crop else f"<b>{count_scene(scene, threshold)}</b> "
@@ -147,18 +157,64 @@ def _render_scene(
     )
 
 
-def _render_object(item: ObjectBox, scene: Scene, threshold: float, class_place: int) -> str:
+def _has_few_boxes(scene: Scene) -> bool:
+    return len(scene.detections) <= FEW_BOXES and not scene.is_crop
+
+
+def _describe_detection(box: DetectionBox) -> str:
+    return f"{box.class_name} {box.score:.2f}"
+
+
+def _place_texts(
+    scene: Scene,
+    boxes: Sequence[ObjectBox | DetectionBox],
+    texts: Sequence[str],
+    is_marked: Sequence[bool],
+) -> list[Point]:
+    """Return the upper left corner of each text, none over another as far as there is room.
+
+    Marked boxes are wrong or missed at the threshold of the page. They choose first, and of others
+    the first ones. A text for which there is no room lies at its box, for other thresholds.
+    """
+    font_size = _get_font_size(scene)
+    height = LINE_HEIGHT * font_size
+    # Those that stand aside have no text.
+    order = [index for index, box in enumerate(boxes) if not box.is_aside]
+    order.sort(key=lambda index: not is_marked[index])
+
+    sizes = [(LETTER_WIDTH * font_size * len(texts[index]), height) for index in order]
+    corners = [boxes[index].corners for index in order]
+    found = place_labels(corners, sizes, (scene.width, scene.height))
+
+    places = [(min(box.corners[::2]), max(min(box.corners[1::2]) - height, 0.0)) for box in boxes]
+    for index, place in zip(order, found, strict=True):
+        if place is not None:
+            places[index] = place
+    return places
+
+
+def _get_font_size(scene: Scene) -> float:
+    share = TEXT_SHARE_OF_CROP if scene.is_crop else TEXT_SHARE
+    return max(scene.width, scene.height) / share
+
+
+def _render_object(
+    item: ObjectBox, scene: Scene, place: Point, threshold: float, class_place: int
+) -> str:
     is_found = _is_found(item, threshold)
     styles = _join_styles(missed=not is_found, aside=item.is_aside)
     attributes = (
         f'class="{styles}" data-found="{item.found_score:.{SCORE_DIGITS}f}" '
         f'data-class="{class_place}"'
     )
-    box = _render_box(item.corners, item.color, item.class_name, scene)
+    text = _render_text(item.class_name, item.color, place, scene)
+    box = _render_box(item.corners, item.color) + text
     return f"<g {attributes}><title>{escape(item.class_name)}</title>{box}</g>"
 
 
-def _render_detection(box: DetectionBox, scene: Scene, threshold: float, class_place: int) -> str:
+def _render_detection(
+    box: DetectionBox, scene: Scene, place: Point, threshold: float, class_place: int
+) -> str:
     styles = _join_styles(wrong=bool(box.error), aside=box.is_aside)
     # What a crop is about is shown at every threshold.
     shown_until = 1.0 if scene.is_crop and not box.is_aside else box.score
@@ -167,9 +223,9 @@ def _render_detection(box: DetectionBox, scene: Scene, threshold: float, class_p
     )
     if not _reaches(shown_until, threshold):
         attributes += ' display="none"'
-    text = f"{box.class_name} {box.score:.2f}"
+    text = _describe_detection(box)
     title = f"{text}, {box.error}" if box.error else text
-    drawn = _render_box(box.corners, box.color, text, scene)
+    drawn = _render_box(box.corners, box.color) + _render_text(text, box.color, place, scene)
     return f"<g {attributes}><title>{escape(title)}</title>{drawn}</g>"
 
 
@@ -178,26 +234,25 @@ def _join_styles(**applies: bool) -> str:
     return " ".join(["box", *(name for name, is_applied in applies.items() if is_applied)])
 
 
-def _render_box(corners: Corners, color: str, text: str, scene: Scene) -> str:
-    """Return a box with a text above it, or inside where it touches the upper border."""
-    share = TEXT_SHARE_OF_CROP if scene.is_crop else TEXT_SHARE
-    font_size = max(scene.width, scene.height) / share
-
+def _render_box(corners: Corners, color: str) -> str:
     x1, y1, x2, y2 = corners
     # A detector may put out a box whose right side is left of its left one.
     left, right = min(x1, x2), max(x1, x2)
     top, bottom = min(y1, y2), max(y1, y2)
-    baseline = top - font_size / 4 if top > font_size * 1.3 else top + font_size
-    # Near the right border a text ends with its box, because it would leave the image.
-    anchor = f'x="{left:.1f}"'
-    if (left + right) / 2 > scene.width * NEAR_BORDER:
-        anchor = f'x="{min(right, scene.width):.1f}" text-anchor="end"'
-
-    # White text on dark colors, black on light ones, both with a rim of the class's color.
-    fill = choose_text_color(color)
     return (
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" '
         f'height="{bottom - top:.1f}" stroke="{color}"/>'
-        f'<text {anchor} y="{baseline:.1f}" font-size="{font_size:.1f}" fill="{fill}" '
+    )
+
+
+def _render_text(text: str, color: str, place: Point, scene: Scene) -> str:
+    """Return a text with its upper left corner at a place."""
+    font_size = _get_font_size(scene)
+    left, top = place
+    baseline = top + BASELINE * font_size
+    # White text on dark colors, black on light ones, both with a rim of the class's color.
+    fill = choose_text_color(color)
+    return (
+        f'<text x="{left:.1f}" y="{baseline:.1f}" font-size="{font_size:.1f}" fill="{fill}" '
         f'stroke="{color}">{escape(text)}</text>'
     )

@@ -1,45 +1,169 @@
-"""Runs a model over images."""
+"""Runs a model over images, and writes what it finds."""
 
 import json
+import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from detreg.data.progress import show_progress
+from detreg.data.screen import format_number
 from detreg.defaults import MAX_DETECTIONS
-from detreg.inference.detector import Detector
+from detreg.errors import DetregError, make_printable
+from detreg.files import write_atomically
+from detreg.inference.detections import CocoRow, Detections
+from detreg.inference.detector import Detector, check_limits
 from detreg.inference.images import read_image
 from detreg.report.drawing import draw_detections
 from detreg.tasks.images import find_images
 
+DRAWN_SIDE = 640
+"""Pixels of the longer side up to which a small image is enlarged, for its labels to be read."""
+JPEG_QUALITY = 92
+MAX_STEM_LENGTH = 60
+"""Characters of a file's name that its drawn image has, of at most four bytes each."""
+LINES_OF_PROGRESS = 10
+"""About how many lines a log file gets."""
 
-def predict_images(
-    model: str,
-    images: Sequence[str],
-    out: str,
-    score_threshold: float | None = None,
-    max_detections: int = MAX_DETECTIONS,
-) -> Path:
-    """Write `predictions.json` and each image with its boxes into `out`; return the JSON's path.
+Pixels = npt.NDArray[np.uint8]
 
-    `images` are files and folders. There is one row for each detection: image_id, file_name,
-    category_id, category_name, bbox as x, y, width, height in pixels, score. Raises NotFoundError
-    where there is no image.
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What to run over what.
+
+    images: files, folders and patterns, as `find_images` takes them.
+    score_threshold: None stands for the model's own.
     """
-    files = find_images(images)
-    detector = Detector.load(model)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
 
-    rows: list[dict[str, object]] = []
-    for number, file in enumerate(files, start=1):
-        pixels = read_image(file)
-        detections = detector(pixels, score_threshold, max_detections)
+    model: str
+    images: Sequence[str]
+    out: Path
+    score_threshold: float | None = None
+    max_detections: int = MAX_DETECTIONS
+
+
+@dataclass
+class PredictResult:
+    """What was found and written so far.
+
+    file: predictions.json.
+    rows: its content.
+    num_boxes: of each class that was found.
+    problems: a line for each image that could not be read.
+    """
+
+    file: Path
+    score_threshold: float
+    rows: list[CocoRow] = field(default_factory=list)
+    num_images: int = 0
+    num_empty: int = 0
+    num_boxes: Counter[str] = field(default_factory=Counter)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, detections: Detections, number: int, file: Path) -> None:
+        """Add the detections of one image."""
         for row in detections.to_coco(number):
-            rows.append({"file_name": str(file), **row})
-        drawn = Image.fromarray(draw_detections(pixels, detections))
-        drawn.save(folder / f"{number:04d}_{file.stem}.jpg", quality=92)
+            self.rows.append({"file_name": str(file), **row})
+        self.num_images += 1
+        self.num_empty += len(detections) == 0
+        self.num_boxes.update(detections.names)
 
-    path = folder / "predictions.json"
-    path.write_text(json.dumps(rows, indent=1))
-    return path
+    def describe(self) -> str:
+        """Return the counts, and where what was found is, in two lines."""
+        total = self.num_boxes.total()
+        found = f"{total} {'box' if total == 1 else 'boxes'}"
+        if total:
+            of_classes = [f"{name} {count}" for name, count in self.num_boxes.most_common()]
+            found += f" ({', '.join(of_classes)})"
+
+        counts = f"{found} on {format_number(self.num_images, 'image')}"
+        counts += f", from a score of {self.score_threshold:g} on"
+        if self.num_empty:
+            counts += f"; nothing on {self.num_empty} of them"
+        if self.problems:
+            counts += f"; {format_number(len(self.problems), 'image')} could not be read"
+        return f"{counts}\n{self.file}, and the drawn images beside it"
+
+
+def predict_images(request: PredictRequest) -> PredictResult:
+    """Write `predictions.json` and each image with its boxes into a folder.
+
+    There is one row for each detection: image_id, file_name, category_id, category_name, bbox as
+    x, y, width, height in pixels, score. An image that cannot be read becomes a problem of the
+    result. Where this is interrupted, the rows of the images before are written.
+
+    Raises NotFoundError where there is no image, UsageError for URLs and numbers out of range.
+    """
+    files = find_images(request.images, left_out=request.out)
+    detector = Detector.load(request.model)
+    threshold = request.score_threshold
+    if threshold is None:
+        threshold = detector.card.score_threshold
+    check_limits(threshold, request.max_detections)
+    request.out.mkdir(parents=True, exist_ok=True)
+
+    result = PredictResult(request.out / "predictions.json", threshold)
+    try:
+        with show_progress() as progress:
+            progress.begin("predicting", len(files))
+            for number, file in enumerate(files, start=1):
+                image = _read_or_tell(file, result.problems)
+                if image is not None:
+                    detections = detector(image, threshold, request.max_detections)
+                    _write_drawn(image, detections, request.out, number, file)
+                    result.add(detections, number, file)
+                progress.add()
+                _print_progress(number, len(files))
+    finally:
+        # Also after Ctrl-C: the images that are drawn have their rows.
+        with write_atomically(result.file) as file_of_rows:
+            file_of_rows.write(json.dumps(result.rows, indent=1).encode())
+    return result
+
+
+def _read_or_tell(file: Path, problems: list[str]) -> Pixels | None:
+    """Return an image, or None and a problem more."""
+    try:
+        return read_image(file)
+    except DetregError as error:
+        problems += error.problems
+    except OSError as error:
+        problems.append(make_printable(f"{file}: {error.strerror}"))
+    return None
+
+
+def _write_drawn(
+    image: Pixels, detections: Detections, folder: Path, number: int, file: Path
+) -> None:
+    """Write an image with its boxes; its number keeps images of one name apart."""
+    # A file system takes names of 255 bytes.
+    stem = file.stem[:MAX_STEM_LENGTH]
+    drawn = Image.fromarray(draw_enlarged(image, detections))
+    drawn.save(folder / f"{number:04d}_{stem}.jpg", quality=JPEG_QUALITY)
+
+
+def _print_progress(done: int, total: int) -> None:
+    """Print a line on stderr after each tenth; a terminal has a bar instead."""
+    if total < LINES_OF_PROGRESS or sys.stderr.isatty():
+        return
+    if done * LINES_OF_PROGRESS // total > (done - 1) * LINES_OF_PROGRESS // total:
+        print(f"predicted {done} of {total}", file=sys.stderr, flush=True)
+
+
+def draw_enlarged(image: Pixels, detections: Detections) -> Pixels:
+    """Return an image with its detections, larger where it is too small for legible labels."""
+    factor = max(1, DRAWN_SIDE // max(image.shape[:2]))
+    if factor == 1:
+        return draw_detections(image, detections)
+
+    height, width = image.shape[:2]
+    size = (width * factor, height * factor)
+    enlarged = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return draw_detections(enlarged, replace(detections, boxes=detections.boxes * factor))

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from detreg.data.dataset import Dataset
 from detreg.options import RunOptions
 from detreg.report.canvas import Canvas
+from detreg.report.drawing import Label
 from detreg.report.section import GalleryItem
 from detreg.report.theme import get_class_color
 from detreg.templates.common_params import CommonParams
@@ -64,8 +65,13 @@ def _draw(sample: dict[str, Any], classes: tuple[str, ...], path: Path) -> Galle
     labels = instances.labels.tolist()
 
     canvas = Canvas(pixels, min_side=SIDE, max_side=SIDE)
+    names = []
     for box, label in zip(boxes, labels, strict=True):
-        canvas.draw_box(box, get_class_color(label), width=4)
+        color = get_class_color(label)
+        canvas.draw_box(box, color, width=4)
+        x1, y1, x2, y2 = box.tolist()
+        names.append(Label((x1, y1, x2, y2), classes[label], "", color))
+    canvas.write_labels(names)
 
     height, width = pixels.shape[:2]
     counts = [f"{count} {classes[label]}" for label, count in sorted(Counter(labels).items())]
