@@ -12,7 +12,6 @@ set_mlflow_defaults()  # MLflow reads some of them when it is imported
 import mlflow  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 from requests.exceptions import RequestException  # noqa: E402
-from sqlalchemy.exc import OperationalError  # noqa: E402
 
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
 # MLflow reports an alias, a version or a run id that cannot exist as an invalid value, not as a
@@ -112,12 +111,20 @@ def is_unreachable(error: BaseException) -> bool:
     # MLflow raises an exception of its own, so the one that says it stands further down the chain.
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, RequestException | OperationalError):
+        if isinstance(link, RequestException) or _is_database_error(link):
             return True
         if getattr(link, "error_code", "") == "TEMPORARILY_UNAVAILABLE":
             return True
         link = link.__cause__ or link.__context__
     return False
+
+
+def _is_database_error(error: BaseException) -> bool:
+    """Whether `error` is a database's OperationalError.
+
+    It is known by its name, since an install without what trains has no SQLAlchemy.
+    """
+    return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
 
 
 def _describe_unreachable(error: Exception) -> str:
