@@ -22,15 +22,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 SCRIPT = """
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
-class Refuse(MetaPathFinder):
-    names = set(sys.argv[1].split())
-    def find_spec(self, fullname, path, target=None):
-        if fullname.split(".")[0] in self.names:
-            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+refused = set(sys.argv[1].split())
 
-sys.meta_path.insert(0, Refuse())
+class FindWhatIsInstalled(PathFinder):
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname.split(".")[0] in refused:
+            return None
+        return super().find_spec(fullname, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = FindWhatIsInstalled
 from detreg.cli import run
 for command in sys.argv[2:]:
     print("exit code", run(command.split()), command, flush=True)
