@@ -366,6 +366,12 @@ def _add_predict(subparsers: Subparsers) -> None:
         default=MAX_DETECTIONS,
         help=f"most detections of one image (default {MAX_DETECTIONS})",
     )
+    parser.add_argument(
+        "--format",
+        default="coco",
+        choices=("coco", "voc", "yolo", "labelstudio"),
+        help="labels to correct in an annotation tool, beside predictions.json, which is coco",
+    )
 
 
 def _add_export(subparsers: Subparsers, argv: list[str]) -> None:

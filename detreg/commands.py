@@ -296,6 +296,7 @@ def predict(arguments: argparse.Namespace) -> int:
         Path(arguments.out),
         arguments.score_threshold,
         arguments.max_detections,
+        arguments.format,
     )
     result = predict_images(request)
     print_problems(result.problems)

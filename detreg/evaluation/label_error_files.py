@@ -12,18 +12,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
+from detreg.data.label_studio import make_image_url, make_prediction, make_region
 from detreg.evaluation.error_kinds import ImageErrors
 from detreg.evaluation.ground_truth import GroundTruth, TruthImage
 from detreg.evaluation.label_errors import LabelError, LabelErrorKind
 from detreg.evaluation.matching import UNMATCHED
 from detreg.files import write_atomically
-
-Box = list[float]
-"""x1, y1, x2, y2 in pixels."""
-LOCAL_FILES = "/data/local-files/?d="
-"""Under which Label Studio serves files of its own machine, by paths without the first slash."""
 
 
 def write_label_error_files(
@@ -83,10 +78,11 @@ def _make_task(
     truth: GroundTruth, image: TruthImage, errors: ImageErrors, found: Sequence[LabelError]
 ) -> dict[str, Any]:
     """Return an image as a task of Label Studio."""
+    size = (image.width, image.height)
     labeled = []
     for index, box in enumerate(image.boxes.tolist()):
         name = truth.classes[image.labels[index]]
-        labeled.append(_make_region(f"label-{index}", box, name, image))
+        labeled.append(make_region(f"label-{index}", box, name, size))
 
     proposed = []
     for error in found:
@@ -95,44 +91,17 @@ def _make_task(
         detections = errors.detections
         name = truth.classes[detections.labels[error.detection]]
         box = detections.boxes[error.detection].tolist()
-        region = _make_region(f"proposal-{error.detection}", box, name, image)
+        region = make_region(f"proposal-{error.detection}", box, name, size)
         proposed.append({**region, "score": round(error.suspicion, 4)})
+    most_suspicious = max(error.suspicion for error in found)
     reasons = [f"{error.kind} ({error.suspicion:.2f})" for error in found]
     return {
         "data": {
-            "image": LOCAL_FILES + quote(str(image.file).lstrip("/")),
+            "image": make_image_url(image.file),
             "probable_errors": ", ".join(reasons),
         },
         "annotations": [{"result": labeled}],
-        "predictions": [
-            {
-                "model_version": "detreg",
-                "score": round(max(error.suspicion for error in found), 4),
-                "result": proposed,
-            }
-        ],
-    }
-
-
-def _make_region(region_id: str, box: Box, class_name: str, image: TruthImage) -> dict[str, Any]:
-    """Return a box as a region of Label Studio, which counts in percent of the image."""
-    x1, y1, x2, y2 = box
-    return {
-        "id": region_id,
-        "type": "rectanglelabels",
-        "from_name": "label",
-        "to_name": "image",
-        "original_width": image.width,
-        "original_height": image.height,
-        "image_rotation": 0,
-        "value": {
-            "x": 100 * x1 / image.width,
-            "y": 100 * y1 / image.height,
-            "width": 100 * (x2 - x1) / image.width,
-            "height": 100 * (y2 - y1) / image.height,
-            "rotation": 0,
-            "rectanglelabels": [class_name],
-        },
+        "predictions": [make_prediction(most_suspicious, proposed)],
     }
 
 

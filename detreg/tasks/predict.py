@@ -22,6 +22,7 @@ from detreg.inference.detector import Detector, check_limits
 from detreg.inference.images import read_image
 from detreg.report.drawing import draw_detections
 from detreg.tasks.images import find_images
+from detreg.tasks.prelabels import COCO, LabeledImage, check_free, write_prelabels
 
 DRAWN_SIDE = 640
 """Pixels of the longer side up to which a small image is enlarged, for its labels to be read."""
@@ -40,6 +41,7 @@ class PredictRequest:
 
     images: files, folders and patterns, as `find_images` takes them.
     score_threshold: None stands for the model's own.
+    format: of labels that are written beside `predictions.json`, one of `prelabels.FORMATS`.
     """
 
     model: str
@@ -47,6 +49,7 @@ class PredictRequest:
     out: Path
     score_threshold: float | None = None
     max_detections: int = MAX_DETECTIONS
+    format: str = COCO
 
 
 @dataclass
@@ -55,6 +58,8 @@ class PredictResult:
 
     file: predictions.json.
     rows: its content.
+    images: what else is needed for the labels of another format.
+    prelabels: the file or folder of these labels.
     num_boxes: of each class that was found.
     problems: a line for each image that could not be read.
     """
@@ -62,21 +67,25 @@ class PredictResult:
     file: Path
     score_threshold: float
     rows: list[CocoRow] = field(default_factory=list)
+    images: list[LabeledImage] = field(default_factory=list)
+    prelabels: Path | None = None
     num_images: int = 0
     num_empty: int = 0
     num_boxes: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
-    def add(self, detections: Detections, number: int, file: Path) -> None:
+    def add(self, image: LabeledImage, number: int) -> None:
         """Add the detections of one image."""
+        detections = image.detections
         for row in detections.to_coco(number):
-            self.rows.append({"file_name": str(file), **row})
+            self.rows.append({"file_name": str(image.file), **row})
+        self.images.append(image)
         self.num_images += 1
         self.num_empty += len(detections) == 0
         self.num_boxes.update(detections.names)
 
     def describe(self) -> str:
-        """Return the counts, and where what was found is, in two lines."""
+        """Return lines with the counts, and with where what was found is."""
         total = self.num_boxes.total()
         found = f"{total} {'box' if total == 1 else 'boxes'}"
         if total:
@@ -89,7 +98,10 @@ class PredictResult:
             counts += f"; nothing on {self.num_empty} of them"
         if self.problems:
             counts += f"; {format_number(len(self.problems), 'image')} could not be read"
-        return f"{counts}\n{self.file}, and the drawn images beside it"
+        lines = [counts, f"{self.file}, and the drawn images beside it"]
+        if self.prelabels is not None:
+            lines.append(f"{self.prelabels}: labels to correct")
+        return "\n".join(lines)
 
 
 def predict_images(request: PredictRequest) -> PredictResult:
@@ -99,9 +111,11 @@ def predict_images(request: PredictRequest) -> PredictResult:
     x, y, width, height in pixels, score. An image that cannot be read becomes a problem of the
     result. Where this is interrupted, the rows of the images before are written.
 
-    Raises NotFoundError where there is no image, UsageError for URLs and numbers out of range.
+    Raises NotFoundError where there is no image, UsageError for URLs, numbers out of range and
+    labels of an earlier run.
     """
     files = find_images(request.images, left_out=request.out)
+    check_free(request.format, request.out)
     detector = Detector.load(request.model)
     threshold = request.score_threshold
     if threshold is None:
@@ -118,13 +132,19 @@ def predict_images(request: PredictRequest) -> PredictResult:
                 if image is not None:
                     detections = detector(image, threshold, request.max_detections)
                     _write_drawn(image, detections, request.out, number, file)
-                    result.add(detections, number, file)
+                    height, width = image.shape[:2]
+                    result.add(LabeledImage(file, (width, height), detections), number)
                 progress.add()
                 _print_progress(number, len(files))
     finally:
         # Also after Ctrl-C: the images that are drawn have their rows.
         with write_atomically(result.file) as file_of_rows:
             file_of_rows.write(json.dumps(result.rows, indent=1).encode())
+
+    if request.format != COCO:
+        result.prelabels = write_prelabels(
+            request.format, request.out, detector.classes, result.images
+        )
     return result
 
 
