@@ -15,6 +15,7 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.model_speed import ModelSpeed, measure_speed
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
+from detreg.evaluation.report_plots import NO_TRAINING, TrainingCourse
 from detreg.export.card_file import replace_card
 from detreg.export.parity import ParityResult, measure_parity
 from detreg.export.trained_model import TrainedModel
@@ -33,6 +34,7 @@ from detreg.promotion import make_promotion
 from detreg.redaction import redact
 from detreg.serving.packaging import log_model
 from detreg.templates.common_params import CommonParams
+from detreg.templates.config import Config as ConfigPart
 from detreg.templates.template import Template
 from detreg.threshold_choice import choose_operating_point, evaluate_test_split
 from detreg.tracking import runs
@@ -49,6 +51,8 @@ from detreg.training.preview import draw_images_of_loader
 
 MAX_PREVIEWED_IMAGES = 10_000
 """Of the train split. To show images as training sees them, its loader is made once more."""
+NUM_REPORTED_IMAGES = 6
+"""Images in the report as the training saw them; the page of the dataset shows more."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +105,7 @@ class Judgment:
 def log_dataset_page(run: Run, job: Job) -> None:
     """Log the page of the dataset, with images as this training sees them, or warn."""
     dataset = job.dataset
-    in_process = {"num_workers": 0, "persistent_workers": False}
-    loader_config = job.config.train_dataloader.to_dict() | in_process
+    loader_config = compose_loader_in_process(job)
     preview = None
     if dataset.splits["train"].images <= MAX_PREVIEWED_IMAGES:
         preview = Preview(
@@ -111,6 +114,12 @@ def log_dataset_page(run: Run, job: Job) -> None:
         )
     plan = TrainingPlan(job.template, job.params)
     log_page_of_run(run, lambda: write_page_of_run(dataset, job.options.data, plan, preview))
+
+
+def compose_loader_in_process(job: Job) -> ConfigPart:
+    """Return the configuration of a job's training loader, without processes of its own."""
+    in_process = {"num_workers": 0, "persistent_workers": False}
+    return job.config.train_dataloader.to_dict() | in_process
 
 
 def publish_trained_run(
@@ -234,7 +243,6 @@ def log_reports(run: Run, job: Job, judgment: Judgment) -> None:
         "parity": judgment.parity.summary,
         "operating point": judgment.point.description,
     } | to_texts(job.params)
-    history = [entry.to_row() for entry in fitted.history]
 
     for evaluation in judgment.evaluations:
         is_val = evaluation.name == "val"
@@ -244,11 +252,24 @@ def log_reports(run: Run, job: Job, judgment: Judgment) -> None:
             folder,
             f"{job.template.name} on {job.dataset.name}",
             replace(evaluation, score_threshold=judgment.point.overall.score_threshold),
-            history=history if is_val else (),
+            course=draw_course(job, fitted, folder) if is_val else NO_TRAINING,
             facts=facts,
             speed=judgment.speed if is_val else None,
         )
         run.log_file(folder, artifact)
+
+
+def draw_course(job: Job, fitted: FitResult, folder: Path) -> TrainingCourse:
+    """Draw images as the training saw them into a folder, and add the metrics of its epochs."""
+    history = [entry.to_row() for entry in fitted.history]
+    if job.dataset.splits["train"].images > MAX_PREVIEWED_IMAGES:
+        return TrainingCourse(history)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = compose_loader_in_process(job)
+    images = draw_images_of_loader(
+        config, job.dataset.classes, job.options.seed, folder, NUM_REPORTED_IMAGES
+    )
+    return TrainingCourse(history, images)
 
 
 def log_and_register(

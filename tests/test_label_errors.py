@@ -53,10 +53,11 @@ def test_each_kind_is_found_the_surest_first(split: Split) -> None:
         (LabelErrorKind.MISSING, -1),
         (LabelErrorKind.WRONG_CLASS, 0),
         (LabelErrorKind.BADLY_PLACED, 1),
+        (LabelErrorKind.UNCONFIRMED, 2),
     }
 
 
-def test_a_box_is_in_doubt_only_where_its_class_is_found_nearly_always() -> None:
+def test_a_box_is_in_doubt_only_where_most_of_its_class_are_found() -> None:
     objects = {image_id: [(0, [10.0, 10, 60, 60], 0)] for image_id in range(1, 41)}
     found_on = {image_id: make_detections((0, 0.8, [10, 10, 70, 70])) for image_id in range(1, 40)}
     errors = find_label_errors(make_truth(objects), found_on)

@@ -17,10 +17,12 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.outcomes import count_confusion, match_split
 from detreg.evaluation.plots import plot_per_class, plot_precision_recall, plot_training
 from detreg.evaluation.report import SplitEvaluation, write_report
+from detreg.evaluation.report_plots import TrainingCourse
 from detreg.evaluation.scores import score
 from detreg.export.parity import measure_parity
 from detreg.inference.detections import Detections
 from detreg.report.controls import SCRIPT
+from detreg.report.section import GalleryItem
 
 Predictions = dict[int, Detections]
 
@@ -132,12 +134,15 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     truth: GroundTruth, predictions: Predictions, tmp_path: Path
 ) -> None:
     folder = tmp_path / "report"
+    folder.mkdir()
+    augmented = folder / "training_1.jpg"
+    cv2.imwrite(str(augmented), np.zeros((120, 120, 3), np.uint8))
     scores = score(truth, predictions)
     files = write_report(
         folder,
         "yolox & boats",
         SplitEvaluation("val", truth, predictions, scores),
-        history=HISTORY,
+        course=TrainingCourse(HISTORY, [GalleryItem(augmented, "64 x 64 px", "1 boat")]),
         facts={"run": "<script>alert(1)</script>"},
     )
 
@@ -145,7 +150,7 @@ def test_a_report_is_one_page_that_needs_nothing_else(
     plots = {"training.png", "per_class.png", "precision_recall.png", "confusion.png"}
     plots |= {"error_costs.png", "score_curves.png"}
     data = {"numbers.json", "label_errors.json", "label_studio.json", "proposed_labels.json"}
-    galleries = {"worst_1.jpg", "worst_2.jpg", "worst_3.jpg"}
+    galleries = {"worst_1.jpg", "worst_2.jpg", "worst_3.jpg", "training_1.jpg"}
     assert {file.name for file in files} == {"index.html"} | data | plots | galleries
     for file in [file for file in files if file.suffix in (".png", ".jpg")]:
         image = cv2.imread(str(file))
@@ -190,7 +195,7 @@ def test_a_split_is_scored_twice_for_parity_and_not_again_for_the_report(
     parity = measure_parity(truth, everywhere, everywhere)
     assert len(scorings) == 2
     evaluation = SplitEvaluation("val", truth, everywhere, parity.exported)
-    write_report(tmp_path / "report", "title", evaluation, history=HISTORY)
+    write_report(tmp_path / "report", "title", evaluation, course=TrainingCourse(HISTORY))
     assert len(scorings) == 2
 
 

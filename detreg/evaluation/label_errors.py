@@ -24,11 +24,11 @@ BESIDE_IOU = 0.3
 DOUBTED_POWER = 1 / 3
 """Of a detection's sureness, against a label that no detection confirms: there even a detection
 with a low score is mostly right."""
-MIN_SUSPICION = 0.65
-"""Of an entry of the list; most of those under it are errors of the detector."""
+MIN_SUSPICION = 0.5
+"""Of an entry of the list: below it labels are mostly right, and the detector wrong."""
 UNCONFIRMED_WEIGHT = 0.7
 """A box that no detection confirms says less than a detection: there are hard objects. So it is
-listed only where nearly all objects of its class are found."""
+listed only where at least seven of ten objects of its class are found."""
 
 
 class LabelErrorKind(StrEnum):

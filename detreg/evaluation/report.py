@@ -1,6 +1,6 @@
 """The report of one split: the scores, where they come from, and what went right and wrong."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from detreg.evaluation.model_speed import ModelSpeed
 from detreg.evaluation.outcomes import match_split
 from detreg.evaluation.report_galleries import draw_images, make_galleries, make_label_gallery
 from detreg.evaluation.report_plots import (
+    NO_TRAINING,
+    TrainingCourse,
     show_classes,
     show_costs,
     show_recalls,
@@ -50,14 +52,13 @@ def write_report(
     title: str,
     evaluation: SplitEvaluation,
     *,
-    history: Sequence[Mapping[str, float]] = (),
+    course: TrainingCourse = NO_TRAINING,
     facts: Mapping[str, str] | None = None,
     speed: ModelSpeed | None = None,
 ) -> list[Path]:
     """Write plots, drawn images and index.html, which shows them all, and return the files.
 
-    history holds the metrics of each epoch under the names that are logged (epoch, train/loss,
-    train/lr, val/mAP ...); facts are shown as a table. Raises DataError where predictions and split
+    facts are shown as a table. Raises DataError where predictions and split
     have no class in common.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def write_report(
         show_scores(truth, numbers, judged, threshold, folder),
         show_recalls(evaluation.scores),
         show_speed(speed),
-        show_training(history, folder),
+        show_training(course, folder),
     ]
     page = Page(
         title=title,
@@ -99,7 +100,8 @@ def write_report(
     plot_files = [plot for section in sections for plot in section.plots]
     label_files = write_label_error_files(truth, errors, label_errors, folder)
     image_files = draw_images(folder, truth, outcomes)
-    return [index, numbers_file, *label_files, *plot_files, *image_files]
+    training_files = [item.file for item in course.images]
+    return [index, numbers_file, *label_files, *plot_files, *training_files, *image_files]
 
 
 def _describe_split(name: str, truth: GroundTruth) -> str:

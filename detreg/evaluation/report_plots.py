@@ -1,6 +1,7 @@
 """The report's sections of plots: where the mAP is lost, classes, scores, and the training."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from detreg.evaluation.confusion_plot import plot_confusion
@@ -13,7 +14,7 @@ from detreg.evaluation.score_curve import JudgedDetections
 from detreg.evaluation.score_plot import plot_score_curves
 from detreg.evaluation.scores import ALL, IOU_50, Scores
 from detreg.evaluation.split_numbers import SplitNumbers
-from detreg.report.section import Section
+from detreg.report.section import Block, GalleryItem, Section
 
 RECALL_NAMES = {
     "AR_1": "1 detection",
@@ -24,6 +25,22 @@ RECALL_NAMES = {
     "AR_l": "large objects",
 }
 """COCO's average recalls over IoU 0.50 to 0.95, as the report calls them."""
+
+
+@dataclass(frozen=True)
+class TrainingCourse:
+    """How a training went.
+
+    history: the metrics of each epoch under the names that are logged (epoch, train/loss, train/lr,
+    val/mAP ...).
+    images: some images as the training saw them.
+    """
+
+    history: Sequence[Mapping[str, float]] = ()
+    images: Sequence[GalleryItem] = ()
+
+
+NO_TRAINING = TrainingCourse()
 
 
 def show_costs(numbers: SplitNumbers, folder: Path) -> Section:
@@ -118,8 +135,11 @@ def show_speed(speed: ModelSpeed | None) -> Section:
     )
 
 
-def show_training(history: Sequence[Mapping[str, float]], folder: Path) -> Section:
-    """Return the section on the course of the training, empty without a history."""
-    if not history:
-        return Section("Training")
-    return Section("Training", plots=[plot_training(history, folder / "training.png")])
+def show_training(course: TrainingCourse, folder: Path) -> Section:
+    """Return the section on the course of the training, empty where there was none."""
+    plots = [plot_training(course.history, folder / "training.png")] if course.history else []
+    blocks = []
+    if course.images:
+        title = "The first images of the first epoch, as the training saw them"
+        blocks.append(Block(title, items=course.images))
+    return Section("Training", plots=plots, blocks=blocks)

@@ -40,7 +40,11 @@ def draw_training_images(
 
 
 def draw_images_of_loader(
-    loader_config: ConfigPart, classes: tuple[str, ...], seed: int, folder: Path
+    loader_config: ConfigPart,
+    classes: tuple[str, ...],
+    seed: int,
+    folder: Path,
+    num_images: int = NUM_IMAGES,
 ) -> list[GalleryItem]:
     """Draw the first images that a training loader hands out, into a folder.
 
@@ -51,7 +55,7 @@ def draw_images_of_loader(
     items = []
     with silence_libraries(), DefaultScope.overwrite_default_scope("mmdet"):
         loader = Runner.build_dataloader(loader_config, seed=seed)
-        for place, index in enumerate(islice(loader.sampler, NUM_IMAGES), start=1):
+        for place, index in enumerate(islice(loader.sampler, num_images), start=1):
             path = folder / f"training_{place}.jpg"
             items.append(_draw(loader.dataset[index], classes, path))
     return items
