@@ -1,8 +1,8 @@
-# make env, demo, test, soak, check, generate: each works on a bare machine with Python 3.11 to 3.13.
+# make env, demo, test, soak, browser, check, generate: each works on a bare machine with Python 3.11 to 3.13.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: env demo test soak check generate lock
+.PHONY: env demo test soak browser check generate lock
 
 env: .venv/ready
 
@@ -24,6 +24,10 @@ test: env
 # Kills workers at random for minutes, to find what nobody has thought of. CI does not run it.
 soak: env
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak
+
+# The page of `detreg show` in Chromium, which must be installed (Debian: apt-get install chromium).
+browser: env
+	$(BIN)/python -m pytest -m browser
 
 check: env
 	$(BIN)/ruff check .

@@ -63,6 +63,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     _add_evaluate(subparsers)
     _add_compare(subparsers)
     _add_predict(subparsers)
+    _add_show(subparsers)
     _add_export(subparsers, argv)
     _add_promote(subparsers)
     _add_sync(subparsers)
@@ -371,6 +372,15 @@ def _add_predict(subparsers: Subparsers) -> None:
         default="coco",
         choices=("coco", "voc", "yolo", "labelstudio"),
         help="labels to correct in an annotation tool, beside predictions.json, which is coco",
+    )
+
+
+def _add_show(subparsers: Subparsers) -> None:
+    help = "start a local page to try a model in the browser"
+    parser = _add_command(subparsers, "show", commands.show, help)
+    parser.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--port", type=int, default=5001, help="port on 127.0.0.1; 0 takes any (default 5001)"
     )
 
 

@@ -304,6 +304,14 @@ def predict(arguments: argparse.Namespace) -> int:
     return EXIT_BAD_DATA if result.problems else 0
 
 
+def show(arguments: argparse.Namespace) -> int:
+    """Serve a model on this machine until Ctrl-C."""
+    from detreg.tasks.show import show_model
+
+    show_model(arguments.model, arguments.port)
+    return 0
+
+
 def export(arguments: argparse.Namespace) -> int:
     """Write a model, or a template's checkpoint, as an ONNX file."""
     check_output_file(Path(arguments.out))

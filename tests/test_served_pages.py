@@ -29,6 +29,8 @@ def test_names_of_a_model_are_escaped(pages: dict[str, Page]) -> None:
 
 
 def test_pages_load_nothing_from_elsewhere(pages: dict[str, Page]) -> None:
+    assert "script-src 'sha256-" in pages["/"].policy
+    assert "innerHTML" not in pages["/"].body.decode()
     for path, page in pages.items():
         assert page.policy.startswith("default-src 'none'")
         text = page.body.decode()

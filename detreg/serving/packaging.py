@@ -1,8 +1,11 @@
 """Logs an ONNX file as the MLflow model that `mlflow models serve` serves."""
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow.models import ModelSignature
@@ -34,23 +37,49 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
     `require_gpu` makes the served model refuse to start without a GPU. Raises what `Detector.load`
     raises for any other file.
     """
-    card = Detector.load(onnx_path).card
-    sha256 = compute_sha256(onnx_path)
-    requirements = [f"{package}=={version(package)}" for package in REQUIREMENTS]
-    with warnings.catch_warnings():
-        # MLflow would run an example at every logging, to infer the signature that is given here.
-        warnings.filterwarnings("ignore", message=".*input example was not provided.*")
+    content = _build_content(onnx_path)
+    with _without_example():
         info: ModelInfo = mlflow.pyfunc.log_model(
             name=name,
-            python_model=str(_MODEL_FILE),
-            artifacts={"onnx": str(onnx_path)},
             code_paths=[str(_PACKAGE)],
-            signature=_build_signature(card),
-            pip_requirements=requirements,
             model_config={"require_gpu": require_gpu},
-            metadata=_build_metadata(card) | {ONNX_SHA256: sha256},
+            **content,
         )
     return info
+
+
+def save_model(onnx_path: Path, folder: Path) -> None:
+    """Write an ONNX file as an MLflow model into a new folder, for this process to serve.
+
+    The model uses the detreg that runs, and has no copy of it. Raises what `log_model` raises.
+    """
+    content = _build_content(onnx_path)
+    with _without_example():
+        mlflow.pyfunc.save_model(path=str(folder), **content)
+
+
+def _build_content(onnx_path: Path) -> dict[str, Any]:
+    """Return what MLflow's functions take to log or to save the model."""
+    card = Detector.load(onnx_path).card
+    sha256 = compute_sha256(onnx_path)
+    return {
+        "python_model": str(_MODEL_FILE),
+        "artifacts": {"onnx": str(onnx_path)},
+        "signature": _build_signature(card),
+        "pip_requirements": [f"{package}=={version(package)}" for package in REQUIREMENTS],
+        "metadata": _build_metadata(card) | {ONNX_SHA256: sha256},
+    }
+
+
+@contextlib.contextmanager
+def _without_example() -> Iterator[None]:
+    """Silence MLflow's advice to give an example of the input.
+
+    It would run the example at every logging, to infer the signature that is given here.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*input example was not provided.*")
+        yield
 
 
 def _build_signature(card: Card) -> ModelSignature:

@@ -1,4 +1,4 @@
-"""What the server shows of itself: its description, and the facts of its model.
+"""What the server shows of itself: a page to try the model on, its description, the model's facts.
 
 The pages are files of this package. They load nothing from anywhere: a browser that obeys their
 Content-Security-Policy runs the one script that is in them, and reaches this server only.
@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
 
@@ -41,6 +41,7 @@ def build_pages(card: Card, limits: Limits, origins: Sequence[str]) -> dict[str,
     """Return the pages of the server by their paths."""
     facts = json.dumps(_describe_model(card, limits)).encode()
     return {
+        "/": _make_page(_read_file("try.html")),
         "/docs": _make_page(_render_docs(card, limits, origins)),
         "/model.json": Page(facts, "application/json", "default-src 'none'"),
     }
@@ -80,7 +81,7 @@ def _describe_model(card: Card, limits: Limits) -> dict[str, object]:
         "max_detections": MAX_DETECTIONS,
         "params": PARAMS,
         "content_types": list(CONTENT_TYPES),
-        "limits": _describe_limits(limits),
+        "limits": asdict(limits),
         "eid": card.eid,
         "dataset_digest": card.dataset_digest,
         "detreg_version": card.detreg_version,
