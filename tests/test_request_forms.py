@@ -2,6 +2,7 @@
 
 import base64
 import json
+from random import Random
 
 import pytest
 from toy_detector import draw_image, encode_image
@@ -124,6 +125,34 @@ def test_a_bad_query_is_refused_in_one_line(query: str, reason: str) -> None:
         read(JPEG, "image/jpeg", query)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+def test_no_damaged_form_fails_in_another_way() -> None:
+    random = Random(18)
+    good = make_form(make_part(JPEG), make_part(b"0.5", "score_threshold", None))
+    wild = [
+        b"--AaB03x",
+        b"\r\n\r\n",
+        b'name="',
+        b"\0",
+        b"\xff",
+        b";",
+        b"=?utf-8?q?=00?=",
+        b"filename*=",
+    ]
+    refused = 0
+    for _ in range(1000):
+        damaged = bytearray(good)
+        for _ in range(random.randint(1, 4)):
+            start = random.randrange(len(damaged))
+            damaged[start : start + random.randint(0, 9)] = random.choice(wild)
+        try:
+            read(bytes(damaged), FORM)
+        except BadRequest as error:
+            refused += 1
+            assert "\n" not in str(error)
+            assert len(str(error)) < 500
+    assert 0 < refused < 1000
 
 
 def test_params_of_json_are_known_in_their_place_and_given_once() -> None:
