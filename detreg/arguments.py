@@ -351,7 +351,7 @@ def _add_predict(subparsers: Subparsers) -> None:
         "images",
         metavar="IMAGES",
         nargs="+",
-        help="images, folders (with all folders in them), and patterns in quotes such as '*.jpg'",
+        help="images, videos, folders with all folders in them, patterns in quotes such as '*.jpg'",
     )
     parser.add_argument(
         "--out", default="predictions", help="folder to write into (default predictions)"

@@ -286,7 +286,7 @@ def _print_report_of(run_id: str, invocation: Invocation) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
-    """Write predictions.json and images with boxes; the exit code is 65 if one is unreadable."""
+    """Write predictions.json, images and videos with boxes; exit with 65 if one is unreadable."""
     check_folders({Path(arguments.out).absolute(): 0})
     from detreg.tasks.predict import PredictRequest, predict_images
 

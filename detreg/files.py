@@ -16,11 +16,18 @@ from detreg.errors import DataError
 _BLOCK = 1 << 20  # bytes
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 """Suffixes, in lower case, of the files that are read as images."""
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv")
+"""The same, of videos."""
 
 
 def is_image(path: Path) -> bool:
     """Whether the name is that of an image file, and not a hidden one."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name is that of a video file, and not a hidden one."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
 class UnusableFileError(DataError):

@@ -15,6 +15,7 @@ from detreg.errors import NotFoundError, UsageError
 from detreg.inference.images import read_image
 from detreg.signals import STOP_SIGNALS
 from detreg.tasks import predict
+from detreg.tasks.drawn_images import Pixels
 from detreg.tasks.images import find_images
 from detreg.tasks.predict import PredictRequest, predict_images
 
@@ -103,7 +104,7 @@ def test_the_last_lines_have_the_counts(
     printed = run_printing(capsys, "predict", model, str(images), "--out", str(out))
     assert printed.splitlines() == [
         "4 boxes (boat 2, buoy 2) on 3 images, from a score of 0.3 on; nothing on 1 of them",
-        f"{out}/predictions.json, and the drawn images beside it",
+        f"{out}/predictions.json, and what was drawn beside it",
     ]
 
     rows = json.loads((out / "predictions.json").read_text())
@@ -125,7 +126,7 @@ def test_an_unreadable_image_is_told_and_the_others_are_predicted(
     printed = capsys.readouterr()
     assert code == 65
     assert "a_broken.png: " in printed.err
-    assert "on 2 images, from a score of 0.3 on; 1 image could not be read" in printed.out
+    assert "on 2 images, from a score of 0.3 on; 1 file could not be read" in printed.out
     assert len(json.loads((out / "predictions.json").read_text())) == 4
     assert len(list(out.glob("*.jpg"))) == 2
 
@@ -147,7 +148,7 @@ def test_a_number_out_of_range_is_refused(
 def test_an_interruption_keeps_the_images_before(
     model: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(path: Path) -> predict.Pixels:
+    def interrupt(path: Path) -> Pixels:
         if path.name == "a.PNG":
             raise KeyboardInterrupt
         return read_image(path)
@@ -170,8 +171,8 @@ def test_a_log_file_gets_a_line_after_each_tenth(
     predict_images(PredictRequest(model, [str(folder)], tmp_path / "out"))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
-    assert lines[0] == "predicted 3 of 25"
-    assert lines[-1] == "predicted 25 of 25"
+    assert lines[0] == "predicted 3 of 25 files"
+    assert lines[-1] == "predicted 25 of 25 files"
 
 
 def test_small_images_are_drawn_enlarged(model: str, images: Path, tmp_path: Path) -> None:
