@@ -13,17 +13,21 @@ from detreg.version import __version__
 if TYPE_CHECKING:
     from detreg.inference.detections import Detections as Detections
     from detreg.inference.detector import Detector as Detector
-    from detreg.pipeline import train as train
+    from detreg.inference.images import read as read
+
+    # The keywords of each template, for editors and type checkers; at run time it is of pipeline.
+    from detreg.signatures import train as train
     from detreg.sweeps.sweep import sweep as sweep
 
 _HOMES = {
     "Detections": "detreg.inference.detections",
     "Detector": "detreg.inference.detector",
+    "read": "detreg.inference.images",
     "sweep": "detreg.sweeps.sweep",
     "train": "detreg.pipeline",
 }
 _NEED_FULL_INSTALL = ("sweep", "train")
-__all__ = ["Detections", "Detector", "__version__", "sweep", "train"]
+__all__ = ["Detections", "Detector", "__version__", "read", "sweep", "train"]
 
 
 def __getattr__(name: str) -> Any:

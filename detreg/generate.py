@@ -1,4 +1,6 @@
-"""Render the files that are derived from declarations: MLproject, conda.yaml, docs/templates.md.
+"""Render the files that are derived from declarations.
+
+MLproject, conda.yaml, docs/templates.md, and detreg/signatures.pyi for editors.
 
 python -m detreg.generate          (make generate) writes them; a test fails when they are stale
 """
@@ -13,6 +15,7 @@ from detreg.params import Param, get_params
 from detreg.templates import TEMPLATES
 from detreg.templates.base_model import BaseModel
 from detreg.templates.template import Template
+from detreg.train_stub import render_train_stub
 
 ROOT = Path(__file__).parents[1]
 
@@ -242,6 +245,7 @@ FILES: dict[str, Callable[[], str]] = {
     "MLproject": render_mlproject,
     "conda.yaml": render_conda,
     "docs/templates.md": render_templates_page,
+    "detreg/signatures.pyi": lambda: render_train_stub(NOTICE),
 }
 """Generated files by path, with the function that renders each."""
 

@@ -105,3 +105,22 @@ def test_check_shows_progress_but_not_with_json(
     assert run(["check", str(tmp_path / "data"), *flags]) == 0
     assert is_drawing == [not flags] * 6
     assert ("of 6" in terminal.getvalue()) == (not flags)
+
+
+def test_a_notebook_shows_the_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_DELAY", 0)
+
+    class OutStream(Terminal):
+        """The standard error of a notebook, which says that it is no terminal."""
+
+        __module__ = "ipykernel.iostream"
+
+        def isatty(self) -> bool:
+            return False
+
+    cell = OutStream()
+    with show_progress(stream=cell) as shown:
+        shown.begin("reading images", 10)
+        shown.add(5)
+        assert cell.has_bar.wait(PATIENCE)
+    assert "of 10" in cell.getvalue()

@@ -1,12 +1,16 @@
 """What a detector finds in one image, valid once made."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from toy_detector import encode_image
 
-from detreg.errors import DataError
+from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.inference.detections import Detections
 from detreg.inference.outputs import REQUIRED_OUTPUTS
 
@@ -78,3 +82,61 @@ def test_coco_rows() -> None:
         "bbox": [8.0, 16.0, 16.0, 32.0],
         "score": 0.75,
     }
+
+
+def test_filtering_keeps_the_image() -> None:
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert replace(TWO, image=image).filter(0.6).image is image
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        ([0, 1, 0], "Detections(3: boat 2, buoy 1)"),
+        ([], "Detections(0)"),
+        ([2, 3, 4, 5, 6, 7, 7], "Detections(7: h 2, c 1, d 1, e 1, f 1 and 1 classes more)"),
+    ],
+)
+def test_detections_are_shown_by_their_counts(labels: list[int], shown: str) -> None:
+    count = len(labels)
+    boxes = np.zeros((count, 4), np.float32)
+    scores = np.ones(count, np.float32)
+    found = Detections(boxes, scores, np.array(labels, np.int64), (*CLASSES, *"cdefgh"))
+    assert repr(found) == shown
+
+
+def test_they_are_drawn_on_the_image_that_they_were_found_in(tmp_path: Path) -> None:
+    image = np.full((64, 64, 3), 90, np.uint8)
+    path = tmp_path / "image.png"
+    path.write_bytes(encode_image(image))
+    drawn = replace(TWO, image=image).draw()
+    assert drawn.dtype == np.uint8 and drawn.shape == image.shape
+    assert (drawn != image).any() and (image == 90).all()
+    for found in (replace(TWO, image=path).draw(), TWO.draw(image), TWO.draw(str(path))):
+        np.testing.assert_array_equal(found, drawn)
+
+
+def test_an_image_that_is_not_known_or_gone_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"do not know their image: give it, draw\(image\)"):
+        TWO.draw()
+    with pytest.raises(NotFoundError, match=r"gone\.png"):
+        replace(TWO, image=tmp_path / "gone.png").draw()
+
+
+def test_supervision_gets_its_own_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As supervision 0.25 to 0.27 takes it: arrays of its own types, and names as data."""
+    module = ModuleType("supervision")
+    monkeypatch.setattr(module, "Detections", SimpleNamespace, raising=False)
+    monkeypatch.setitem(sys.modules, "supervision", module)
+    made: Any = TWO.to_supervision()
+    np.testing.assert_array_equal(made.xyxy, TWO.boxes)
+    np.testing.assert_array_equal(made.confidence, TWO.scores)
+    np.testing.assert_array_equal(made.class_id, TWO.labels)
+    assert made.mask is None
+    assert made.data["class_name"].tolist() == ["boat", "buoy"]
+
+
+def test_supervision_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(UsageError, match="pip install supervision"):
+        TWO.to_supervision()

@@ -5,14 +5,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from toy_detector import CARD, LETTERBOX, draw_image, write_toy_model
+from toy_detector import CARD, LETTERBOX, draw_image, encode_image, write_toy_model
 
+import detreg
 from detreg.errors import DataError, NotFoundError, UsageError
-from detreg.inference.detector import Detector
+from detreg.inference.detections import Detections
+from detreg.inference.detector import Detector, ImageOrFile
 from detreg.inference.outputs import OutputArray
 from detreg.inference.session import InputShape
 
@@ -124,7 +127,8 @@ def test_an_empty_batch(detector: Detector) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        "photo.jpg",
+        None,
+        b"bytes of a file",
         np.zeros((4, 4)),
         np.zeros((4, 4, 3)),
         np.zeros((4, 4, 4), np.uint8),
@@ -134,6 +138,63 @@ def test_an_empty_batch(detector: Detector) -> None:
 def test_anything_but_an_rgb_array_is_refused(detector: Detector, wrong: object) -> None:
     with pytest.raises(TypeError, match="uint8 array"):
         detector(wrong)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return an image file with one bright box."""
+    path = tmp_path / "boat.png"
+    path.write_bytes(encode_image(draw_image(128, 96, (32, 16, 64, 48))))
+    return path
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_path_of_a_file_is_taken(detector: Detector, file: Path, kind: type) -> None:
+    found = detector(kind(file), max_detections=1)
+    np.testing.assert_array_equal(found.boxes, detector(detreg.read(file)).boxes[:1])
+    assert found.image == file
+
+
+def test_files_and_arrays_run_in_one_batch(detector: Detector, file: Path) -> None:
+    array = draw_image(64, 64, (8, 8, 30, 30))
+    images: list[ImageOrFile] = [array, file, str(file), array, file]
+    together = detector.batch(images, batch_size=2)
+    for image, found in zip(images, together, strict=True):
+        np.testing.assert_array_equal(found.boxes, detector(image).boxes)
+    assert [found.image for found in together] == [None, file, file, None, file]
+
+
+def test_a_few_files_are_in_memory_at_once(
+    detector: Detector, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = []
+    detect = Detector._detect
+
+    def note_detection(self: Detector, images: list[Any], *limits: Any) -> list[Detections]:
+        events.append(len(images))
+        return detect(self, images, *limits)
+
+    monkeypatch.setattr(Detector, "_detect", note_detection)
+    assert len(detector.batch([file] * 7, batch_size=3)) == 7
+    assert events == [3, 3, 1]
+
+
+def test_a_file_that_is_no_image_is_an_error_that_names_it(
+    detector: Detector, tmp_path: Path
+) -> None:
+    with pytest.raises(NotFoundError, match=r"nowhere\.jpg: there is no such image"):
+        detector("nowhere.jpg")
+    (tmp_path / "text.jpg").write_text("text")
+    with pytest.raises(DataError, match=r"text\.jpg: "):
+        detector(tmp_path / "text.jpg")
+
+
+def test_a_detector_is_shown_on_one_line(tmp_path: Path) -> None:
+    detector = Detector.load(write_toy_model(tmp_path / "toy.onnx"))
+    shown = "Detector(yolox, 2 classes: boat, buoy; score_threshold 0.3; cpu)"
+    assert repr(detector) == shown.replace("cpu", detector.device)
+    many = replace(detector.card, classes=tuple("abcdefgh"))
+    assert "8 classes: a, b, c, d, e, ...;" in repr(replace(detector, card=many))
 
 
 def test_limits_out_of_range_are_refused_together(detector: Detector) -> None:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from toy_detector import draw_image, encode_image
 
+import detreg
 from detreg.errors import DataError, NotFoundError
 from detreg.inference.images import decode_image, read_image
 
@@ -24,6 +25,16 @@ EXIF_QUARTER_TURN = (
 def test_decoding_gives_rgb() -> None:
     image = draw_image(6, 4, (0, 0, 3, 4))
     np.testing.assert_array_equal(decode_image(encode_image(image)), image)
+
+
+def test_detreg_reads_a_path_or_bytes_upright(tmp_path: Path) -> None:
+    jpeg = encode_image(draw_image(6, 4, (0, 0, 3, 4)), ".jpg")
+    turned = jpeg[:2] + EXIF_QUARTER_TURN + jpeg[2:]
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(turned)
+    for source in (turned, path, str(path)):
+        image = detreg.read(source)
+        assert image.dtype == np.uint8 and image.shape == (6, 4, 3)
 
 
 def test_decoding_gives_upright_images() -> None:

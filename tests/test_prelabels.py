@@ -11,7 +11,8 @@ from detreg.data import formats
 from detreg.data.check import check_dataset
 from detreg.data.findings import has_errors
 from detreg.errors import UsageError
-from detreg.tasks.predict import PredictRequest, PredictResult, predict_images
+from detreg.tasks.predict import PredictRequest, predict_images
+from detreg.tasks.predict_result import PredictResult
 
 # An EXIF segment with orientation 6: the image is turned by a quarter.
 EXIF_QUARTER_TURN = (

@@ -54,16 +54,23 @@ class Progress:
         return f"{self._title}  [{bar}] {self._done:,} of {self._total:,}{left}"
 
 
+def can_redraw(stream: TextIO) -> bool:
+    """Whether a stream redraws its last line: that of a terminal, or of a notebook's cell."""
+    is_of_notebook = type(stream).__module__.startswith("ipykernel.")
+    return is_of_notebook or stream.isatty()
+
+
 @contextmanager
 def show_progress(is_wanted: bool = True, stream: TextIO | None = None) -> Iterator[Progress]:
     """Draw the progress of what the block does in one line of a terminal, and erase it at the end.
 
-    is_wanted: nothing is drawn where it is False, nor where the stream is no terminal.
+    is_wanted: nothing is drawn where it is False, nor where the stream is neither a terminal nor
+        that of a notebook.
     stream: by default the standard error output, so that what a command prints stays clean.
     """
     progress = Progress()
     terminal = stream or sys.stderr
-    if not is_wanted or not terminal.isatty():
+    if not is_wanted or not can_redraw(terminal):
         yield progress
         return
 

@@ -1,17 +1,32 @@
 """What a detector finds in one image."""
 
-from dataclasses import dataclass
+import os
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from detreg.errors import DataError
+from detreg.errors import DataError, UsageError
+from detreg.inference.images import read_image
 from detreg.inference.outputs import OUTPUTS, OutputArray
+from detreg.report.drawing import draw_detections
+
+if TYPE_CHECKING:
+    import supervision
 
 MAX_DETECTIONS = 300
 """Most detections of one image that a model returns, best first: the rows of the exported graph.
 
 COCO scores the first 100 of each class."""
+
+SHOWN_CLASSES = 5
+"""Most classes that the short form of detections counts."""
+
+Image = NDArray[np.uint8]
+"""(height, width, 3) in RGB."""
 
 CocoRow = dict[str, int | float | str | list[float]]
 """A row of a COCO result file."""
@@ -24,7 +39,8 @@ class Detections:
     `boxes` is float32 (n, 4), x1 y1 x2 y2 in the image's own pixels; `scores` float32 (n,),
     descending; `labels` int64 (n,), positions in `class_names`, which holds every class of the
     model. `masks` is bool (n, height, width) in the image's pixels, None from a model without
-    segmentation. Raises DataError for anything else.
+    segmentation. `image` is what they were found in, for `draw`: the array itself, not a copy, or
+    the path of a file, which is read again. Raises DataError for anything else.
     """
 
     boxes: NDArray[np.float32]
@@ -32,6 +48,7 @@ class Detections:
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     masks: NDArray[np.bool_] | None = None
+    image: Image | Path | None = None
 
     def __post_init__(self) -> None:
         problems = self._check_arrays() or self._check_values()
@@ -66,6 +83,15 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __repr__(self) -> str:
+        """Return how many there are of which class, such as `Detections(3: boat 2, buoy 1)`."""
+        counts = [f"{name} {count}" for name, count in Counter(self.names).most_common()]
+        if not counts:
+            return "Detections(0)"
+        hidden = len(counts) - SHOWN_CLASSES
+        more = f" and {hidden} classes more" if hidden > 0 else ""
+        return f"Detections({len(self)}: {', '.join(counts[:SHOWN_CLASSES])}{more})"
+
     @property
     def names(self) -> list[str]:
         """The class name of each detection."""
@@ -84,12 +110,44 @@ class Detections:
         # Scores descend, so the first are the best.
         positions = np.flatnonzero(self.scores >= score_threshold)[:max_detections]
         masks = None if self.masks is None else self.masks[positions]
-        return Detections(
-            self.boxes[positions],
-            self.scores[positions],
-            self.labels[positions],
-            self.class_names,
-            masks,
+        return replace(
+            self,
+            boxes=self.boxes[positions],
+            scores=self.scores[positions],
+            labels=self.labels[positions],
+            masks=masks,
+        )
+
+    def draw(self, image: Image | str | os.PathLike[str] | None = None) -> Image:
+        """Return the image, uint8 (height, width, 3) in RGB, with boxes, class names and scores.
+
+        `image` is an array or a file, by default what these were found in. Those of
+        `Detector.batch` know files only. Raises UsageError where none is known, and what
+        `read_image` raises for a file.
+        """
+        source = self.image if image is None else image
+        if source is None:
+            raise UsageError("these detections do not know their image: give it, draw(image)")
+        pixels = source if isinstance(source, np.ndarray) else read_image(source)
+        return draw_detections(pixels, self)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Return them as `supervision.Detections`, with the class names as data "class_name".
+
+        Raises UsageError where supervision is not installed.
+        """
+        try:
+            import supervision  # noqa: PLC0415 (only who calls this needs it)
+        except ImportError as error:
+            raise UsageError(
+                "to_supervision() needs supervision: pip install supervision"
+            ) from error
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=self.labels,
+            mask=self.masks,
+            data={"class_name": np.array(self.names)},
         )
 
     def to_coco(self, image_id: int) -> list[CocoRow]:

@@ -3,7 +3,8 @@
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import DataError, RefusedError, UsageError
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
+from detreg.inference.images import read_image
 from detreg.inference.model_files import read_model
 from detreg.inference.onnx_graph.check import read_checked_graph
 from detreg.inference.onnx_graph.structure import Graph
@@ -21,6 +23,11 @@ from detreg.inference.runtime import open_session
 from detreg.inference.session import Session
 
 Image = NDArray[np.uint8]
+"""(height, width, 3) in RGB."""
+ImageOrFile = Image | str | os.PathLike[str]
+
+SHOWN_CLASSES = 5
+"""Most classes that the short form of a detector names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,23 +94,33 @@ class Detector:
         """Where the network runs: "cuda" or "cpu"."""
         return self.session.device
 
+    def __repr__(self) -> str:
+        shown = ", ".join(self.classes[:SHOWN_CLASSES])
+        more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
+        return (
+            f"Detector({self.card.template}, {len(self.classes)} classes: {shown}{more}; "
+            f"score_threshold {self.card.score_threshold:g}; {self.device})"
+        )
+
     def __call__(
         self,
-        image: Image,
+        image: ImageOrFile,
         score_threshold: float | None = None,
         max_detections: int = MAX_DETECTIONS,
     ) -> Detections:
-        """Detect in one image, uint8 (height, width, 3) in RGB.
+        """Detect in one image: an array, uint8 (height, width, 3) in RGB, or the path of a file.
 
-        Boxes are in the image's own pixels, clipped to it. `score_threshold` is the card's unless
-        given. Raises TypeError for anything but such an array and UsageError for a threshold or
-        number out of range.
+        Boxes are in the image's own pixels, upright, and clipped to it; what is found keeps the
+        array or the path, for `Detections.draw`. `score_threshold` is the card's unless given.
+        Raises TypeError for anything but such an array or a path, UsageError for a threshold or
+        number out of range, and what `read_image` raises for a file.
         """
-        return self.batch([image], score_threshold, max_detections)[0]
+        found = self.batch([image], score_threshold, max_detections)[0]
+        return replace(found, image=image) if isinstance(image, np.ndarray) else found
 
     def batch(
         self,
-        images: Sequence[Image],
+        images: Sequence[ImageOrFile],
         score_threshold: float | None = None,
         max_detections: int = MAX_DETECTIONS,
         batch_size: int = 8,
@@ -111,13 +128,25 @@ class Detector:
         """Detect in many images, at most `batch_size` at once; the result has their order.
 
         Only images whose inputs have the same size run together, so an image is padded alike
-        whatever stands beside it.
+        whatever stands beside it. Of files, `batch_size` are in memory at once.
         """
         threshold = self.card.score_threshold if score_threshold is None else score_threshold
         check_limits(threshold, max_detections)
-        for image in images:
-            _check_image(image)
+        # Arrays are in memory anyway.
+        has_files = any(isinstance(image, str | os.PathLike) for image in images)
+        step = max(batch_size if has_files else len(images), 1)
+        found: list[Detections] = []
+        for first in range(0, len(images), step):
+            some = images[first : first + step]
+            arrays = [_to_array(image) for image in some]
+            in_arrays = self._detect(arrays, threshold, max_detections, batch_size)
+            for image, detections in zip(some, in_arrays, strict=True):
+                found.append(_note_file(detections, image))
+        return found
 
+    def _detect(
+        self, images: Sequence[Image], threshold: float, max_detections: int, batch_size: int
+    ) -> list[Detections]:
         # Groups come out of order, so results are collected by the position of their image.
         found: dict[int, Detections] = {}
         for positions in self._group_by_input_size(images, batch_size):
@@ -221,11 +250,26 @@ def _read_detections(
     )
 
 
-def _check_image(image: Image) -> None:
+def _to_array(image: ImageOrFile) -> Image:
+    """Return an image's pixels, which are read where it is the path of a file."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    _check_image(image)
+    return image
+
+
+def _note_file(detections: Detections, image: ImageOrFile) -> Detections:
+    """Return detections that know the file that they were found in; an array would be kept."""
+    if isinstance(image, str | os.PathLike):
+        return replace(detections, image=Path(image))
+    return detections
+
+
+def _check_image(image: object) -> None:
     if not isinstance(image, np.ndarray):
         raise TypeError(
             "An image must be a uint8 array (height, width, 3) in RGB, "
-            f"got {type(image).__name__}: read files with detreg.inference.images"
+            f"or the path of a file, got {type(image).__name__}"
         )
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""Image files to arrays."""
+"""Image files to arrays; `read` is `detreg.read`."""
 
 import os
 
@@ -10,6 +10,16 @@ from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import DataError, NotFoundError
 from detreg.files import read_regular
 from detreg.image_decoding import decode_bgr, open_header
+
+
+def read(image: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+    """Return an image file, by its path or its bytes, as uint8 (height, width, 3) in RGB, upright.
+
+    Raises NotFoundError where there is no such file, DataError where it is not an image.
+    """
+    if isinstance(image, bytes):
+        return decode_image(image)
+    return read_image(image)
 
 
 def decode_image(data: bytes) -> NDArray[np.uint8]:

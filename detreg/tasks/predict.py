@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detreg.data.progress import Progress, show_progress
+from detreg.data.progress import Progress, can_redraw, show_progress
 from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import DataError, DetregError, UsageError, make_printable
 from detreg.files import is_video, write_atomically
@@ -108,7 +108,8 @@ def _predict_image(
         result.problems.append(make_printable(f"{file}: {error.strerror}"))
         return
 
-    detections = detector(image, result.score_threshold, request.max_detections)
+    # Unlike a call of the detector, a batch leaves no pixels with what is found.
+    (detections,) = detector.batch([image], result.score_threshold, request.max_detections)
     write_drawn(image, detections, name_output(request.out, number, file, ".jpg"))
     height, width = image.shape[:2]
     result.add_image(LabeledImage(file, (width, height), detections), number)
@@ -156,7 +157,7 @@ def _predict_video(
 
 def _print_progress(done: int, total: int, what: str) -> None:
     """Print a line on stderr after each tenth; a terminal has a bar instead."""
-    if total < LINES_OF_PROGRESS or sys.stderr.isatty():
+    if total < LINES_OF_PROGRESS or can_redraw(sys.stderr):
         return
     if done * LINES_OF_PROGRESS // total > (done - 1) * LINES_OF_PROGRESS // total:
         print(f"predicted {done} of {total} {what}", file=sys.stderr, flush=True)

@@ -27,6 +27,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from tqdm import tqdm
 
+from detreg.data.progress import can_redraw
 from detreg.errors import StoppedError
 from detreg.signals import DeferredSignals
 from detreg.tracking.runs import Run
@@ -157,8 +158,8 @@ class ProgressHook(Hook):
         self._earlier_steps = runner.iter
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Open a bar; a log file gets none."""
-        if sys.stderr.isatty():
+        """Open a bar on a terminal or in a notebook; a log file gets none."""
+        if can_redraw(sys.stderr):
             self._bar = tqdm(
                 total=len(runner.train_dataloader),
                 initial=count_steps(runner),
