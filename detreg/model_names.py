@@ -1,4 +1,4 @@
-"""Names of registered models. Standard library only."""
+"""Names in MLflow: of registered models, and of what is called after a dataset."""
 
 import posixpath
 import re
@@ -12,16 +12,20 @@ MAX_DATASET_LENGTH = 100
 
 
 def make_model_name(template: str, dataset: str) -> str:
-    """Return the name under which a template that was trained on a dataset is registered.
+    """Return the name under which a template that was trained on a dataset is registered."""
+    words = simplify_name(dataset)
+    return f"{template}-{words}" if words else template
 
-    `dataset` is the name of a folder or an archive. Of it letters and digits of any script are
-    kept, and `.` and `_`; whatever else it has becomes one `-`, so that MLflow takes the name, and
-    a shell takes it without quotes. A name that has none of these is left out.
+
+def simplify_name(dataset: str) -> str:
+    """Return the name of a folder or an archive as MLflow takes it, and a shell without quotes.
+
+    Letters and digits of any script are kept, and `.` and `_`; whatever lies between them becomes
+    one `-`. The result is empty where nothing is kept.
     """
     # One form, whether a file system stores an accent with its letter or behind it.
     composed = unicodedata.normalize("NFC", dataset)
-    words = re.sub(r"[^\w.]+", "-", composed)[:MAX_DATASET_LENGTH].strip("-._")
-    return f"{template}-{words}" if words else template
+    return re.sub(r"[^\w.]+", "-", composed)[:MAX_DATASET_LENGTH].strip("-._")
 
 
 def find_name_problem(name: str) -> str | None:

@@ -96,7 +96,11 @@ class RunOptions:
         "of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, "
         "nothing, it is promoted by hand",
     )
-    run_name: str | None = text(None, help="Name of the MLflow run; none lets MLflow choose")
+    run_name: str | None = text(
+        None,
+        help="Name of the MLflow run; none is made of template, dataset and image size, such as "
+        "yolox boats 640px",
+    )
 
     def choose_model_name(self, template: str, dataset: str) -> str:
         """Return the name under which a template that was trained on a dataset is registered."""

@@ -1,6 +1,7 @@
 """The thin front of a training: arguments and data are checked before torch is imported."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -79,9 +80,15 @@ def train_template(
     print(describe_dataset(dataset), flush=True)
     check_calibration(dataset, options)
 
-    if torchrun.get_rank() == 0:
-        _check_stores_and_disks(template, params, options, dataset)
+    if torchrun.get_rank() > 0:
+        return _train_and_publish(template, params, options, dataset)
+    with _prepare_stores(template, params, options, dataset):
+        return _train_and_publish(template, params, options, dataset)
 
+
+def _train_and_publish(
+    template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
+) -> "TrainingResult":
     # torch and mmdet take seconds to import.
     with pause_garbage_collection():
         from detreg.training_run import train_and_publish  # noqa: PLC0415
@@ -89,16 +96,22 @@ def train_template(
     return train_and_publish(template, params, options, dataset)
 
 
-def _check_stores_and_disks(
+@contextmanager
+def _prepare_stores(
     template: Template, params: CommonParams, options: RunOptions, dataset: Dataset
-) -> None:
-    """Refuse a training that could not be logged, stored or registered at its end."""
+) -> Iterator[None]:
+    """Refuse a training that could not be logged, stored or registered at its end.
+
+    Its run, which starts in the block, goes to the experiment of its dataset.
+    """
     # MLflow takes seconds to import: only after the arguments and the data have been accepted. What
     # it imports of others here, it uses at the end of a training or not at all.
     with defer_imports("fastapi", "pandas", "scipy"), pause_garbage_collection():
-        from detreg.tracking import model_hints, preflight  # noqa: PLC0415
+        from detreg.tracking import experiments, model_hints, preflight  # noqa: PLC0415
 
     preflight.check_stores([options.choose_model_name(template.name, dataset.name)])
-    preflight.check_disks(template, params)
-    for hint in model_hints.list_hints(options, template.name, dataset):
-        print(hint, flush=True)
+    with experiments.use_dataset_experiment(dataset):
+        preflight.check_disks(template, params)
+        for hint in model_hints.list_hints(options, template.name, dataset):
+            print(hint, flush=True)
+        yield

@@ -15,9 +15,10 @@ from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import runs
 from detreg.tracking.run_folders import claim_run_folder
+from detreg.tracking.run_names import choose_run_name
 from detreg.tracking.runs import Run
 from detreg.training.engine import check_initial_weights, fit
-from detreg.training.job import Job, log_job, prepare_job
+from detreg.training.job import Job, describe_job, log_job, prepare_job
 
 if TYPE_CHECKING:
     from detreg.publish import TrainingResult
@@ -40,7 +41,8 @@ def train_and_publish(
     check_initial_weights(job)
     torchrun.signal_ready()
     invocation = Invocation.find()
-    with runs.start_run(options.run_name, job.tags) as run:
+    name = choose_run_name(options.run_name, describe_job(job))
+    with runs.start_run(name, job.tags) as run:
         print(f"MLflow run (eid) {run.id} in {redact(runs.get_tracking_uri())}", flush=True)
 
         def describe_rest() -> list[str]:

@@ -1,10 +1,8 @@
 """How registered models are called, and what is said of a model that has versions already."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -41,11 +39,8 @@ def test_a_name_that_is_given_is_taken_as_it_is() -> None:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[MlflowClient]:
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    yield MlflowClient()
-    mlflow.set_tracking_uri(before)
+def registry(store: str) -> MlflowClient:
+    return MlflowClient()
 
 
 def add_champion(client: MlflowClient, name: str, digest: str, eid: str) -> None:
@@ -88,10 +83,10 @@ def test_the_champion_of_other_data_is_named(tiny: Path, registry: MlflowClient)
 
 
 def test_the_name_of_earlier_releases_is_pointed_out(tiny: Path, registry: MlflowClient) -> None:
-    registry.create_registered_model("yolox")
+    registry.create_registered_model("yolof")
     dataset = load_dataset(tiny)
-    (hint,) = list_hints(RunOptions(), "yolox", dataset)
-    assert "will be registered as yolox-tiny" in hint
-    assert "set registered_model_name=yolox" in hint
+    (hint,) = list_hints(RunOptions(), "yolof", dataset)
+    assert "will be registered as yolof-tiny" in hint
+    assert "set registered_model_name=yolof" in hint
     assert list_hints(RunOptions(), "ssd", dataset) == []
-    assert list_hints(RunOptions(registered_model_name="new"), "yolox", dataset) == []
+    assert list_hints(RunOptions(registered_model_name="new"), "yolof", dataset) == []

@@ -36,7 +36,8 @@ from detreg.sweeps.samplers import make_search_pruner, make_search_sampler
 from detreg.sweeps.storage import StudyStorage, open_storage
 from detreg.sweeps.study import FirstTrial
 from detreg.sweeps.trial_text import format_values
-from detreg.tracking import model_hints, preflight, runs
+from detreg.tracking import experiments, model_hints, preflight, runs
+from detreg.tracking.run_names import choose_run_name
 from detreg.tracking.runs import Run
 
 _RESUME_ADVICE = (
@@ -78,7 +79,16 @@ def run_sweep(request: SweepRequest) -> SweepResult:
 
     refuse_mlflow_database(plan.storage)
     storage = open_storage(plan.storage, plan.sweep.heartbeat)
-    _check_stores_and_disks(plan, dataset)
+    _check_stores(plan, dataset)
+    with experiments.use_dataset_experiment(dataset):
+        return _run_plan(request, plan, dataset, storage, started_at)
+
+
+def _run_plan(
+    request: SweepRequest, plan: Plan, dataset: Dataset, storage: StudyStorage, started_at: float
+) -> SweepResult:
+    """Check the disks and the weights, open the study, and work on it in an MLflow run."""
+    _check_disks(plan)
     context = make_context()
     check_initial_weights(context, plan)
     prepared = prepare_precisions(context, plan, storage)
@@ -90,7 +100,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     study, is_new = open_search_study(plan, storage, remembered)
     plan = agree_on_precisions(plan, study, is_new=is_new, prepared=prepared)
 
-    with _start_sweep_run(study, is_new, plan) as active:
+    with _start_sweep_run(study, is_new, plan, dataset) as active:
         budget = request.budget_seconds
         deadline = None if budget is None else started_at + budget
         plan = plan.with_run(study.user_attrs[studies.SWEEP_RUN_ATTR], deadline)
@@ -99,7 +109,7 @@ def run_sweep(request: SweepRequest) -> SweepResult:
             log_settings(active, plan)
             if is_new:
                 # Here and not in the runs of the trials, which all have this dataset.
-                log_page_of_run(active, lambda: write_page_of_run(dataset, options.data))
+                log_page_of_run(active, lambda: write_page_of_run(dataset, request.options.data))
             return _search_and_finish(active, plan, study)
 
 
@@ -158,21 +168,25 @@ def refuse_mlflow_database(url: str) -> None:
         )
 
 
-def _check_stores_and_disks(plan: Plan, dataset: Dataset) -> None:
-    """Refuse a sweep whose trials could not be logged or stored, or whose best not registered."""
+def _check_stores(plan: Plan, dataset: Dataset) -> None:
+    """Refuse a sweep whose trials could not be logged, or whose best not registered."""
     options = plan.options
     preflight.check_stores(
         [options.choose_model_name(template.name, dataset.name) for template in plan.templates]
     )
-    workers = max(1, plan.sweep.workers)
-    for template in plan.templates:
-        preflight.check_disks(template, plan.get_first_params(template), workers)
 
     hints: list[str] = []
     for template in plan.templates:
         hints += model_hints.list_hints(options, template.name, dataset)
     for hint in dict.fromkeys(hints):  # all templates may have one name
         print(hint, flush=True)
+
+
+def _check_disks(plan: Plan) -> None:
+    """Refuse a sweep whose trials could not be stored."""
+    workers = max(1, plan.sweep.workers)
+    for template in plan.templates:
+        preflight.check_disks(template, plan.get_first_params(template), workers)
 
 
 def open_search_study(
@@ -198,7 +212,7 @@ def open_search_study(
 
 
 @contextlib.contextmanager
-def _start_sweep_run(study: Study, is_new: bool, plan: Plan) -> Iterator[Run]:
+def _start_sweep_run(study: Study, is_new: bool, plan: Plan, dataset: Dataset) -> Iterator[Run]:
     """Start or resume the MLflow run of this command.
 
     It is the study's own run, resumed, unless `mlflow run` has made another one for this process.
@@ -217,7 +231,8 @@ def _start_sweep_run(study: Study, is_new: bool, plan: Plan) -> Iterator[Run]:
     if first_run and has_own_run:
         tags[runs.PARENT] = first_run
     resumed_run = None if has_own_run else first_run
-    run_name = plan.options.run_name or plan.name
+    templates = "+".join(plan.space.templates)
+    run_name = choose_run_name(plan.options.run_name, f"sweep of {templates} on {dataset.name}")
     with runs.start_run(run_name, tags, run_id=resumed_run) as active:
         # Other commands wait for this before they start; trials are nested in this run.
         if not first_run:

@@ -26,7 +26,9 @@ from detreg.inference.detector import Detector
 from detreg.inference.images import read_image
 from detreg.operating_rule import OperatingRule
 from detreg.tracking import preflight, runs
+from detreg.tracking.experiments import use_dataset_experiment
 from detreg.tracking.past_runs import find_dataset_origin
+from detreg.tracking.run_names import choose_run_name
 from detreg.tracking.runs import Run
 
 COMPARED_MODELS_TAG = "detreg.compared_models"
@@ -85,7 +87,8 @@ def compare_models_on_data(request: CompareRequest) -> ComparisonResult:
     )
     notes = _note_other_classes(detectors, whole, classes)
     tags = {runs.DIGEST: dataset.digest, COMPARED_MODELS_TAG: f"{request.a} {request.b}"}
-    with runs.start_run(None, tags) as run:
+    name = choose_run_name(None, f"compare {request.a} and {request.b} on {dataset.name}")
+    with use_dataset_experiment(dataset), runs.start_run(name, tags) as run:
         run.log_params(
             {"a": request.a, "b": request.b, "data": dataset.origin, "split": request.split}
         )

@@ -13,6 +13,8 @@ from detreg.evaluation.score_curve import judge_detections
 from detreg.evaluation.scores import score
 from detreg.inference.detector import Detector
 from detreg.tracking import preflight, runs
+from detreg.tracking.experiments import use_dataset_experiment
+from detreg.tracking.run_names import choose_run_name
 from detreg.tracking.runs import Run
 
 EVALUATED_MODEL_TAG = "detreg.evaluated_model"
@@ -43,12 +45,13 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
         at_threshold = figures.as_metrics()
     evaluation = SplitEvaluation(split, truth, predictions, scores, min_score)
 
+    name = choose_run_name(None, f"evaluate {model} on {dataset.name} {split}")
     tags = {
         runs.TEMPLATE: detector.card.template,
         runs.DIGEST: dataset.digest,
         EVALUATED_MODEL_TAG: model,
     }
-    with runs.start_run(None, tags) as run:
+    with use_dataset_experiment(dataset), runs.start_run(name, tags) as run:
         run.log_params({"model": model, "data": data, "split": split})
         run.log_dataset(dataset)
         run.log_metrics(

@@ -38,6 +38,8 @@ from detreg.signals import explain_interruption
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.tracking import preflight, runs
+from detreg.tracking.experiments import use_dataset_experiment
+from detreg.tracking.run_names import choose_run_name
 from detreg.tracking.runs import Run
 from detreg.training import engine
 from detreg.training.checkpoints import load_checkpoint
@@ -132,14 +134,20 @@ def measure_learning_curve(
     print(describe_dataset(dataset), flush=True)
     _check_size(dataset)
     preflight.check_stores()
-    preflight.check_disks(template, params)
-    settings = _settle(Settings(template, params, options, dataset, num_seeds))
+    with use_dataset_experiment(dataset):
+        preflight.check_disks(template, params)
+        return _run(_settle(Settings(template, params, options, dataset, num_seeds)))
 
-    name = options.run_name or f"learning curve of {template.name}"
+
+def _run(settings: Settings) -> LearningCurveResult:
+    """Train on the parts, and report, in an MLflow run."""
+    template, dataset = settings.template, settings.dataset
+    params, options = settings.params, settings.options
+    name = choose_run_name(options.run_name, f"learning curve of {template.name} on {dataset.name}")
     tags = {runs.TEMPLATE: template.name, runs.DIGEST: dataset.digest, CURVE_TAG: settings.key}
     with runs.start_run(name, tags) as run:
         print(f"MLflow run (eid) {run.id}", flush=True)
-        run.log_params(to_texts(params) | to_texts(options) | {"seeds": str(num_seeds)})
+        run.log_params(to_texts(params) | to_texts(options) | {"seeds": str(settings.num_seeds)})
         run.log_dataset(dataset)
         with explain_interruption(lambda: [ADVICE]):
             trainings = _train_parts(settings, run)

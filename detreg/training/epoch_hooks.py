@@ -138,7 +138,8 @@ class MetricLogHook(Hook):
         entry = EpochMetrics(runner.epoch, {**self.losses.means, "lr": rate}, scores)
         self.history.add(entry)
         if self.run:
-            self.run.log_metrics(entry.to_metrics(), step=entry.epoch)
+            values = entry.to_metrics() | entry.to_first_charts()
+            self.run.log_metrics(values, step=entry.epoch)
 
 
 class ProgressHook(Hook):

@@ -1,5 +1,6 @@
 """The metrics of each epoch of a training, and which epoch was the best."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +35,15 @@ class EpochMetrics:
         train = {_TRAIN + name: value for name, value in self.train.items()}
         val = {_VAL + name: value for name, value in self.val.items()}
         return train | val
+
+    def to_first_charts(self) -> dict[str, float]:
+        """Return the two values that tell most, under names that MLflow shows before all others.
+
+        MLflow has a section of charts for each prefix, those with a capital letter first, and the
+        metrics without a prefix after all others. Nothing but the name changes that order.
+        """
+        values = {"mAP": self.mAP, "loss": self.train.get("loss", math.nan)}
+        return {f"Progress/{name}": value for name, value in values.items()}
 
     def to_row(self) -> dict[str, float]:
         """Return the form that checkpoints and the report have: `epoch` and the metrics."""

@@ -144,6 +144,12 @@ def _choose_precision(
     return choose_precision(template, params, len(dataset.classes))
 
 
+def describe_job(job: Job) -> str:
+    """Return what is trained in a few words, such as `yolox boats 416px`."""
+    size = "x".join(str(side) for side in job.params.image_size)
+    return f"{job.template.name} {job.dataset.name} {size}px"
+
+
 def log_job(run: Run, job: Job) -> None:
     """Log what is known before the first step: parameters, dataset, params.json and config.py."""
     run.log_params(to_texts(job.params) | to_texts(job.options))
