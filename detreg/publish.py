@@ -16,6 +16,7 @@ from detreg.evaluation.model_speed import ModelSpeed, measure_speed
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.report_plots import NO_TRAINING, TrainingCourse
+from detreg.evaluation.split_numbers import NUMBERS_FILE, read_map_interval
 from detreg.export.card_file import replace_card
 from detreg.export.parity import ParityResult, measure_parity
 from detreg.export.trained_model import TrainedModel
@@ -28,6 +29,12 @@ from detreg.inspection.plan import TrainingPlan
 from detreg.inspection.run_page import Preview, log_page_of_run, write_page_of_run
 from detreg.mlflow_errors import translate_mlflow_errors
 from detreg.mlflow_models import ONNX_SHA256
+from detreg.model_notes import (
+    TrainedModelFacts,
+    describe_model,
+    describe_run,
+    describe_version,
+)
 from detreg.options import RunOptions
 from detreg.params import to_texts
 from detreg.promotion import make_promotion
@@ -39,6 +46,7 @@ from detreg.templates.template import Template
 from detreg.threshold_choice import choose_operating_point, evaluate_test_split
 from detreg.tracking import runs
 from detreg.tracking.records import Registration
+from detreg.tracking.registered_model import add_descriptions
 from detreg.tracking.registry import RegisteredVersion, has_version, register
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import load_checkpoint
@@ -171,15 +179,20 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     )
 
     speed = measure_speed(detector, truth, exported.path.stat().st_size)
-    log_reports(run, job, Judgment(fitted, parity, evaluations, point, speed))
+    judgment = Judgment(fitted, parity, evaluations, point, speed)
+    log_reports(run, job, judgment)
+    facts = collect_facts(run, job, judgment)
+    run.describe(describe_run(facts))
     registration = Registration(
         path=str(exported.path.relative_to(run.folder)),
-        name=job.options.choose_model_name(job.template.name, job.dataset.name),
+        name=facts.name,
         score=scores.mAP,
         dataset_digest=job.dataset.digest,
         tags={"template": job.template.name, ONNX_SHA256: compute_sha256(exported.path)},
         promote_if=job.options.promote_if,
         annotations=str(job.dataset.splits["val"].annotations),
+        model_description=describe_model(facts),
+        version_description=describe_version(facts),
     )
     finished = job.initial_weights.parent if job.initial_weights.is_trained else None
     registered = log_and_register(run, registration, parity, finished, predictions)
@@ -272,6 +285,21 @@ def draw_course(job: Job, fitted: FitResult, folder: Path) -> TrainingCourse:
     return TrainingCourse(history, images)
 
 
+def collect_facts(run: Run, job: Job, judgment: Judgment) -> TrainedModelFacts:
+    """Return what MLflow's pages say of a model, after its reports are written."""
+    return TrainedModelFacts(
+        run_id=run.id,
+        name=job.options.choose_model_name(job.template.name, job.dataset.name),
+        template=job.template,
+        params=job.params,
+        dataset=job.dataset,
+        scores={evaluation.name: evaluation.scores for evaluation in judgment.evaluations},
+        interval=read_map_interval(run.folder / "report" / NUMBERS_FILE),
+        point=judgment.point,
+        best_epoch=judgment.fitted.best_epoch,
+    )
+
+
 def log_and_register(
     run: Run,
     registration: Registration,
@@ -297,7 +325,7 @@ def log_and_register(
             model_uri = log_model(path).model_uri
         _check_parity(parity)
         is_registered = finished is not None and has_version(registration.name, finished)
-        return register(
+        registered = register(
             registration.name,
             model_uri,
             finished if finished and is_registered else run.id,
@@ -306,6 +334,9 @@ def log_and_register(
             tags=registration.tags,
             promotion=make_promotion(run.id, run.folder, registration, predictions),
         )
+        with translate_mlflow_errors(f"{registered.name} is gone"):
+            add_descriptions(registered.name, registered.version, registration)
+        return registered
     except UnreachableError as error:
         _check_parity(parity)
         run.write(registration)

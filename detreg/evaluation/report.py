@@ -23,7 +23,12 @@ from detreg.evaluation.report_plots import (
 )
 from detreg.evaluation.score_curve import judge_detections
 from detreg.evaluation.scores import Scores
-from detreg.evaluation.split_numbers import list_sentences, measure_numbers, write_numbers
+from detreg.evaluation.split_numbers import (
+    NUMBERS_FILE,
+    list_sentences,
+    measure_numbers,
+    write_numbers,
+)
 from detreg.inference.detections import Detections
 from detreg.report.page import Page, SceneControls, write_page
 
@@ -96,7 +101,7 @@ def write_report(
     )
     index = write_page(page, folder / "index.html")
 
-    numbers_file = write_numbers(evaluation.name, numbers, folder / "numbers.json")
+    numbers_file = write_numbers(evaluation.name, numbers, folder / NUMBERS_FILE)
     plot_files = [plot for section in sections for plot in section.plots]
     label_files = write_label_error_files(truth, errors, label_errors, folder)
     image_files = draw_images(folder, truth, outcomes)

@@ -18,6 +18,8 @@ from detreg.evaluation.scores import MEANS, Scores
 from detreg.files import write_atomically
 from detreg.inference.detections import Detections
 
+NUMBERS_FILE = "numbers.json"
+"""Of a report."""
 MIN_IMAGES = 10
 """Under which resampling the images says nothing about new ones."""
 
@@ -108,3 +110,9 @@ def write_numbers(name: str, numbers: SplitNumbers, path: Path) -> Path:
     with write_atomically(path) as file:
         file.write(json.dumps(content, indent=1).encode())
     return path
+
+
+def read_map_interval(path: Path) -> Interval | None:
+    """Return the interval of the mAP in a file that `write_numbers` has written."""
+    interval = json.loads(path.read_text())["mAP_interval"]
+    return None if interval is None else Interval(**interval)

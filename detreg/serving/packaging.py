@@ -1,14 +1,14 @@
 """Logs an ONNX file as the MLflow model that `mlflow models serve` serves."""
 
-import contextlib
-import warnings
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mlflow
-from mlflow.models import ModelSignature
+import numpy as np
+import pandas as pd
+from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
@@ -28,6 +28,8 @@ They are not inferred, because MLflow would name the CPU build of onnxruntime.""
 
 _MODEL_FILE = Path(__file__).with_name("model.py")
 _PACKAGE = Path(__file__).parents[1]
+_EXAMPLE_SIZE = 64
+"""Width and height in pixels."""
 _JSON_TYPES = {"float32": DataType.double, "int64": DataType.long}
 
 
@@ -37,14 +39,16 @@ def log_model(onnx_path: Path, name: str = MODEL_NAME, *, require_gpu: bool = Fa
     `require_gpu` makes the served model refuse to start without a GPU. Raises what `Detector.load`
     raises for any other file.
     """
-    content = _build_content(onnx_path)
-    with _without_example():
-        info: ModelInfo = mlflow.pyfunc.log_model(
-            name=name,
-            code_paths=[str(_PACKAGE)],
-            model_config={"require_gpu": require_gpu},
-            **content,
-        )
+    info: ModelInfo = Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=_UncheckedPyfunc,
+        flavor_name="pyfunc",
+        validate_serving_input=False,
+        code_paths=[str(_PACKAGE)],
+        model_config={"require_gpu": require_gpu},
+        **_build_content(onnx_path),
+    )
     return info
 
 
@@ -53,9 +57,7 @@ def save_model(onnx_path: Path, folder: Path) -> None:
 
     The model uses the detreg that runs, and has no copy of it. Raises what `log_model` raises.
     """
-    content = _build_content(onnx_path)
-    with _without_example():
-        mlflow.pyfunc.save_model(path=str(folder), **content)
+    mlflow.pyfunc.save_model(path=str(folder), **_build_content(onnx_path))
 
 
 def _build_content(onnx_path: Path) -> dict[str, Any]:
@@ -66,20 +68,32 @@ def _build_content(onnx_path: Path) -> dict[str, Any]:
         "python_model": str(_MODEL_FILE),
         "artifacts": {"onnx": str(onnx_path)},
         "signature": _build_signature(card),
+        "input_example": _draw_example(),
         "pip_requirements": [f"{package}=={version(package)}" for package in REQUIREMENTS],
         "metadata": _build_metadata(card) | {ONNX_SHA256: sha256},
     }
 
 
-@contextlib.contextmanager
-def _without_example() -> Iterator[None]:
-    """Silence MLflow's advice to give an example of the input.
+class _UncheckedPyfunc:
+    """MLflow's pyfunc flavor, which does not run the input example when a model is logged.
 
-    It would run the example at every logging, to infer the signature that is given here.
+    `mlflow.pyfunc.log_model` loads the model again for that. What it would find is known: the
+    signature is given, and the file has just been compared with the trained network.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*input example was not provided.*")
-        yield
+
+    @staticmethod
+    def save_model(path: str, *, validate_serving_input: bool, **content: Any) -> None:
+        """Write the model into a folder."""
+        assert not validate_serving_input  # it is Model.log that looks at it
+        mlflow.pyfunc.save_model(path=path, **content)
+
+
+def _draw_example() -> pd.DataFrame:
+    """Return a request with a small image of a few hundred bytes, which is nobody's."""
+    ramp = np.linspace(0, 255, _EXAMPLE_SIZE, dtype=np.uint8)
+    pixels = np.broadcast_to(ramp[:, None], (_EXAMPLE_SIZE, _EXAMPLE_SIZE))
+    _, jpeg = cv2.imencode(".jpg", pixels)
+    return pd.DataFrame({"image": [jpeg.tobytes()]})
 
 
 def _build_signature(card: Card) -> ModelSignature:

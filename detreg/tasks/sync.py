@@ -15,6 +15,7 @@ from detreg.serving.packaging import log_model
 from detreg.tracking import runs
 from detreg.tracking.leftovers import Settlement, close_dead_runs, settle_left_runs
 from detreg.tracking.records import Registration, Target
+from detreg.tracking.registered_model import add_descriptions
 from detreg.tracking.registry import register
 from detreg.tracking.run_folders import list_run_folders
 
@@ -78,6 +79,8 @@ def _log_and_register(target: Target, registration: Registration) -> None:
             tags=registration.tags,
             promotion=make_promotion(target.run_id, target.folder, registration),
         )
+        with translate_mlflow_errors(f"{version.name} is gone"):
+            add_descriptions(version.name, version.version, registration)
     print(f"registered {version.name} version {version.version} as {version.alias}", flush=True)
 
 

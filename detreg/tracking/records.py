@@ -17,6 +17,7 @@ from typing import ClassVar
 from mlflow import MlflowClient
 from mlflow.entities import Dataset as LoggedDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from detreg.errors import UndeliveredError
 from detreg.mlflow_errors import retry_on_conflict
@@ -26,6 +27,9 @@ FAILURE = "detreg.failure"
 """The tag with the reason of a run that did not finish."""
 CHECKPOINT = "detreg.checkpoint"
 """The tag that names a run's checkpoints; it holds a StoredCheckpoints as JSON."""
+
+VERSION_MARK = "{version}"
+"""Stands for the number of a version in its description, until it is registered."""
 
 DEATH = "its process "
 """How the reason of a run begins that was ended because its process was taken for dead."""
@@ -118,6 +122,19 @@ class Tags(Record):
         """Set them."""
         tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in self.tags.items()]
         target.client.log_batch(target.run_id, tags=tags)
+
+
+@dataclass(frozen=True)
+class Description(Record):
+    """The description of the run in markdown; one that somebody has written stays."""
+
+    text: str
+
+    def _send(self, target: Target) -> None:
+        """Set it where there is none."""
+        if MLFLOW_RUN_NOTE not in target.client.get_run(target.run_id).data.tags:
+            text = self.text[:MAX_TAG_LENGTH]
+            target.client.log_batch(target.run_id, tags=[RunTag(MLFLOW_RUN_NOTE, text)])
 
 
 @dataclass(frozen=True)
@@ -222,10 +239,13 @@ class Registration(Record):
     score: float | None
     dataset_digest: str
     tags: Mapping[str, str]
-    # Journals of earlier releases have neither.
+    # Journals of earlier releases have none of these.
     promote_if: str = BETTER
     annotations: str | None = None
     """The canonical COCO file of the val split, on which it is compared with the champion."""
+    model_description: str = ""
+    version_description: str = ""
+    """In markdown; VERSION_MARK stands for the number of the version."""
 
     def _send(self, target: Target) -> None:
         """Register the model. Raises UndeliveredError where nobody can do that here."""

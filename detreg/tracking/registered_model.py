@@ -17,7 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from detreg.mlflow_errors import retry_on_conflict
 from detreg.promotion_rule import PromotionRule, parse_promotion_rule
+from detreg.redaction import redact
 from detreg.tracking.decision import Candidate, Evidence
+from detreg.tracking.records import VERSION_MARK, Registration
 from detreg.tracking.standing import Move, MoveKind, Standing, compute_standing
 
 CHAMPION = "champion"
@@ -144,6 +146,18 @@ def create_version(name: str, model_uri: str, tags: Mapping[str, str]) -> None:
     # MLflow reports on stderr, which belongs to the caller.
     with contextlib.redirect_stderr(io.StringIO()):
         register_model(model_uri, name, tags=dict(tags))
+
+
+def add_descriptions(name: str, version: str, registration: Registration) -> None:
+    """Describe a version, and its model, unless somebody has. Raises what MLflow raises."""
+    client = MlflowClient()
+    of_model = registration.model_description
+    if of_model and not client.get_registered_model(name).description:
+        retry_on_conflict(lambda: client.update_registered_model(name, redact(of_model)))
+
+    of_version = registration.version_description.replace(VERSION_MARK, version)
+    if of_version and not client.get_model_version(name, version).description:
+        retry_on_conflict(lambda: client.update_model_version(name, version, redact(of_version)))
 
 
 def delete_version(name: str, version: int) -> None:

@@ -21,6 +21,7 @@ from detreg.tracking.records import (
     CHECKPOINT,
     Artifact,
     DatasetOfRun,
+    Description,
     Metrics,
     Params,
     Record,
@@ -86,6 +87,10 @@ class Run:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; a value that is longer than MLflow takes is cut."""
         self.write(Tags({name: redact(text) for name, text in tags.items()}))
+
+    def describe(self, markdown: str) -> None:
+        """Set the description that MLflow shows, unless somebody has written one."""
+        self.write(Description(redact(markdown)))
 
     def tag_checkpoints(self, stored: StoredCheckpoints) -> None:
         """Record which checkpoints are complete, once both are uploaded.

@@ -1,0 +1,188 @@
+"""What MLflow's pages say of a run, a registered model and a version, in markdown.
+
+Names of classes and datasets come from files that anyone may have written: they are escaped.
+"""
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from detreg.data.dataset import Dataset
+from detreg.evaluation.bootstrap import Interval
+from detreg.evaluation.scores import Scores
+from detreg.inference.operating_point import OperatingPoint
+from detreg.templates.common_params import CommonParams
+from detreg.templates.template import Template
+from detreg.tracking.markdown import escape, quote_code
+from detreg.tracking.records import VERSION_MARK
+
+MAX_CLASSES_LISTED = 20
+EXAMPLE_IMAGE = "report/typical_1.jpg"
+
+
+@dataclass(frozen=True)
+class TrainedModelFacts:
+    """What is known of an exported model when it is registered.
+
+    `name` is that of the registered model. `scores` are by split, from 0 to 1; `interval` is that
+    of the mAP on val, None where there are too few images.
+    """
+
+    run_id: str
+    name: str
+    template: Template
+    params: CommonParams
+    dataset: Dataset
+    scores: Mapping[str, Scores]
+    interval: Interval | None
+    point: OperatingPoint
+    best_epoch: int
+
+    @property
+    def size(self) -> str:
+        """The size of images that the model gets, in pixels."""
+        return " x ".join(str(side) for side in self.params.image_size)
+
+
+def describe_run(facts: TrainedModelFacts) -> str:
+    """Return the description of a run: what came out, and an image of what the model finds."""
+    return "\n\n".join(
+        [
+            _describe_score(facts),
+            _describe_threshold(facts),
+            *_describe_classes(facts.scores["val"]),
+            f"{_describe_training(facts)}, on {_describe_dataset(facts.dataset)}.",
+            # Relative to the page, so that it is found behind a proxy, too.
+            f"![found and missed](get-artifact?path={EXAMPLE_IMAGE}&run_uuid={facts.run_id})",
+            "The report is the artifact `report/index.html`.",
+        ]
+    )
+
+
+def describe_version(facts: TrainedModelFacts) -> str:
+    """Return the model card of a version, in which VERSION_MARK stands for its number."""
+    uri = shlex.quote(f"models:/{facts.name}/{VERSION_MARK}")
+    return "\n\n".join(
+        [
+            f"{_describe_training(facts)}. It finds {_list_classes(facts.dataset.classes)}.",
+            "#### Scores",
+            _make_table(facts),
+            *_describe_classes(facts.scores["val"]),
+            _describe_threshold(facts),
+            "#### Data",
+            f"Trained on {_describe_dataset(facts.dataset)}.",
+            "#### Limits",
+            _describe_limits(facts),
+            "#### Use",
+            f"    mlflow models serve -m {uri} --env-manager local --port 5001\n"
+            f"    detreg predict {uri} IMAGES",
+            f"Run (eid) `{facts.run_id}` has the report, the checkpoints and all hyperparameters.",
+        ]
+    )
+
+
+def describe_model(facts: TrainedModelFacts) -> str:
+    """Return the description of a registered model, whatever its versions."""
+    uri = shlex.quote(f"models:/{facts.name}@champion")
+    return (
+        f"Object detectors that detreg has trained; the first was `{facts.template.name}` on "
+        f"{quote_code(facts.dataset.name)}. The alias `champion` is the version to use, "
+        "`challenger` the newest that did not become champion; the tag `reason` of a version says "
+        "why.\n\n"
+        f"    mlflow models serve -m {uri} --env-manager local --port 5001"
+    )
+
+
+def _describe_score(facts: TrainedModelFacts) -> str:
+    val = facts.scores["val"]
+    images = facts.dataset.splits["val"].images
+    interval = ""
+    if facts.interval is not None:
+        interval = f" (95 % interval {facts.interval.low:.3f} to {facts.interval.high:.3f})"
+    line = f"**mAP {_format(val.mAP)}**{interval}, mAP_50 {_format(val.mAP_50)}"
+    line += f" on the {images} images of val"
+    if "test" in facts.scores:
+        test_images = facts.dataset.splits["test"].images
+        line += f"; mAP {_format(facts.scores['test'].mAP)} on the {test_images} of test"
+    return line
+
+
+def _describe_threshold(facts: TrainedModelFacts) -> str:
+    overall = facts.point.overall
+    return (
+        f"Used from a score of **{overall.score_threshold:g}** on: precision "
+        f"{_format(overall.precision)}, recall {_format(overall.recall)} "
+        f"({escape(facts.point.split)}, IoU 0.5)"
+    )
+
+
+def _describe_classes(scores: Scores) -> list[str]:
+    """Return a line on the best and the worst class; none where fewer than two are scored."""
+    scored = {name: value for name, value in scores.per_class.items() if value is not None}
+    if len(scored) < 2:
+        return []
+    best = max(scored, key=lambda name: scored[name])
+    worst = min(scored, key=lambda name: scored[name])
+    return [
+        f"Best class: {escape(best)} (AP {scored[best]:.3f}); "
+        f"worst class: {escape(worst)} (AP {scored[worst]:.3f})"
+    ]
+
+
+def _describe_training(facts: TrainedModelFacts) -> str:
+    template, params = facts.template, facts.params
+    return (
+        f"`{template.name}` with base model `{params.base_model}` at {facts.size} px, epoch "
+        f"{facts.best_epoch} of {params.num_epochs}"
+    )
+
+
+def _describe_dataset(dataset: Dataset) -> str:
+    counts = ", ".join(f"{split.images} {name}" for name, split in dataset.splits.items())
+    return f"{quote_code(dataset.name)} ({counts} images, digest `{dataset.digest}`)"
+
+
+def _list_classes(classes: tuple[str, ...]) -> str:
+    shown = ", ".join(escape(name) for name in classes[:MAX_CLASSES_LISTED])
+    hidden = len(classes) - MAX_CLASSES_LISTED
+    return f"{shown} and {hidden} more" if hidden > 0 else shown
+
+
+def _make_table(facts: TrainedModelFacts) -> str:
+    rows = [
+        "| split | images | mAP | mAP_50 | mAP_75 |",
+        "|---|---|---|---|---|",
+    ]
+    for name, scores in facts.scores.items():
+        cells = [
+            name,
+            str(facts.dataset.splits[name].images),
+            _format(scores.mAP),
+            _format(scores.mAP_50),
+            _format(scores.mAP_75),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _describe_limits(facts: TrainedModelFacts) -> str:
+    scored = facts.scores["val"]
+    sizes = {"small": scored.mAP_s, "medium": scored.mAP_m, "large": scored.mAP_l}
+    unknown = [size for size, value in sizes.items() if value is None]
+    lines = [
+        "- The scores hold for images like those of the dataset; others were not tried.",
+        f"- Images are resized to {facts.size} px: what has only a few pixels there is not found.",
+    ]
+    if facts.interval is not None:
+        lines.append(
+            f"- With other images of the same kind the mAP would lie between "
+            f"{facts.interval.low:.3f} and {facts.interval.high:.3f} (95 %)."
+        )
+    if unknown:
+        lines.append(f"- Val has no {' and no '.join(unknown)} objects (as COCO counts sizes).")
+    return "\n".join(lines)
+
+
+def _format(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
