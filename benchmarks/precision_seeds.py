@@ -34,8 +34,7 @@ def train(data: Path, precision: str, seed: int, folder: Path) -> float:
         command += [f"--{name}", value]
 
     done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True)
-    last_line = done.stdout.strip().splitlines()[-1]
-    return float(json.loads(last_line)["mAP"])
+    return float(json.loads(done.stdout)["mAP"])
 
 
 def format_mean(scores: list[float]) -> str:

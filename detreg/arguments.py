@@ -157,7 +157,11 @@ def _add_command(subparsers: Subparsers, name: str, command: Command, help: str)
 
 
 def _add_json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one line of JSON for machines")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print one line of JSON for machines, and everything else to standard error",
+    )
 
 
 def _add_flags(parser: argparse.ArgumentParser, params: dict[str, Param], title: str) -> None:

@@ -6,13 +6,16 @@ refusals stay instant. That is the only place in the package for such imports.
 # ruff: noqa: PLC0415 (one lazy import for each command, as said above)
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detreg import templates
 from detreg.continuation import format_training_command
@@ -33,6 +36,30 @@ if TYPE_CHECKING:
 EXIT_BAD_DATA = 65
 EXIT_UNDELIVERED = 75
 MAX_EPOCHS = 200
+
+JsonObject = dict[str, Any]
+
+
+def _keep_stdout_for_json(
+    work: Callable[[argparse.Namespace], JsonObject],
+) -> Callable[[argparse.Namespace], int]:
+    """Return the command that does a work and prints, with --json, what it returns on one line.
+
+    That line is all of the standard output then: what is printed meanwhile, by libraries too, goes
+    to standard error.
+    """
+
+    @functools.wraps(work)
+    def command(arguments: argparse.Namespace) -> int:
+        if not arguments.json:
+            work(arguments)
+            return 0
+        with contextlib.redirect_stdout(sys.stderr):
+            content = work(arguments)
+        print(json.dumps(content))
+        return 0
+
+    return command
 
 
 def list_templates(arguments: argparse.Namespace) -> int:
@@ -104,7 +131,8 @@ def sample(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train(arguments: argparse.Namespace) -> int:
+@_keep_stdout_for_json
+def train(arguments: argparse.Namespace) -> JsonObject:
     """Train, export and register a model, and print what to try next."""
     require_full_install("detreg train")
     from detreg import pipeline
@@ -123,9 +151,7 @@ def train(arguments: argparse.Namespace) -> int:
     )
     flags = to_changed_texts(continued) | to_changed_texts(options)
     print(_describe_training(result, flags, invocation))
-    if arguments.json:
-        print(json.dumps(asdict(result)))
-    return 0
+    return asdict(result)
 
 
 def _get_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
@@ -162,7 +188,8 @@ Try next:
 """
 
 
-def sweep(arguments: argparse.Namespace) -> int:
+@_keep_stdout_for_json
+def sweep(arguments: argparse.Namespace) -> JsonObject:
     """Search hyperparameters, register the best model, and print what to try next."""
     require_full_install("detreg sweep")
     from detreg.sweeps import request
@@ -180,9 +207,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     invocation = Invocation.find()
     result = run_sweep(wanted)
     print(_describe_sweep(result, invocation))
-    if arguments.json:
-        print(json.dumps(asdict(result)))
-    return 0
+    return asdict(result)
 
 
 def _describe_sweep(result: "SweepResult", invocation: Invocation) -> str:
@@ -215,7 +240,8 @@ Try next:
 """
 
 
-def learning_curve(arguments: argparse.Namespace) -> int:
+@_keep_stdout_for_json
+def learning_curve(arguments: argparse.Namespace) -> JsonObject:
     """Train on parts of a dataset, and print what twice the images would bring."""
     require_full_install("detreg learning-curve")
     from detreg import pipeline
@@ -231,21 +257,16 @@ def learning_curve(arguments: argparse.Namespace) -> int:
     result = measure_learning_curve(template, params, options, arguments.seeds)
     print(f"\n{result.summary}")
     _print_report_of(result.run_id, invocation)
-    if arguments.json:
-        print(json.dumps(asdict(result)))
-    return 0
+    return asdict(result)
 
 
-def evaluate(arguments: argparse.Namespace) -> int:
+@_keep_stdout_for_json
+def evaluate(arguments: argparse.Namespace) -> JsonObject:
     """Score a model on a split."""
     from detreg.tasks.evaluate import evaluate_model
 
     invocation = Invocation.find()
     result = evaluate_model(arguments.model, arguments.data, arguments.split)
-    if arguments.json:
-        print(json.dumps(result))
-        return 0
-
     scores = f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}"
     print(f"{scores}   on {arguments.split} of {arguments.data}")
     figures = [
@@ -254,10 +275,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if figures:
         print(f"{'   '.join(figures)}   from a score of {result['score_threshold']:g} on")
     _print_report_of(result["run_id"], invocation)
-    return 0
+    return result
 
 
-def compare(arguments: argparse.Namespace) -> int:
+@_keep_stdout_for_json
+def compare(arguments: argparse.Namespace) -> JsonObject:
     """Compare two models on the same images, and print which is better, if that can be told."""
     from detreg.tasks.compare import CompareRequest, compare_models_on_data
 
@@ -266,15 +288,11 @@ def compare(arguments: argparse.Namespace) -> int:
     request = CompareRequest(arguments.a, arguments.b, data, arguments.split)
     invocation = Invocation.find()
     result = compare_models_on_data(request)
-    if arguments.json:
-        print(json.dumps(result.content))
-        return 0
-
     for note in result.notes:
         print(note)
     print(result.verdict)
     _print_report_of(result.run_id, invocation)
-    return 0
+    return result.content
 
 
 def _print_report_of(run_id: str, invocation: Invocation) -> None:

@@ -577,3 +577,28 @@ def test_a_sweep_is_refused_before_anything_is_made(capsys: Capture, tmp_path: P
     assert cli.run(["sweep", "yolox", "--data", "sample", "--storage", "nonsense"]) == 2
     assert "storage must be sqlite:" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.db"))
+
+
+def test_json_is_all_of_the_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a command and its libraries print meanwhile goes to standard error."""
+    from detreg.tasks import evaluate
+
+    def print_and_evaluate(model: str, data: str, split: str) -> dict[str, object]:
+        print("a library prints")
+        return {"run_id": "0" * 32, "mAP": 0.5}
+
+    monkeypatch.setattr(evaluate, "evaluate_model", print_and_evaluate)
+    monkeypatch.setattr("detreg.commands._print_report_of", lambda *_: print("its report"))
+    words = ["evaluate", "model.onnx", "--data", "sample"]
+
+    assert cli.run([*words, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == {"run_id": "0" * 32, "mAP": 0.5}
+    assert printed.out.count("\n") == 1
+    assert "a library prints" in printed.err
+    assert "its report" in printed.err
+
+    assert cli.run(words) == 0
+    assert "a library prints" in capsys.readouterr().out

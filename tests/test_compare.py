@@ -46,7 +46,7 @@ def compare(
     output = capsys.readouterr()
     if exit_code:
         return output.err
-    content: dict[str, Any] = json.loads(output.out.splitlines()[-1])
+    content: dict[str, Any] = json.loads(output.out)
     return content
 
 

@@ -183,13 +183,13 @@ def test_passwords_are_nowhere(workplace: Workplace, tiny: Path, dense_checkpoin
     # What succeeds.
     done = workplace.detreg("train", "yolox", "--json", *training, **uri)
     assert done.returncode == 0, done.stderr
-    assert "***@127.0.0.1" in done.stdout, "the server is named, without its password"
-    run_id = json.loads(done.stdout.splitlines()[-1])["run_id"]
+    assert "***@127.0.0.1" in done.stderr, "the server is named, without its password"
+    run_id = json.loads(done.stdout)["run_id"]
     done = workplace.detreg(
         "sweep", "yolox", "--json", "--trials", 2, "--confirm", 1, *training, **uri, **storage
     )
     assert done.returncode == 0, done.stderr
-    assert "detreg:***@/optuna" in done.stdout
+    assert "detreg:***@/optuna" in done.stderr
     values = [f"-P{name}={value}" for name, value in (TINY | {"data": tiny}).items()]
     words = ["mlflow", "run", str(ROOT), "--env-manager", "local", "-e"]
     values.append(f"-Pload_from={dense_checkpoint}")

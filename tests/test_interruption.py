@@ -1,5 +1,6 @@
 """A training that signals stop again and again ends as one that was left alone."""
 
+import json
 import os
 import re
 import shlex
@@ -65,7 +66,9 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
 ) -> None:
     """Before the first checkpoint, while an epoch is scored, and while the model is compared."""
     assert cli.run(make_words(tiny)) == 0
-    whole = find_eid(capsys.readouterr().out)
+    captured = capsys.readouterr()
+    whole = find_eid(captured.err)
+    assert json.loads(captured.out)["run_id"] == whole
 
     words = make_words(tiny)
     eids = []
@@ -77,7 +80,8 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
         with inject(point, partial(interrupt, number)):
             assert cli.run(words) == 128 + number
         captured = capsys.readouterr()
-        eid = find_eid(captured.out)
+        assert not captured.out
+        eid = find_eid(captured.err)
         eids.append(eid)
 
         run = runs.get_run(eid)
@@ -90,7 +94,7 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
 
     # All epochs are done: what is missing is done, and nothing is trained again.
     assert cli.run(words) == 0
-    output = capsys.readouterr().out
+    output = capsys.readouterr().err
     assert f"Finishes run {eids[-1]}, which has trained its 2 epochs" in output
     eids.append(find_eid(output))
     assert runs.get_run(eids[-1]).data.tags["detreg.parent_eid"] == eids[-2]
@@ -133,8 +137,9 @@ def test_ctrl_c_in_a_terminal_stops_the_processes_of_the_loader_quietly(
     )
     output, errors = process.communicate()
     assert process.returncode == 130, errors
+    assert not output
     assert "Traceback" not in errors
-    eid = find_eid(output)
+    eid = find_eid(errors)
     assert find_command(errors, eid)
     assert f"run {eid} keeps its training up to step 1 of epoch 1 of 1" in errors
     assert runs.get_run(eid).info.status == "KILLED"

@@ -143,12 +143,13 @@ def test_a_curve_that_was_interrupted_goes_on_where_it_was(
     assert runs.get_run(started[1]).info.status == "KILLED"
 
     assert cli.run(make_words(tiny)) == 0
-    output = capsys.readouterr().out
+    captured = capsys.readouterr()
+    output = captured.err
     assert f"as trained in run {started[0]}" in output
     assert f"Resumes run {started[1]} after epoch 1 of 2" in output
     assert len(started) == 5  # the second part twice, and the third and fourth
 
-    result = json.loads(output.splitlines()[-1])
+    result = json.loads(captured.out)
     total = load_dataset(tiny).splits["train"].images
     assert [point["images"] for point in result["points"]] == [total // n for n in (8, 4, 2, 1)]
     assert result["twice"]["images"] == 2 * total

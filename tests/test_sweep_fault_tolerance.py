@@ -274,7 +274,7 @@ def test_ctrl_c_registers_the_best_and_the_same_command_resumes_even_after_kill_
     whole, stopped = get_lineages(study)
     assert len(whole.trials) == 1, "a cut connection costs no trial"
     assert list(whole.last.intermediate_values) == [1, 2, 3]
-    versions = client.search_model_versions("name = 'yolox'")
+    versions = client.search_model_versions("name = 'yolox-tiny'")
     (version,) = [
         version for version in versions if version.run_id in whole.last.user_attrs[RUNS_ATTR]
     ]

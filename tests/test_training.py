@@ -361,10 +361,10 @@ def test_a_model_that_disagrees_is_not_registered(
 
     monkeypatch.setattr(selection, "select_detections", select_shifted)
     client = MlflowClient()
-    versions = len(client.search_model_versions("name = 'yolox'"))
+    versions = len(client.search_model_versions("name = 'yolox-tiny'"))
     with pytest.raises(RefusedError, match="disagrees with the trained one"):
         train(tiny, num_epochs=1, load_from=str(dense_checkpoint), per_item_lrate=0.0)
-    assert len(client.search_model_versions("name = 'yolox'")) == versions
+    assert len(client.search_model_versions("name = 'yolox-tiny'")) == versions
 
 
 def test_bad_eids_are_refused_before_anything_starts(store: str, tiny: Path) -> None:
