@@ -65,7 +65,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload
@@ -132,7 +132,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload
@@ -197,7 +197,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload
@@ -266,7 +266,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload
@@ -337,7 +337,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload
@@ -408,7 +408,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload
@@ -481,7 +481,7 @@ def train(
     operating_point: What score_threshold=auto goes by: f1 is the best F1 on the val split, precision:0.9 the most objects found there with at least this precision, recall:0.95 a promise that new images have this share of their objects found, in expectation, which takes a test split
     score_threshold: Lowest score of the detections that the model reports where it is used; auto is found by operating_point; a request may override it
     promote_if: What a new version has to show against the champion on the same images to become champion: better, that it is better and not by luck (the 95 % interval of the difference of mAPs lies over 0); not_worse:0.01, that it is not worse by 0.01 or more; never, nothing, it is promoted by hand
-    run_name: Name of the MLflow run; none lets MLflow choose
+    run_name: Name of the MLflow run; none is made of template, dataset and image size, such as yolox boats 640px
     """
 
 @overload

@@ -107,12 +107,15 @@ def test_a_block_that_fails_leaves_no_stand_in() -> None:
 
 IMPORT_WHAT_TRAINS = """
 import sys
+from types import SimpleNamespace
+
 from detreg import pipeline
 from detreg.templates import find_template
 
 template = find_template("yolox")
-pipeline._check_stores_and_disks(template, *pipeline.parse_settings(template, {}))
-from detreg import training_run
+dataset = SimpleNamespace(name="toys", origin="toys", digest="0")
+with pipeline._prepare_stores(template, *pipeline.parse_settings(template, {}), dataset):
+    from detreg import training_run
 
 import torch
 weight = torch.nn.Parameter(torch.ones(2))
