@@ -124,7 +124,7 @@ def test_an_image_that_is_not_known_or_gone_is_a_clear_error(tmp_path: Path) -> 
 
 
 def test_supervision_gets_its_own_type(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As supervision 0.25 to 0.27 takes it: arrays of its own types, and names as data."""
+    """As supervision 0.31 takes it: arrays of its own types, and names as data."""
     module = ModuleType("supervision")
     monkeypatch.setattr(module, "Detections", SimpleNamespace, raising=False)
     monkeypatch.setitem(sys.modules, "supervision", module)
