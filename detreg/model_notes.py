@@ -18,7 +18,9 @@ from detreg.tracking.markdown import escape, quote_code
 from detreg.tracking.records import VERSION_MARK
 
 MAX_CLASSES_LISTED = 20
-EXAMPLE_IMAGE = "report/typical_1.jpg"
+_EXAMPLE_IMAGE = "report/typical_1.jpg"
+_LINE_BREAK = "  \n"
+_MEANS = ("mAP", "mAP_50", "mAP_75")
 
 
 @dataclass(frozen=True)
@@ -47,14 +49,17 @@ class TrainedModelFacts:
 
 def describe_run(facts: TrainedModelFacts) -> str:
     """Return the description of a run: what came out, and an image of what the model finds."""
+    # MLflow shows four lines, and the rest after a click.
+    first_lines = [
+        _describe_score(facts),
+        _describe_threshold(facts),
+        *_describe_classes(facts.scores["val"]),
+    ]
     return "\n\n".join(
         [
-            _describe_score(facts),
-            _describe_threshold(facts),
-            *_describe_classes(facts.scores["val"]),
+            _LINE_BREAK.join(first_lines),
             f"{_describe_training(facts)}, on {_describe_dataset(facts.dataset)}.",
-            # Relative to the page, so that it is found behind a proxy, too.
-            f"![found and missed](get-artifact?path={EXAMPLE_IMAGE}&run_uuid={facts.run_id})",
+            _show_example(facts),
             "The report is the artifact `report/index.html`.",
         ]
     )
@@ -65,16 +70,17 @@ def describe_version(facts: TrainedModelFacts) -> str:
     uri = shlex.quote(f"models:/{facts.name}/{VERSION_MARK}")
     return "\n\n".join(
         [
+            # The list of versions shows the beginning, as it is written.
+            f"mAP {_format(facts.scores['val'].mAP)} on {escape(facts.dataset.name)}: "
             f"{_describe_training(facts)}. It finds {_list_classes(facts.dataset.classes)}.",
-            "#### Scores",
-            _make_table(facts),
-            *_describe_classes(facts.scores["val"]),
-            _describe_threshold(facts),
-            "#### Data",
+            "**Scores**",
+            "\n".join(f"- {line}" for line in _list_scores(facts)),
+            _show_example(facts),
+            "**Data**",
             f"Trained on {_describe_dataset(facts.dataset)}.",
-            "#### Limits",
+            "**Limits**",
             _describe_limits(facts),
-            "#### Use",
+            "**Use**",
             f"    mlflow models serve -m {uri} --env-manager local --port 5001\n"
             f"    detreg predict {uri} IMAGES",
             f"Run (eid) `{facts.run_id}` has the report, the checkpoints and all hyperparameters.",
@@ -133,7 +139,7 @@ def _describe_classes(scores: Scores) -> list[str]:
 def _describe_training(facts: TrainedModelFacts) -> str:
     template, params = facts.template, facts.params
     return (
-        f"`{template.name}` with base model `{params.base_model}` at {facts.size} px, epoch "
+        f"{template.name} with base model {params.base_model} at {facts.size} px, epoch "
         f"{facts.best_epoch} of {params.num_epochs}"
     )
 
@@ -149,21 +155,18 @@ def _list_classes(classes: tuple[str, ...]) -> str:
     return f"{shown} and {hidden} more" if hidden > 0 else shown
 
 
-def _make_table(facts: TrainedModelFacts) -> str:
-    rows = [
-        "| split | images | mAP | mAP_50 | mAP_75 |",
-        "|---|---|---|---|---|",
-    ]
+def _list_scores(facts: TrainedModelFacts) -> list[str]:
+    lines = []
     for name, scores in facts.scores.items():
-        cells = [
-            name,
-            str(facts.dataset.splits[name].images),
-            _format(scores.mAP),
-            _format(scores.mAP_50),
-            _format(scores.mAP_75),
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+        images = facts.dataset.splits[name].images
+        means = ", ".join(f"{mean} {_format(getattr(scores, mean))}" for mean in _MEANS)
+        lines.append(f"{name}, {images} images: {means}")
+    return [*lines, *_describe_classes(facts.scores["val"]), _describe_threshold(facts)]
+
+
+def _show_example(facts: TrainedModelFacts) -> str:
+    """Return an image of the run's report. The URL is relative, and so works behind a proxy."""
+    return f"![found and missed](get-artifact?path={_EXAMPLE_IMAGE}&run_uuid={facts.run_id})"
 
 
 def _describe_limits(facts: TrainedModelFacts) -> str:

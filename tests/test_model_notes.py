@@ -73,13 +73,14 @@ def test_a_run_is_described_by_what_came_out(facts: TrainedModelFacts) -> None:
 
 def test_a_version_has_a_model_card(facts: TrainedModelFacts) -> None:
     card = describe_version(facts)
+    assert card.startswith("mAP 0.605 on tiny: yolox with base model yolox_s at 640 px")
     assert "It finds balloon, boat, house." in card
     images = facts.dataset.splits["val"].images
-    assert f"| val | {images} | 0.605 | 0.929 | 0.700 |" in card
+    assert f"- val, {images} images: mAP 0.605, mAP_50 0.929, mAP_75 0.700\n" in card
     assert "between 0.570 and 0.640 (95 %)" in card
     assert "Val has no small objects" in card
     # A shell takes the name as it stands there.
-    assert "mlflow models serve -m 'models:/my boats/{version}'" in card
+    assert "mlflow models serve -m 'models:/my boats/%version%'" in card
     assert "models:/my boats@champion" in describe_model(facts)
 
 
@@ -117,7 +118,7 @@ def test_models_and_versions_are_described_once(store: str, tmp_path: Path) -> N
     client = MlflowClient()
     client.create_registered_model("boats")
     registration = Registration("x.onnx", "boats", 0.5, "digest", {})
-    described = replace(registration, model_description="a", version_description="b {version}")
+    described = replace(registration, model_description="a", version_description="b %version%")
     for number in ("1", "2"):
         client.create_model_version("boats", "file:///nowhere")
         # An earlier detreg has left none in its journal.

@@ -3,7 +3,8 @@
 from detreg.errors import make_printable, shorten
 
 MAX_NAME_LENGTH = 80
-_MARKS = set("\\`*_{}[]()<>#+-.!|~&$:@")
+# Without those that have a meaning at the beginning of a line only, where no name stands.
+_MARKS = set("\\`*_{}[]()<>#.!|~&$:@")
 
 
 def quote_code(text: str) -> str:

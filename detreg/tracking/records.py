@@ -28,7 +28,7 @@ FAILURE = "detreg.failure"
 CHECKPOINT = "detreg.checkpoint"
 """The tag that names a run's checkpoints; it holds a StoredCheckpoints as JSON."""
 
-VERSION_MARK = "{version}"
+VERSION_MARK = "%version%"
 """Stands for the number of a version in its description, until it is registered."""
 
 DEATH = "its process "

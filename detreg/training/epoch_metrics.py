@@ -42,7 +42,7 @@ class EpochMetrics:
         MLflow has a section of charts for each prefix, those with a capital letter first, and the
         metrics without a prefix after all others. Nothing but the name changes that order.
         """
-        values = {"mAP": self.mAP, "loss": self.train.get("loss", math.nan)}
+        values = {"mAP": self.mAP, "train_loss": self.train.get("loss", math.nan)}
         return {f"Progress/{name}": value for name, value in values.items()}
 
     def to_row(self) -> dict[str, float]:
