@@ -9,6 +9,7 @@ from detreg import torchrun
 from detreg.data.calibration import check_calibration
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.progress import show_progress
+from detreg.data.refusals import add_data_problems
 from detreg.data.summary import describe_dataset
 from detreg.deferred_imports import defer_imports, pause_garbage_collection
 from detreg.environment import set_mlflow_defaults
@@ -40,8 +41,15 @@ def parse_settings(
 ) -> tuple[CommonParams, RunOptions]:
     """Return the hyperparameters and run options among `values`, which are texts or Python values.
 
-    Raises UsageError with all problems of both at once.
+    Raises UsageError with all problems of both at once, and those of the dataset.
     """
+    with add_data_problems(values):
+        return _parse_settings(template, values)
+
+
+def _parse_settings(
+    template: Template, values: Mapping[str, Any]
+) -> tuple[CommonParams, RunOptions]:
     values = rename_former_options(values)
     option_names, param_names = get_params(RunOptions), get_params(template.params)
     for_options = {name: value for name, value in values.items() if name in option_names}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -602,3 +603,27 @@ def test_json_is_all_of_the_standard_output(
 
     assert cli.run(words) == 0
     assert "a library prints" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "learning-curve"])
+def test_values_and_data_are_refused_together(
+    capsys: Capture, tmp_path: Path, tiny: Path, command: str
+) -> None:
+    """With the exit code of the values, and each problem once."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    for image in list(broken.rglob("*.jpg"))[:2]:
+        image.write_bytes(b"no image")
+    words = [command, "yolox", "--batch_size", "99", "--epochs", "3", "--data"]
+
+    problems = run_failing(capsys, [*words, str(broken)], 2)
+    assert sum("batch_size" in problem for problem in problems) == 1
+    assert sum("num_epochs" in problem for problem in problems) == 1
+    assert sum(".jpg" in problem for problem in problems) == 2
+
+    problems = run_failing(capsys, [*words, "nowhere"], 2)
+    assert problems[-1].startswith("nowhere: there is no such folder or archive")
+    assert len(run_failing(capsys, [*words, str(tiny)], 2)) == 2
+    # What is refused of the value itself is not told twice.
+    problems = run_failing(capsys, [*words, "https://me:canary@host/data.zip"], 2)
+    assert not any("no such folder" in problem for problem in problems)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from detreg import templates, torchrun
+from detreg.data.refusals import add_data_problems
 from detreg.defaults import FEW_IMAGES
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions, rename_former_options
@@ -60,9 +61,14 @@ def make_request(chosen: tuple[Template, ...], values: Mapping[str, object]) -> 
     `TEMPLATE.name`.
 
     Raises:
-        UsageError: With every problem at once.
+        UsageError: With every problem at once, and those of the dataset.
         NotFoundError: If `space` names a YAML file that does not exist.
     """
+    with add_data_problems(values):
+        return _make_request(chosen, values)
+
+
+def _make_request(chosen: tuple[Template, ...], values: Mapping[str, object]) -> SweepRequest:
     values = rename_former_options(values)
     problems: list[str] = []
     if torchrun.get_world_size() > 1:
