@@ -1,6 +1,7 @@
 """The served model, over HTTP, in a real `mlflow models serve` process."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -9,19 +10,25 @@ import ssl
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from http.client import HTTPConnection, HTTPSConnection
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from random import Random
 
 import mlflow
+import mlflow.models.cli
 import numpy as np
+import onnxruntime
 import pandas as pd
 import pytest
 from conftest import free_port
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from toy_detector import draw_image, encode_image, write_toy_model
 
 from detreg.errors import DataError, NotFoundError, RefusedError, UnreachableError
@@ -38,6 +45,8 @@ PART = (
 )
 FORM_OF_TWO = PART + PART + b"--xyz--\r\n"
 ORIGIN = "https://shop.example"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
 
 
 class LoggedModel:
@@ -455,7 +464,7 @@ def test_the_proxy_of_the_docs_asks_for_a_password(port: int, tmp_path: Path) ->
     (tmp_path / "detreg.htpasswd").write_text(f"me:{hashed}")
 
     proxy = free_port()
-    example = (Path(__file__).parents[1] / "deploy" / "nginx.conf").read_text()
+    example = (DEPLOY / "nginx.conf").read_text()
     example = example.replace("/etc/nginx", str(tmp_path))
     example = example.replace("443", f"127.0.0.1:{proxy}").replace("5001", str(port))
     # The tests may run as root, whose workers would run as nobody.
@@ -552,6 +561,71 @@ def make_wild_value(random: Random, depth: int) -> object:
         names = ["score_threshold", "max_detections", "\ud800", "params"]
         value["params"] = {name: random.choice([1, 0.5, *wild]) for name in names}
     return value
+
+
+def read_instructions(path: Path) -> list[tuple[str, str]]:
+    """Return the instructions of a Dockerfile, each with its arguments on one line."""
+    text = "\n".join(line for line in path.read_text().splitlines() if not line.startswith("#"))
+    lines = text.replace("\\\n", " ").splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
+    return [(instruction, arguments) for instruction, arguments in pairs]
+
+
+def test_the_dockerfile_copies_and_starts_what_a_model_has(logged: LoggedModel) -> None:
+    """No Docker builds it here: names, paths and flags are compared with those that they mean."""
+    instructions = read_instructions(DEPLOY / "serve.Dockerfile")
+    given = dict(instructions)
+    copied = [arguments.split() for name, arguments in instructions if name == "COPY"]
+    assert copied == [["requirements.txt", "./"], [".", "./"]]
+    assert (logged.folder / "requirements.txt").is_file()
+    assert given["RUN"].startswith("useradd")
+    assert given["USER"] == "detreg"
+
+    # The flags of MLflow's command, and the port and folder that stand in several places.
+    words = json.loads(given["CMD"])
+    assert words[:3] == ["mlflow", "models", "serve"]
+    flags = dict(zip(words[3::2], words[4::2], strict=True))
+    known = {option for param in mlflow.models.cli.serve.params for option in param.opts}
+    assert flags.keys() <= known
+    assert flags["--model-uri"] == given["WORKDIR"]
+    assert flags["--port"] == given["EXPOSE"]
+    check = json.loads(given["HEALTHCHECK"].partition("CMD ")[2])
+    assert f"http://127.0.0.1:{given['EXPOSE']}/ping" in check[2]
+    compile(check[2], "HEALTHCHECK", "exec")
+
+    python = given["ARG"].removeprefix("PYTHON=")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert SpecifierSet(project["requires-python"]).contains(f"{python}.0")
+
+
+def test_the_model_asks_for_cuda_where_there_are_wheels_for_it(logged: LoggedModel) -> None:
+    lines = (logged.folder / "requirements.txt").read_text().splitlines()
+    requirements = [Requirement(line) for line in lines]
+    runtimes = [each for each in requirements if each.name.startswith("onnxruntime")]
+    machines = [
+        ("linux", "x86_64", "onnxruntime-gpu"),
+        ("win32", "AMD64", "onnxruntime-gpu"),
+        ("linux", "aarch64", "onnxruntime"),
+        ("darwin", "arm64", "onnxruntime"),
+        ("darwin", "x86_64", "onnxruntime"),
+    ]
+    for system, machine, expected in machines:
+        where = {"sys_platform": system, "platform_machine": machine}
+        wanted = [each for each in runtimes if each.marker and each.marker.evaluate(where)]
+        assert [each.name for each in wanted] == [expected]
+        assert str(wanted[0].specifier) == f"=={onnxruntime.__version__}"
+
+    # The same machines as those of the package itself, and extras that exist.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [Requirement(text) for text in project["dependencies"]]
+    markers = {each.name: str(each.marker) for each in declared}
+    for each in runtimes:
+        assert str(each.marker) == markers[each.name]
+    assert runtimes[0].extras == {"cuda", "cudnn"}
+    with contextlib.suppress(PackageNotFoundError):
+        assert runtimes[0].extras <= set(
+            metadata("onnxruntime-gpu").get_all("Provides-Extra") or ()
+        )
 
 
 def test_the_logged_model_needs_neither_training_code_nor_an_installed_detreg(

@@ -7,6 +7,7 @@ from typing import Any
 import cv2
 import mlflow
 import numpy as np
+import onnxruntime
 import pandas as pd
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import ModelInfo
@@ -21,10 +22,19 @@ from detreg.inference.model_files import MODEL_NAME
 from detreg.inference.outputs import OUTPUTS, Output
 from detreg.mlflow_models import ONNX_SHA256
 
-REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "onnxruntime-gpu", "pandas", "pillow")
-"""What the served model imports.
+REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow")
+"""What the served model imports, beside onnxruntime.
 
 They are not inferred, because MLflow would name the CPU build of onnxruntime."""
+
+_HAS_CUDA = (
+    "sys_platform != 'darwin' and (platform_machine == 'x86_64' or platform_machine == 'AMD64')"
+)
+"""Where there are wheels of onnxruntime with CUDA; those without are elsewhere. As in
+pyproject.toml."""
+_HAS_NO_CUDA = (
+    "sys_platform == 'darwin' or (platform_machine != 'x86_64' and platform_machine != 'AMD64')"
+)
 
 _MODEL_FILE = Path(__file__).with_name("model.py")
 _PACKAGE = Path(__file__).parents[1]
@@ -69,9 +79,24 @@ def _build_content(onnx_path: Path) -> dict[str, Any]:
         "artifacts": {"onnx": str(onnx_path)},
         "signature": _build_signature(card),
         "input_example": _draw_example(),
-        "pip_requirements": [f"{package}=={version(package)}" for package in REQUIREMENTS],
+        "pip_requirements": list_requirements(),
         "metadata": _build_metadata(card) | {ONNX_SHA256: sha256},
     }
+
+
+def list_requirements() -> list[str]:
+    """Return what pip installs for the served model, in the versions that are installed here.
+
+    onnxruntime comes with CUDA and cuDNN, which torch brings here and nothing else would bring
+    there. It runs on the CPU where there is no GPU.
+    """
+    pinned = [f"{package}=={version(package)}" for package in REQUIREMENTS]
+    runtime = onnxruntime.__version__
+    return [
+        *pinned,
+        f"onnxruntime-gpu[cuda,cudnn]=={runtime} ; {_HAS_CUDA}",
+        f"onnxruntime=={runtime} ; {_HAS_NO_CUDA}",
+    ]
 
 
 class _UncheckedPyfunc:
