@@ -155,6 +155,13 @@ def test_the_path_of_a_file_is_taken(detector: Detector, file: Path, kind: type)
     assert found.image == file
 
 
+def test_what_is_found_in_an_array_is_drawn_on_it(detector: Detector) -> None:
+    array = draw_image(128, 96, (32, 16, 64, 48))
+    found = detector(array)
+    assert found.image is array
+    assert (found.draw() != array).any()
+
+
 def test_files_and_arrays_run_in_one_batch(detector: Detector, file: Path) -> None:
     array = draw_image(64, 64, (8, 8, 30, 30))
     images: list[ImageOrFile] = [array, file, str(file), array, file]
