@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from detreg import torchrun
 from detreg.data.calibration import check_calibration
 from detreg.data.dataset import Dataset, load_dataset
-from detreg.data.progress import show_progress
 from detreg.data.refusals import add_data_problems
 from detreg.data.summary import describe_dataset
 from detreg.deferred_imports import defer_imports, pause_garbage_collection
@@ -16,6 +15,7 @@ from detreg.environment import set_mlflow_defaults
 from detreg.errors import UsageError, shorten
 from detreg.options import RunOptions, rename_former_options
 from detreg.params import build, get_params, suggest_spelling
+from detreg.progress import show_progress
 from detreg.templates import find_template
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template

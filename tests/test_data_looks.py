@@ -12,8 +12,8 @@ from scenes import Pixels, draw_scene, write_image
 from detreg.data import looks
 from detreg.data.images import DatasetImage
 from detreg.data.looks import DatasetLooks, look_at_images, measure_look
-from detreg.data.progress import Progress
 from detreg.image_decoding import decode_small_gray
+from detreg.progress import Progress
 
 
 def find_copies(images: Sequence[DatasetImage]) -> list[list[str]]:

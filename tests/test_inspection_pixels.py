@@ -7,9 +7,9 @@ import numpy as np
 from scenes import draw_scene, write_image
 
 from detreg.data.looks import ImageLook, look_at_images, measure_look
-from detreg.data.progress import Progress
 from detreg.inspection.measurements import measure_splits
 from detreg.inspection.pixels import find_flaws
+from detreg.progress import Progress
 
 
 def test_an_image_that_shows_nothing_is_blank() -> None:

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,25 @@ def test_an_unreadable_image_is_told_and_the_others_are_predicted(
 def test_refusals_come_before_the_model_is_loaded(images: Path, capsys: Capture) -> None:
     (problem,) = run_failing(capsys, ["predict", "nowhere.onnx", "http://host/a.jpg"], 2)
     assert "download it first" in problem
+
+
+def test_a_prediction_does_not_wait_for_what_reads_datasets() -> None:
+    script = "import sys, detreg.tasks.predict; print(*sys.modules)"
+    modules = subprocess.check_output([sys.executable, "-c", script], text=True).split()
+    assert "detreg.inference.detector" in modules
+    unwanted = {"detreg.data", "torch", "mlflow", "matplotlib", "pandas", "supervision"}
+    assert not unwanted.intersection(modules)
+
+
+def test_a_format_is_written_beside(
+    model: str, images: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    words = ["predict", model, str(images), "--out", str(out), "--format"]
+    printed = run_printing(capsys, *words, "yolo")
+    assert printed.splitlines()[-1] == f"{out}/yolo: labels to correct"
+    (problem,) = run_failing(capsys, [*words, "kitti"], 2)
+    assert "invalid choice: 'kitti'" in problem
 
 
 def test_a_number_out_of_range_is_refused(

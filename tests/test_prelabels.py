@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from test_images import EXIF_QUARTER_TURN
 from toy_detector import draw_image, encode_image, write_toy_model
 
 from detreg.data import formats
@@ -14,11 +15,6 @@ from detreg.errors import UsageError
 from detreg.tasks.predict import PredictRequest, predict_images
 from detreg.tasks.predict_result import PredictResult
 
-# An EXIF segment with orientation 6: the image is turned by a quarter.
-EXIF_QUARTER_TURN = (
-    b"\xff\xe1\x00\x22Exif\x00\x00MM\x00*\x00\x00\x00\x08"
-    b"\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
-)
 SIZE = (96, 64)
 EMPTY = "dark.png"
 

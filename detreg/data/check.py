@@ -27,10 +27,10 @@ from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
 from detreg.data.looks import DatasetLooks, has_few_pixels, locate_looks, look_at_images
 from detreg.data.manifest import locate_manifest, probe_with_manifest
 from detreg.data.probe import ImageProbe, probe_images
-from detreg.data.progress import Progress
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.data.split_check import check_cut_boxes, check_given_splits
 from detreg.data.splits import complete_splits
+from detreg.progress import Progress
 
 _BATCH = 4096
 """Images whose boxes are checked at once: many enough to be quick, few enough to take no memory."""

@@ -17,12 +17,12 @@ from detreg.data.findings import Severity, count_repairs, has_errors, list_probl
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.image_hashes import write_image_hashes
 from detreg.data.looks import DatasetLooks
-from detreg.data.progress import Progress
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source
 from detreg.data.traits import DatasetTraits, measure_traits
 from detreg.environment import resolve_cache_folder
 from detreg.errors import DataError
+from detreg.progress import Progress
 
 _MAX_PROBLEMS_LISTED = 10
 """More problems than these are grouped."""

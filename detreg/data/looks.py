@@ -21,11 +21,11 @@ from detreg.data.cache_entries import Entry, read_entries, write_entries
 from detreg.data.images import DatasetImage
 from detreg.data.memory_budget import MemoryBudget
 from detreg.data.near_copies import group_near_copies
-from detreg.data.progress import Progress
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import DetregError
 from detreg.files import read_regular
 from detreg.image_decoding import decode_small_gray, open_header
+from detreg.progress import Progress
 
 Gray = npt.NDArray[np.uint8]
 Splits = Mapping[str, Sequence[DatasetImage]]

@@ -18,12 +18,12 @@ from detreg.data.findings import Severity, count_repairs, has_errors, list_probl
 from detreg.data.formats.yolo_labels import get_polygon
 from detreg.data.images import AnnotatedImage
 from detreg.data.leaving_out import LEFT_OUT_MESSAGE
-from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import format_number, format_problems
 from detreg.data.source import open_source
 from detreg.environment import resolve_cache_folder
 from detreg.errors import DataError, UsageError, make_printable
+from detreg.progress import Progress
 
 REPORT_NAME = "detreg-fix.txt"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from detreg import torchrun
 from detreg.data.dataset import load_dataset
-from detreg.data.progress import show_progress
 from detreg.data.source import SAMPLE
 from detreg.errors import DetregError, UsageError
+from detreg.progress import show_progress
 
 
 @contextmanager

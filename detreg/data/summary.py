@@ -27,12 +27,12 @@ from detreg.data.findings import (
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.images import DatasetImage
 from detreg.data.leaving_out import can_leave_out
-from detreg.data.progress import Progress
 from detreg.data.raw import RawDataset
 from detreg.data.screen import MAX_ROWS, count_findings, format_count, format_findings, wrap_line
 from detreg.data.source import Source, name_format, open_source
 from detreg.environment import resolve_cache_folder
 from detreg.errors import DataError, make_printable
+from detreg.progress import Progress
 
 _MAX_CLASSES_SHOWN = 10
 _MAX_LEFT_OUT_SHOWN = 3

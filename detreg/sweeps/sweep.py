@@ -13,12 +13,12 @@ from optuna.trial import TrialState
 
 from detreg.data.calibration import check_calibration
 from detreg.data.dataset import Dataset, load_dataset
-from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.environment import set_mlflow_defaults
 from detreg.errors import NotFoundError, UsageError
 from detreg.inspection.run_page import log_page_of_run, write_page_of_run
 from detreg.params import to_texts
+from detreg.progress import show_progress
 from detreg.redaction import redact
 from detreg.signals import explain_interruption
 from detreg.sweeps import study as studies

@@ -11,12 +11,12 @@ from detreg.data.dataset import load_dataset
 from detreg.data.findings import Severity
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.mended_copy import MendedCopy, describe_copy, resolve_target, write_mended_copy
-from detreg.data.progress import show_progress
 from detreg.data.summary import InspectedDataset, format_inspection, inspect_dataset
 from detreg.disk_space import check_output_file
 from detreg.errors import UsageError, make_printable
 from detreg.inspection.measurements import Measurements, measure_dataset
 from detreg.inspection.plan import TrainingPlan
+from detreg.progress import show_progress
 from detreg.report.section import GalleryItem
 
 MAX_ADVICE = 4

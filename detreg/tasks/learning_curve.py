@@ -17,7 +17,6 @@ from mmengine.config import Config
 from detreg import torchrun
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.parts import take_part
-from detreg.data.progress import show_progress
 from detreg.data.summary import describe_dataset
 from detreg.errors import DataError, UsageError
 from detreg.evaluation.bootstrap import MatchedDetections
@@ -33,6 +32,7 @@ from detreg.evaluation.learning_curve_plot import plot_learning_curve
 from detreg.inference.detections import Detections
 from detreg.options import RunOptions
 from detreg.params import to_plain, to_texts
+from detreg.progress import show_progress
 from detreg.report.page import Page, write_page
 from detreg.signals import explain_interruption
 from detreg.templates.common_params import CommonParams

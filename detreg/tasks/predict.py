@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detreg.data.progress import Progress, can_redraw, show_progress
 from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import DataError, DetregError, UsageError, make_printable
 from detreg.files import is_video, write_atomically
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector, check_limits
 from detreg.inference.images import read_image
+from detreg.progress import Progress, can_redraw, show_progress
 from detreg.tasks.drawn_images import name_output, write_drawn
 from detreg.tasks.images import find_images
-from detreg.tasks.predict_result import PredictResult
+from detreg.tasks.predict_result import LabeledImage, PredictResult
 from detreg.tasks.predict_video import VideoRequest, predict_video
-from detreg.tasks.prelabels import COCO, LabeledImage, check_free, write_prelabels
 
+COCO = "coco"
+DATASET_FORMATS = ("voc", "yolo")
 LINES_OF_PROGRESS = 10
 """About how many lines a log file gets."""
 
@@ -29,7 +30,8 @@ class PredictRequest:
 
     images: files, folders and patterns, as `find_images` takes them, with videos.
     score_threshold: None stands for the model's own.
-    format: of labels that are written beside `predictions.json`, one of `prelabels.FORMATS`.
+    format: of labels that are written beside `predictions.json`: "voc", "yolo" or "labelstudio";
+        "coco" is that file alone.
     """
 
     model: str
@@ -79,6 +81,9 @@ def predict_images(request: PredictRequest) -> PredictResult:
             file_of_rows.write(json.dumps(result.rows, indent=1).encode())
 
     if request.format != COCO:
+        # What writes datasets takes longer to import than a prediction.
+        from detreg.tasks.prelabels import write_prelabels  # noqa: PLC0415
+
         result.prelabels = write_prelabels(
             request.format, request.out, detector.classes, result.images
         )
@@ -87,7 +92,9 @@ def predict_images(request: PredictRequest) -> PredictResult:
 
 def _check_format(request: PredictRequest, files: Sequence[Path]) -> None:
     """Raise UsageError where the labels of a format cannot be written."""
-    check_free(request.format, request.out)
+    folder = request.out / request.format
+    if request.format in DATASET_FORMATS and folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty: remove it, or name another folder with --out")
     videos = [file for file in files if is_video(file)]
     if videos and request.format != COCO:
         raise UsageError(

@@ -4,9 +4,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detreg.data.screen import format_number
 from detreg.inference.detections import CocoRow, Detections
-from detreg.tasks.prelabels import LabeledImage
+
+
+@dataclass(frozen=True)
+class LabeledImage:
+    """An image, of `size` (width, height) when upright, and what a model finds in it."""
+
+    file: Path
+    size: tuple[int, int]
+    detections: Detections
 
 
 @dataclass
@@ -63,17 +70,17 @@ class PredictResult:
 
     def _describe_boxes(self) -> str:
         total = self.num_boxes.total()
-        boxes = f"{total} {'box' if total == 1 else 'boxes'}"
+        boxes = _format_number(total, "box", "boxes")
         of_classes = [f"{name} {count}" for name, count in self.num_boxes.most_common()]
         return f"{boxes} ({', '.join(of_classes)})" if of_classes else boxes
 
     def _describe_files(self) -> str:
         parts = []
         if self.num_images or not self.num_videos:
-            parts.append(format_number(self.num_images, "image"))
+            parts.append(_format_number(self.num_images, "image", "images"))
         if self.num_videos:
-            frames = format_number(self.num_frames, "frame")
-            parts.append(f"{frames} of {format_number(self.num_videos, 'video')}")
+            frames = _format_number(self.num_frames, "frame", "frames")
+            parts.append(f"{frames} of {_format_number(self.num_videos, 'video', 'videos')}")
         return " and ".join(parts)
 
     def _describe_rest(self) -> str:
@@ -81,5 +88,9 @@ class PredictResult:
         if self.num_empty:
             rest += f"; nothing on {self.num_empty} of them"
         if self.problems:
-            rest += f"; {format_number(len(self.problems), 'file')} could not be read"
+            rest += f"; {_format_number(len(self.problems), 'file', 'files')} could not be read"
         return rest
+
+
+def _format_number(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"

@@ -7,7 +7,6 @@ file of tasks with predictions.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +20,22 @@ from detreg.data.label_studio import (
     make_region,
     render_labeling_config,
 )
-from detreg.errors import UsageError
 from detreg.files import write_atomically
 from detreg.inference.detections import Detections
 from detreg.report.theme import get_class_color
+from detreg.tasks.predict_result import LabeledImage
 
-COCO = "coco"
 LABEL_STUDIO = "labelstudio"
-FORMATS = (COCO, "voc", "yolo", LABEL_STUDIO)
 SPLIT = "train"
 """The split of the dataset: to correct it is to make a training set."""
-
-
-@dataclass(frozen=True)
-class LabeledImage:
-    """An image, of `size` (width, height) when upright, and what a model finds in it."""
-
-    file: Path
-    size: tuple[int, int]
-    detections: Detections
-
-
-def check_free(format: str, out: Path) -> None:
-    """Raise UsageError where the dataset of a format would be mixed with files that are there."""
-    folder = out / format
-    if format in formats.FORMATS and format != COCO and folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty: remove it, or name another folder with --out")
 
 
 def write_prelabels(
     format: str, out: Path, classes: tuple[str, ...], images: Sequence[LabeledImage]
 ) -> Path:
     """Write the labels of all images into a folder, and return what was written.
+
+    format: "voc", "yolo" or "labelstudio".
 
     Raises DiskError where there is no room for copies of the images.
     """

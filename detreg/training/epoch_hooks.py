@@ -27,8 +27,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 from tqdm import tqdm
 
-from detreg.data.progress import can_redraw
 from detreg.errors import StoppedError
+from detreg.progress import can_redraw
 from detreg.signals import DeferredSignals
 from detreg.tracking.runs import Run
 from detreg.training.checkpoints import Checkpoint

@@ -1,4 +1,4 @@
-"""The line that a terminal shows while a dataset is checked."""
+"""The line that a terminal shows while a dataset is checked, or images are predicted."""
 
 import io
 import threading
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from detreg import progress
 from detreg.cli import run
-from detreg.data import check, progress
-from detreg.data.progress import Progress, show_progress
+from detreg.data import check
 from detreg.data.sample import write_sample
+from detreg.progress import Progress, show_progress
 
 PATIENCE = 300
 """Seconds that a thread may take at most, on a machine that is busy."""

@@ -1,4 +1,4 @@
-"""Shows on a terminal what a check is doing, where that takes longer than a second."""
+"""Shows on a terminal what is being done, where that takes longer than a second."""
 
 import shutil
 import sys
