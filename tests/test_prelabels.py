@@ -1,17 +1,18 @@
 """Labels to correct, which `detreg predict` writes for annotation tools, as they are read again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from test_images import EXIF_QUARTER_TURN
-from toy_detector import draw_image, encode_image, write_toy_model
+from toy_detector import CARD, draw_image, encode_image, write_toy_model
 
 from detreg.data import formats
 from detreg.data.check import check_dataset
 from detreg.data.findings import has_errors
-from detreg.errors import UsageError
+from detreg.errors import DataError, UsageError
 from detreg.tasks.predict import PredictRequest, predict_images
 from detreg.tasks.predict_result import PredictResult
 
@@ -107,6 +108,16 @@ def test_label_studio_gets_predictions_in_percent(images: Path) -> None:
 def test_predictions_json_is_the_same_with_every_format(images: Path) -> None:
     contents = {predict(images, name).file.read_bytes() for name in ("coco", "labelstudio", "voc")}
     assert len(contents) == 1
+
+
+@pytest.mark.parametrize("format", ["voc", "yolo", "labelstudio"])
+def test_names_that_a_format_cannot_hold_are_refused(images: Path, format: str) -> None:
+    hostile = replace(CARD, classes=("\x1b[31mboat", "buoy"))
+    model = write_toy_model(images.parent / "hostile.onnx", hostile)
+    request = PredictRequest(str(model), [str(images)], images.parent / "out")
+    assert "\x1b" not in predict_images(request).describe()
+    with pytest.raises(DataError, match="cannot hold the class"):
+        predict_images(replace(request, format=format))
 
 
 @pytest.mark.parametrize("format", ["voc", "yolo"])

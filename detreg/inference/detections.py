@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from detreg.errors import DataError, UsageError
+from detreg.errors import DataError, UsageError, make_printable
 from detreg.inference.images import read_image
 from detreg.inference.outputs import OUTPUTS, OutputArray
 from detreg.report.drawing import draw_detections
@@ -90,7 +90,8 @@ class Detections:
             return "Detections(0)"
         hidden = len(counts) - SHOWN_CLASSES
         more = f" and {hidden} classes more" if hidden > 0 else ""
-        return f"Detections({len(self)}: {', '.join(counts[:SHOWN_CLASSES])}{more})"
+        # Names come from a model that anyone may have made, and this is printed.
+        return make_printable(f"Detections({len(self)}: {', '.join(counts[:SHOWN_CLASSES])}{more})")
 
     @property
     def names(self) -> list[str]:

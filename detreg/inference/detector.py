@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.defaults import MAX_DETECTIONS
-from detreg.errors import DataError, RefusedError, UsageError
+from detreg.errors import DataError, RefusedError, UsageError, make_printable
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.detections import Detections
 from detreg.inference.images import read_image
@@ -97,7 +97,8 @@ class Detector:
     def __repr__(self) -> str:
         shown = ", ".join(self.classes[:SHOWN_CLASSES])
         more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
-        return (
+        # Names come from a model that anyone may have made, and this is printed.
+        return make_printable(
             f"Detector({self.card.template}, {len(self.classes)} classes: {shown}{more}; "
             f"score_threshold {self.card.score_threshold:g}; {self.device})"
         )

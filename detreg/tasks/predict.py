@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detreg.defaults import MAX_DETECTIONS
-from detreg.errors import DataError, DetregError, UsageError, make_printable
+from detreg.errors import DataError, DetregError, UsageError, is_storable, make_printable, quote
 from detreg.files import is_video, write_atomically
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector, check_limits
@@ -50,11 +50,12 @@ def predict_images(request: PredictRequest) -> PredictResult:
     a problem of the result. Where this is interrupted, the rows of the images before are written.
 
     Raises NotFoundError where there is no image, UsageError for URLs, numbers out of range and
-    labels of an earlier run.
+    labels of an earlier run, DataError for names of classes that a format cannot hold.
     """
     files = find_images(request.images, left_out=request.out, with_videos=True)
     _check_format(request, files)
     detector = Detector.load(request.model)
+    _check_classes(request, detector.classes)
     threshold = request.score_threshold
     if threshold is None:
         threshold = detector.card.score_threshold
@@ -100,6 +101,18 @@ def _check_format(request: PredictRequest, files: Sequence[Path]) -> None:
         raise UsageError(
             f"format={request.format} labels images, and {videos[0]} is a video: leave it out, or "
             "cut it into images"
+        )
+
+
+def _check_classes(request: PredictRequest, classes: Sequence[str]) -> None:
+    """Raise DataError where a name of a class cannot be written into the labels of a format."""
+    if request.format == COCO:
+        return
+    wrong = [name for name in classes if not is_storable(name)]
+    if wrong:
+        raise DataError(
+            f"{request.model}: format={request.format} cannot hold the class {quote(wrong[0])}, "
+            "which is too long or has control characters; use format=coco"
         )
 
 

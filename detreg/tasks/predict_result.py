@@ -4,7 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detreg.errors import make_printable
 from detreg.inference.detections import CocoRow, Detections
+
+MAX_CLASSES_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,19 @@ class PredictResult:
         lines.append(f"{self.file}, and what was drawn beside it")
         if self.prelabels is not None:
             lines.append(f"{self.prelabels}: labels to correct")
-        return "\n".join([*lines, *self.notes])
+        # Names of classes come from the model, those of files from whoever made them.
+        return "\n".join(make_printable(line) for line in (*lines, *self.notes))
 
     def _describe_boxes(self) -> str:
         total = self.num_boxes.total()
         boxes = _format_number(total, "box", "boxes")
+        if not total:
+            return boxes
         of_classes = [f"{name} {count}" for name, count in self.num_boxes.most_common()]
-        return f"{boxes} ({', '.join(of_classes)})" if of_classes else boxes
+        num_hidden = len(of_classes) - MAX_CLASSES_SHOWN
+        if num_hidden > 0:
+            of_classes[MAX_CLASSES_SHOWN:] = [f"{num_hidden} classes more"]
+        return f"{boxes} ({', '.join(of_classes)})"
 
     def _describe_files(self) -> str:
         parts = []
