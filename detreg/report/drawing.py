@@ -28,6 +28,9 @@ FONT_WEIGHT = 500
 """Of the usual scale from 100, thin, to 900, black."""
 LINE_SHARE = 240
 """The shorter side of an image, divided by the width of a box's lines."""
+MIN_LINE_WIDTH = 2
+RIM_SHARE = 3
+"""The width of a box's lines, divided by that of the rims on both sides, of a pixel at least."""
 ELLIPSIS = "\u2026"
 MAX_NAME_LENGTH = 100
 
@@ -120,11 +123,22 @@ def _round_corners(box: Corners) -> Corners:
 
 
 def _draw_box(image: Image, box: Sequence[int], color: str) -> None:
-    """Draw a box in its color with a rim of black or white, to be seen on any background."""
-    thickness = max(1, round(min(image.shape[:2]) / LINE_SHARE))
-    rim = parse_color(choose_text_color(color))
-    cv2.rectangle(image, box[:2], box[2:], rim, thickness + 2)
-    cv2.rectangle(image, box[:2], box[2:], parse_color(color), thickness)
+    """Draw a box in its color, with a thin rim of black or white to be seen on any background."""
+    line_width = max(MIN_LINE_WIDTH, round(min(image.shape[:2]) / LINE_SHARE))
+    rim_width = max(1, line_width // RIM_SHARE)
+    line_color = parse_color(color)
+    rim_color = parse_color(choose_text_color(color))
+
+    # Lines of one pixel from the outside in: wider ones of OpenCV cover more than they say.
+    x1, y1, x2, y2 = box
+    width = line_width + 2 * rim_width
+    for step in range(width):
+        inset = step - width // 2
+        is_rim = step < rim_width or step >= width - rim_width
+        # A box may be smaller than its lines.
+        if x1 + inset <= x2 - inset and y1 + inset <= y2 - inset:
+            corners = (x1 + inset, y1 + inset), (x2 - inset, y2 - inset)
+            cv2.rectangle(image, *corners, rim_color if is_rim else line_color, 1)
 
 
 class _Font:
