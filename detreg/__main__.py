@@ -6,7 +6,7 @@ import sys
 
 from detreg.cli import run
 from detreg.redaction import redact_output
-from detreg.signals import end_with_parent
+from detreg.signals import end_with_parent, end_without_signals
 from detreg.torchrun import run_in_step
 
 
@@ -16,7 +16,11 @@ def main() -> None:
     redact_output()
     if "MLFLOW_RUN_ID" in os.environ:  # started by `mlflow run`
         end_with_parent()
-    sys.exit(run_in_step(lambda: run(sys.argv[1:])))
+    try:
+        exit_code = run_in_step(lambda: run(sys.argv[1:]))
+    finally:
+        end_without_signals()
+    sys.exit(exit_code)
 
 
 def _escape_what_cannot_be_encoded() -> None:

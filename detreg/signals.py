@@ -190,6 +190,17 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def end_without_signals() -> None:
+    """Let Python end this process undisturbed, after its command has ended.
+
+    `mlflow run` sends SIGTERM right after Ctrl-C, which would raise in whatever Python tidies up
+    then, with a traceback. Only another Ctrl-C ends the process at once.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def end_with_parent() -> None:
     """Send this process SIGTERM when the process that has started it, or its shell, is gone.
 

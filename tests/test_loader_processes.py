@@ -1,6 +1,8 @@
 """How many processes load images, and how long they live."""
 
 import ctypes
+import os
+import signal
 from typing import Any, ClassVar
 
 import numpy as np
@@ -8,10 +10,17 @@ import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from detreg.options import RunOptions
+from detreg.signals import ignore_signals
 from detreg.training import loader_processes
-from detreg.training.loader_processes import choose_num_workers, end_processes, prepare_processes
+from detreg.training.loader_processes import (
+    choose_num_workers,
+    end_processes,
+    load_batches,
+    prepare_processes,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +71,45 @@ def test_processes_live_until_they_are_ended(num_workers: int) -> None:
     assert not alive
     end_processes(loader)
     assert iterator is not None
+
+
+def interrupt_and_ignore() -> None:
+    """Get Ctrl-C in a process that has just been started, which does not ignore it yet."""
+    os.kill(os.getpid(), signal.SIGINT)
+    ignore_signals()
+
+
+def test_a_signal_while_processes_start_harms_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_processes, "ignore_signals", interrupt_and_ignore)
+    loader = DataLoader(list(range(9)), num_workers=1, persistent_workers=True)  # type: ignore[arg-type,var-annotated]
+    prepare_processes(loader)
+    assert len(list(load_batches(loader))) == 9
+
+
+def test_processes_are_ended_before_a_signal_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mlflow run` sends another signal while an interrupted training ends them."""
+    shut_down = _MultiProcessingDataLoaderIter._shutdown_workers
+    before = set(psutil.Process().children())
+
+    def interrupt_and_shut_down(iterator: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        shut_down(iterator)
+
+    loader = DataLoader(list(range(9)), num_workers=1, persistent_workers=True)  # type: ignore[arg-type,var-annotated]
+    prepare_processes(loader)
+    batches = load_batches(loader)
+    next(batches)
+    processes = set(psutil.Process().children()) - before
+    assert len(processes) == 1
+
+    monkeypatch.setattr(
+        _MultiProcessingDataLoaderIter, "_shutdown_workers", interrupt_and_shut_down
+    )
+    with pytest.raises(KeyboardInterrupt):
+        batches.close()  # type: ignore[attr-defined]
+    monkeypatch.undo()
+    _, alive = psutil.wait_procs(processes, timeout=300)
+    assert not alive
 
 
 class MemoryUse(ctypes.Structure):

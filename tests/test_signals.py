@@ -217,3 +217,27 @@ def test_a_process_ends_with_its_parent(command: str, tmp_path: Path) -> None:
     parent.wait()
     # The child has the pipe too, which ends when the child does.
     assert parent.stdout.read() == "143\n"
+
+
+RUN_AND_TIDY_UP = """
+import atexit, os, signal, sys
+from detreg.__main__ import main
+
+atexit.register(print, "tidied up")
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.argv[1:] = ["weights", "list", "nobody"]
+main()
+"""
+
+
+def test_a_signal_after_the_command_disturbs_nothing() -> None:
+    """`mlflow run` sends SIGTERM after Ctrl-C, often while Python ends the process already."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_AND_TIDY_UP],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout == "tidied up\n"
+    assert done.returncode == 2, done.stderr

@@ -1,8 +1,9 @@
 """The processes that load images for a training: how many, and how they end."""
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -11,8 +12,10 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from detreg import torchrun
 from detreg.cgroups import count_cores
 from detreg.options import RunOptions
-from detreg.signals import ignore_signals
+from detreg.signals import defer_signals, ignore_signals
 from detreg.training.shared_images import send_tensors_by_value
+
+T = TypeVar("T")
 
 _MOST_FOR_CPU = 2
 """Where the network trains on the cores too, each of its steps takes much longer than loading."""
@@ -54,11 +57,27 @@ def end_processes(loader: "DataLoader[object]") -> None:
     """End the processes of a loader that keeps them from one epoch to the next.
 
     They would live as long as whatever still refers to the loader, the traceback of an error too.
+    A signal is raised when they have ended: `mlflow run` sends another one right after Ctrl-C.
     """
     iterator = loader._iterator
     loader._iterator = None
     if isinstance(iterator, _MultiProcessingDataLoaderIter):
-        iterator._shutdown_workers()
+        with defer_signals(announcement=""):
+            iterator._shutdown_workers()
+
+
+def load_batches(loader: "DataLoader[T]") -> Iterator[T]:
+    """Yield the batches of a loader that was prepared, and end its processes.
+
+    A signal that comes while they start is raised when all of them can ignore it: in one that
+    cannot it would raise, too.
+    """
+    try:
+        with defer_signals(announcement=""):
+            batches = iter(loader)
+        yield from batches
+    finally:
+        end_processes(loader)
 
 
 def keep_freed_memory() -> None:

@@ -27,7 +27,7 @@ from detreg.training import (  # noqa: F401  MMEngine builds from them by name
     train_loop,
     transforms,
 )
-from detreg.training.loader_processes import prepare_processes
+from detreg.training.loader_processes import load_batches, prepare_processes
 from detreg.training.metrics import convert_predictions
 
 
@@ -68,7 +68,7 @@ def predict(
 
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for batch in batches:
+        for batch in load_batches(batches):
             for sample in network.test_step(batch):
                 content = sample.to_dict()
                 yield content["img_id"], convert_predictions(content, classes, limit)
