@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeAlias
 
 from detreg import commands, templates
+from detreg.completion import render_script
 from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import UsageError
 from detreg.options import RunOptions, SweepOptions
@@ -43,6 +44,23 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     is wrong; for the others it is refused here. Raises UsageError, also where an argument holds a
     password.
     """
+    parser, subparsers = build_parser(argv)
+    arguments, unknown = parser.parse_known_args(argv or ["--help"])
+    arguments.unknown = _pair_flags_with_values(unknown)
+
+    _refuse_credentials(arguments)
+    takes_values = hasattr(arguments, "values_of")
+    if unknown and not takes_values:
+        name = next(word for word in argv if word in subparsers.choices)
+        raise UsageError(_describe_unknown(arguments.unknown, subparsers.choices[name]))
+    return arguments
+
+
+def build_parser(argv: list[str]) -> tuple[argparse.ArgumentParser, Subparsers]:
+    """Return the parser for these words, and the parsers of its commands.
+
+    A template among the words adds its hyperparameters.
+    """
     parser = _Parser(
         prog="detreg",
         description="Train, tune, register and serve object detectors from templates.",
@@ -51,7 +69,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--version", action="version", version=f"detreg {__version__}")
     # cli.py takes it from anywhere among the words.
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="show the traceback of an error, at any place among the words",
+    )
 
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_templates(subparsers)
@@ -68,16 +90,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     _add_promote(subparsers)
     _add_sync(subparsers)
     _add_weights(subparsers)
-
-    arguments, unknown = parser.parse_known_args(argv or ["--help"])
-    arguments.unknown = _pair_flags_with_values(unknown)
-
-    _refuse_credentials(arguments)
-    takes_values = hasattr(arguments, "values_of")
-    if unknown and not takes_values:
-        name = next(word for word in argv if word in subparsers.choices)
-        raise UsageError(_describe_unknown(arguments.unknown, subparsers.choices[name]))
-    return arguments
+    _add_completion(subparsers)
+    return parser, subparsers
 
 
 def _refuse_credentials(arguments: argparse.Namespace) -> None:
@@ -433,6 +447,23 @@ def _add_weights(subparsers: Subparsers) -> None:
     parser.add_argument("action", choices=("list", "fetch"))
     parser.add_argument("template", metavar="TEMPLATE", nargs="?")
     parser.add_argument("--base_model", help="default: the template's default")
+
+
+def _add_completion(subparsers: Subparsers) -> None:
+    help = "print a script that lets a shell complete commands, templates, flags and values"
+    parser = _add_command(subparsers, "completion", _print_completion, help)
+    parser.add_argument("shell", choices=("bash", "zsh"))
+
+
+def _print_completion(arguments: argparse.Namespace) -> int:
+    print(render_script(arguments.shell, _list_parsers), end="")
+    return 0
+
+
+def _list_parsers(argv: list[str]) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands by name, and under an empty name that of all."""
+    parser, subparsers = build_parser(argv)
+    return {"": parser, **subparsers.choices}
 
 
 def _add_alias(

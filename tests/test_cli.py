@@ -254,7 +254,7 @@ def test_every_problem_of_a_training_is_told_at_once(capsys: Capture) -> None:
         "nowhere",
     ]
     problems = run_failing(capsys, argv, 2)
-    assert len(problems) == 4
+    assert len(problems) == 5
     for words in (
         "batch_size must be",
         "unknown parameter colour",
@@ -526,6 +526,7 @@ def test_sigterm_ends_with_143(capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         ["--help"],
         ["templates"],
         ["train", "yolox", "--help"],
+        ["completion", "bash"],
         ["train", "yolox", "--batch_size", "99"],
         ["sweep", "yolox", "--batch_size", "99"],
     ],
