@@ -88,6 +88,16 @@ class FindingKind(StrEnum):
     EMPTY_BOX = auto()
     THIN_BOX = auto()
 
+    # Masks, where they are asked for.
+    INVALID_MASK = auto()
+    MISSING_MASK = auto()
+    UNMATCHED_MASK = auto()
+    EMPTY_MASK = auto()
+    MASK_OUTSIDE_IMAGE = auto()
+    MASK_OUTSIDE_BOX = auto()
+    MASK_CLIPPED = auto()
+    CROSSING_POLYGON = auto()
+
     # Splits.
     MISSING_SPLIT = auto()
     AMBIGUOUS_SPLIT = auto()
