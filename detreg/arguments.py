@@ -251,6 +251,11 @@ def _add_check(subparsers: Subparsers, argv: list[str]) -> None:
         help="look for near copies, and blank, dark or blurred images, in a large dataset, too",
     )
     parser.add_argument(
+        "--masks",
+        action="store_true",
+        help="check the masks of the boxes, too: polygons, run-length codes, SegmentationObject",
+    )
+    parser.add_argument(
         "--template",
         metavar="TEMPLATE",
         help=f"measure boxes at the size at which it trains, one of {TEMPLATE_NAMES}; its "

@@ -110,6 +110,7 @@ def check(arguments: argparse.Namespace) -> int:
         copy=arguments.fix,
         format=arguments.format,
         with_pixels=arguments.pixels,
+        with_masks=arguments.masks,
         is_strict=arguments.strict,
         as_json=arguments.json,
     )

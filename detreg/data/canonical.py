@@ -3,6 +3,9 @@
 Canonical means: image ids 1, 2, ... in the order of the images' paths; category ids 1, 2, ... in
 the order of the classes, the same in every split; boxes that lie inside their image; and
 `file_name` the absolute path of the image where the user keeps it. Images are not copied.
+
+With masks, an annotation has a `segmentation` in pixels inside its image, polygons or a compressed
+run-length code, unless its object has no mask. The area is that of the same copy without masks.
 """
 
 import json
@@ -15,8 +18,11 @@ from detreg.data.formats.coco_entries import (
     make_annotation,
     make_categories,
     make_image_entry,
+    make_segmentation,
 )
+from detreg.data.formats.coco_segmentation import parse_segmentation
 from detreg.data.images import DatasetImage
+from detreg.data.outlines import Outline
 from detreg.files import write_atomically
 
 
@@ -47,6 +53,8 @@ def read_canonical_copy(path: Path) -> tuple[DatasetImage, ...]:
     document = json.loads(path.read_text())
     names = {category["id"]: category["name"] for category in document["categories"]}
     boxes: dict[int, list[Box]] = {image["id"]: [] for image in document["images"]}
+    masks: dict[int, list[Outline | None]] = {image["id"]: [] for image in document["images"]}
+    has_masks = any("segmentation" in annotation for annotation in document["annotations"])
     for annotation in document["annotations"]:
         x, y, width, height = annotation["bbox"]
         box = Box(
@@ -56,12 +64,14 @@ def read_canonical_copy(path: Path) -> tuple[DatasetImage, ...]:
             area=annotation["area"],
         )
         boxes[annotation["image_id"]].append(box)
+        masks[annotation["image_id"]].append(parse_segmentation(annotation.get("segmentation")))
 
     images = []
     for entry in document["images"]:
         path = Path(entry["file_name"])
         found = tuple(boxes[entry["id"]])
-        images.append(DatasetImage(path, entry["width"], entry["height"], "", found))
+        found_masks = tuple(masks[entry["id"]]) if has_masks else ()
+        images.append(DatasetImage(path, entry["width"], entry["height"], "", found, found_masks))
     return tuple(images)
 
 
@@ -77,10 +87,14 @@ def _make_document(
     for image_id, image in enumerate(images, start=1):
         entry = make_image_entry(image_id, str(image.path), image.width, image.height)
         image_entries.append(entry)
-        for box in image.boxes:
+        masks = image.masks or (None,) * len(image.boxes)
+        for box, mask in zip(image.boxes, masks, strict=True):
             annotation_id = len(annotations) + 1
             category_id = category_ids[box.label]
-            annotations.append(make_annotation(annotation_id, image_id, category_id, box))
+            annotation = make_annotation(annotation_id, image_id, category_id, box)
+            if mask is not None:
+                annotation["segmentation"] = make_segmentation(mask)
+            annotations.append(annotation)
 
     return {
         "images": image_entries,

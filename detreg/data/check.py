@@ -26,6 +26,7 @@ from detreg.data.images import DatasetImage, name_inside
 from detreg.data.leaving_out import CheckedRecord, leave_out_unusable
 from detreg.data.looks import DatasetLooks, has_few_pixels, locate_looks, look_at_images
 from detreg.data.manifest import locate_manifest, probe_with_manifest
+from detreg.data.mask_check import check_masks, check_masks_of_splits
 from detreg.data.probe import ImageProbe, probe_images
 from detreg.data.raw import ImageRecord, RawDataset
 from detreg.data.split_check import check_cut_boxes, check_given_splits
@@ -59,6 +60,7 @@ def check_dataset(
     *,
     leaves_out: bool = False,
     compares_all: bool = False,
+    with_masks: bool = False,
 ) -> CheckResult:
     """Check every image and box of a dataset, and complete its splits. Bad data raises nothing.
 
@@ -67,6 +69,7 @@ def check_dataset(
     leaves_out: whether images that cannot be used are left out (leaving_out.py), and not errors.
     compares_all: whether images are compared however many they are. It changes what is found, and
         never the splits: a cut knows of near copies in small datasets only.
+    with_masks: whether the masks of the boxes are read and checked, too. It changes no box.
     """
     progress = progress or Progress()
     problems = ProblemCollector(list(raw.findings))
@@ -89,6 +92,10 @@ def check_dataset(
         checked[split] = found
         check_cut_boxes(split, records, problems.findings[num_findings:], raw, problems)
 
+    if with_masks:
+        progress.begin("reading masks")
+        checked = dict(check_masks(raw, checked, problems))
+
     left_out: tuple[Finding, ...] = ()
     if leaves_out:
         usable = leave_out_unusable(raw, checked, problems.findings)
@@ -108,6 +115,8 @@ def check_dataset(
         where = raw.folder.name or str(raw.folder)
         with problems.catch_bad_entry(where):
             splits = _complete_splits(raw, splits, looks, problems)
+    if with_masks and not has_errors(problems.findings):
+        check_masks_of_splits(splits, raw.folder.name or str(raw.folder), problems)
 
     return CheckResult(tuple(problems.findings), splits, left_out, looks)
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from detreg.data import formats
 from detreg.data.check import CheckResult
+from detreg.data.findings import ProblemCollector
 from detreg.data.images import AnnotatedImage, DatasetImage, name_inside
 from detreg.data.outlines import Outline, fit_outline
 from detreg.data.raw import ImageRecord, RawDataset
@@ -66,9 +67,13 @@ def _find_outlines(
     # In the order of the annotation files, so that each is read once.
     for position in sorted(range(len(pairs)), key=lambda number: pairs[number][0].source):
         record, image = pairs[position]
+        if image.masks:
+            masks = enumerate(image.masks)
+            found[position] = {number: mask for number, mask in masks if mask is not None}
+            continue
         if record.boxes and record.source != source:
             source = record.source
-            outlines = formats.read_outlines(raw.format, raw.folder / source)
+            outlines = formats.read_outlines(raw, source, ProblemCollector())
 
         for number, box in enumerate(image.boxes):
             outline = outlines.get(box.where.removesuffix(f" (class {box.label})"))

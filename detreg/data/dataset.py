@@ -11,12 +11,13 @@ from types import MappingProxyType
 from detreg.data import formats
 from detreg.data.canonical import write_canonical_copy
 from detreg.data.check import CheckResult, check_dataset, count_boxes
-from detreg.data.digest import compute_digest, hash_paths
+from detreg.data.digest import compute_digest, compute_masks_digest, hash_paths
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import Severity, count_repairs, has_errors, list_problems
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.image_hashes import write_image_hashes
 from detreg.data.looks import DatasetLooks
+from detreg.data.mask_check import count_masks
 from detreg.data.screen import format_problems
 from detreg.data.source import name_format, open_source
 from detreg.data.traits import DatasetTraits, measure_traits
@@ -34,6 +35,7 @@ class Split:
 
     annotations: path of its canonical COCO file.
     boxes, boxes_per_class: without crowd regions; the latter in the order of the classes.
+    masks: how many of the boxes have a mask, where masks were asked for.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Split:
     images: int
     boxes: int
     boxes_per_class: tuple[int, ...]
+    masks: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class Dataset:
     warnings: how many there are; `repairs` says which.
     root: the folder that was read: `origin`, a folder in it, or what it was unpacked to.
     looks: how the images look, None where they are too many to be compared unasked.
+    masks_digest: 16 hex digits over what `digest` covers and masks; empty without masks.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Dataset:
     warnings: int = 0
     root: Path = Path()
     looks: DatasetLooks | None = None
+    masks_digest: str = ""
 
 
 @pause_garbage_collection()
@@ -82,6 +87,7 @@ def load_dataset(
     progress: Progress | None = None,
     *,
     on_bad_image: str = "refuse",
+    masks: bool = False,
 ) -> Dataset:
     """Check the dataset at `data` and write its canonical copy into the cache.
 
@@ -89,6 +95,7 @@ def load_dataset(
     cache: a folder, by default that of `resolve_cache_folder`.
     progress: is told what is being done.
     on_bad_image: "skip" leaves out the images that cannot be used, as the run option says.
+    masks: whether masks are read and checked, too, and written into a copy of its own.
 
     Raises DataError with every problem of the dataset, NotFoundError where there is none.
     """
@@ -97,7 +104,8 @@ def load_dataset(
     source = open_source(data, cache_folder)
     progress.begin("reading annotations")
     raw = formats.read(source.folder, cache_folder)
-    result = check_dataset(raw, cache_folder, progress, leaves_out=on_bad_image == "skip")
+    leaves_out = on_bad_image == "skip"
+    result = check_dataset(raw, cache_folder, progress, leaves_out=leaves_out, with_masks=masks)
 
     if has_errors(result.findings):
         raise DataError(_describe_problems(result, data))
@@ -105,14 +113,17 @@ def load_dataset(
     progress.begin("writing the canonical copy")
     digest = compute_digest(raw.classes, result.splits)
     # The copy names absolute paths: one dataset at two places has one digest and two copies.
-    folder = cache_folder / "datasets" / f"{digest}-{hash_paths(result.splits)}"
+    masks_digest = compute_masks_digest(digest, result.splits) if masks else ""
+    name_of_copy = f"{masks_digest or digest}-{hash_paths(result.splits)}"
+    folder = cache_folder / "datasets" / (f"{name_of_copy}-masks" if masks else name_of_copy)
     paths = write_canonical_copy(folder, raw.classes, result.splits)
     write_image_hashes(folder, result.splits)
 
     splits = {}
     for name, images in result.splits.items():
         counts = count_boxes(images, raw.classes)
-        splits[name] = Split(name, paths[name], len(images), sum(counts), counts)
+        num_masks = count_masks(images) if masks else 0
+        splits[name] = Split(name, paths[name], len(images), sum(counts), counts, num_masks)
 
     return Dataset(
         name=source.name,
@@ -128,6 +139,7 @@ def load_dataset(
         warnings=sum(finding.severity is Severity.WARNING for finding in result.findings),
         root=raw.folder,
         looks=result.looks,
+        masks_digest=masks_digest,
     )
 
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from detreg.data.images import DatasetImage
+from detreg.data.outlines import Outline
 
 BoxDescription = tuple[str, str, bool]
 """Label, corners as JSON, and whether it is a crowd region."""
@@ -28,6 +29,41 @@ def compute_digest(classes: Sequence[str], splits: Splits) -> str:
     for text in _write_content(classes, splits):
         sha256.update(text.encode())
     return sha256.hexdigest()[:16]
+
+
+def compute_masks_digest(digest: str, splits: Splits) -> str:
+    """Return 16 hex digits over boxes and masks, given the digest of the dataset without masks.
+
+    Equal for equal polygons and equal pixels of run-length codes, whatever their order in a file; a
+    polygon and the code of its pixels are different.
+    """
+    sha256 = hashlib.sha256(digest.encode())
+    for name in sorted(splits):
+        sha256.update(f" {name}".encode())
+        # The hashes of images, since all their masks as text take more memory than the dataset.
+        for described in sorted(map(_hash_masks, splits[name])):
+            sha256.update(described)
+    return sha256.hexdigest()[:16]
+
+
+def _hash_masks(image: DatasetImage) -> bytes:
+    """Return the hash of an image's content, its boxes and their masks."""
+    described = []
+    for box, mask in zip(image.boxes, image.masks, strict=True):
+        corners = " ".join(f"{value:.2f}" for value in box.corners)
+        described.append([box.label, corners, str(box.crowd), *_describe_mask(mask)])
+    text = json.dumps([image.sha256, sorted(described)])
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _describe_mask(mask: Outline | None) -> list[str]:
+    """Return the polygons of a mask or its run-length code as text; nothing where there is none."""
+    if mask is None:
+        return []
+    if mask.mask is not None:
+        return [str(mask.mask.counts)]
+    parts = [" ".join(f"{value:.2f}" for value in polygon) for polygon in mask.polygons]
+    return sorted(parts)
 
 
 def hash_paths(splits: Splits) -> str:

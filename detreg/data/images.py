@@ -17,6 +17,8 @@ class DatasetImage:
     width, height: in pixels, after EXIF rotation.
     sha256: of the file, in hex digits.
     boxes: in pixels, inside the image, each with its area.
+    masks: where they were asked for, that of each box in pixels and inside the image, None for a
+        box without one; else empty.
     """
 
     path: Path
@@ -24,6 +26,7 @@ class DatasetImage:
     height: int
     sha256: str
     boxes: tuple[Box, ...]
+    masks: tuple[Outline | None, ...] = ()
 
 
 @dataclass(frozen=True)

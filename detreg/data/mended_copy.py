@@ -61,11 +61,15 @@ def write_mended_copy(
     format: str = "coco",
     cache: str | Path | None = None,
     progress: Progress | None = None,
+    *,
+    with_masks: bool = False,
 ) -> MendedCopy:
     """Write the usable images of the dataset at `data` into the folder `out`.
 
     format: "coco", "voc" or "yolo".
     progress: is told what is being done.
+    with_masks: whether masks are checked, too: images with bad ones are left out, and masks are
+        written as they were checked. Otherwise those that can be used are copied.
 
     Raises UsageError where `out` or the format cannot be used, DataError where leaving out images
     is not enough, DiskError where there is no room, and what `open_source` raises.
@@ -78,7 +82,7 @@ def write_mended_copy(
         target = resolve_target(out, source.origin)
     raw = formats.read(source.folder, cache_folder)
     progress = progress or Progress()
-    result = check_dataset(raw, cache_folder, progress, leaves_out=True)
+    result = check_dataset(raw, cache_folder, progress, leaves_out=True, with_masks=with_masks)
     if has_errors(result.findings):
         problems = format_problems(group_findings(result.findings))
         advice = f"{out} was not written: no image can be left out to mend this; correct it"

@@ -9,6 +9,7 @@ import numpy as np
 from detreg.data.canonical import read_canonical_copy, write_canonical_copy
 from detreg.data.check import count_boxes
 from detreg.data.dataset import Dataset, Split
+from detreg.data.mask_check import count_masks
 from detreg.data.traits import measure_traits
 
 
@@ -30,12 +31,17 @@ def take_part(dataset: Dataset, num_images: int, seed: int) -> Dataset:
     paths = write_canonical_copy(folder, dataset.classes, {"train": chosen})
 
     counts = count_boxes(chosen, dataset.classes)
-    part = Split("train", paths["train"], num_images, sum(counts), counts)
+    part = Split("train", paths["train"], num_images, sum(counts), counts, count_masks(chosen))
     digest = hashlib.sha256(f"{dataset.digest} {num_images} {seed}".encode()).hexdigest()[:16]
+    masks_digest = ""
+    if dataset.masks_digest:
+        text = f"{dataset.masks_digest} {num_images} {seed}"
+        masks_digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return replace(
         dataset,
         splits=MappingProxyType({**dataset.splits, "train": part}),
         traits=measure_traits(chosen, len(dataset.classes)),
         digest=digest,
         looks=None,
+        masks_digest=masks_digest,
     )

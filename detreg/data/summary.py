@@ -4,12 +4,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from detreg.data import formats
 from detreg.data.check import CheckResult, check_dataset, count_boxes
 from detreg.data.dataset import Dataset
-from detreg.data.digest import compute_digest
+from detreg.data.digest import compute_digest, compute_masks_digest
 from detreg.data.finding_groups import (
     FindingGroup,
     GroupSummary,
@@ -27,6 +27,7 @@ from detreg.data.findings import (
 from detreg.data.garbage_collection import pause_garbage_collection
 from detreg.data.images import DatasetImage
 from detreg.data.leaving_out import can_leave_out
+from detreg.data.mask_check import count_masks
 from detreg.data.raw import RawDataset
 from detreg.data.screen import MAX_ROWS, count_findings, format_count, format_findings, wrap_line
 from detreg.data.source import Source, name_format, open_source
@@ -40,11 +41,15 @@ _MAX_ROWS_IF_GOOD = 14
 
 
 class SplitSummary(TypedDict):
-    """The counts of one split; boxes without crowd regions."""
+    """The counts of one split; boxes without crowd regions.
+
+    masks: how many boxes have one, where masks were asked for.
+    """
 
     images: int
     boxes: int
     boxes_per_class: dict[str, int]
+    masks: NotRequired[int]
 
 
 class DatasetSummary(TypedDict):
@@ -55,6 +60,7 @@ class DatasetSummary(TypedDict):
     repairs: what was mended, left or ignored, with how often.
     findings: all of that with its places; equal ones are one group, the most harmful first.
     digest: None unless ok.
+    masks_digest: over boxes and masks, where masks were asked for; None unless ok.
     """
 
     ok: bool
@@ -65,6 +71,7 @@ class DatasetSummary(TypedDict):
     repairs: dict[str, int]
     findings: list[GroupSummary]
     digest: str | None
+    masks_digest: NotRequired[str | None]
 
 
 def describe_dataset(dataset: Dataset) -> str:
@@ -118,11 +125,13 @@ def inspect_dataset(
     progress: Progress | None = None,
     *,
     compares_all: bool = False,
+    with_masks: bool = False,
 ) -> InspectedDataset:
     """Return the dataset at `data` with its summary; write no canonical copy.
 
     progress: is told what is being done.
     compares_all: whether images are compared however many they are.
+    with_masks: whether masks are checked, too.
 
     Raises NotFoundError where there is nothing at `data`, but nothing on bad data.
     """
@@ -135,9 +144,13 @@ def inspect_dataset(
     except DataError as error:
         return _describe_unrecognized(error)
 
-    result = check_dataset(raw, cache_folder, progress, compares_all=compares_all)
+    result = check_dataset(
+        raw, cache_folder, progress, compares_all=compares_all, with_masks=with_masks
+    )
     groups = group_findings(result.findings)
     summary = _summarize_result(source, raw, result, groups)
+    if with_masks:
+        _add_masks(summary, result)
     return InspectedDataset(summary, groups, raw, result)
 
 
@@ -151,12 +164,15 @@ def format_inspection(
     # Advice follows where the dataset is good.
     max_rows = _MAX_ROWS_IF_GOOD if inspected.summary["ok"] else MAX_ROWS
     lines = format_findings(inspected.groups, width, max_rows)
+    command = f"detreg check {shlex.quote(data)}"
+    if "masks_digest" in inspected.summary:
+        command += " --masks"
     findings = [finding for group in inspected.groups for finding in group.findings]
     if len(findings) > len(inspected.groups):
-        lines += wrap_line(f"all places: detreg check {shlex.quote(data)} --json", width)
+        lines += wrap_line(f"all places: {command} --json", width)
     errors = [finding for finding in findings if finding.severity is Severity.ERROR]
     if errors and all(map(can_leave_out, errors)):
-        advice = f"detreg check {shlex.quote(data)} --fix OUT writes a copy without these images"
+        advice = f"{command} --fix OUT writes a copy without these images"
         lines += wrap_line(advice, width)
     return lines + wrap_line(make_printable(_judge(data, inspected)), width)
 
@@ -172,7 +188,8 @@ def _judge(data: str, inspected: InspectedDataset) -> str:
 
     parts = [str(found["format"])]
     for name, split in found["splits"].items():
-        parts.append(f"{name} {split['images']} images with {split['boxes']} boxes")
+        masks = f" and {split['masks']} masks" if "masks" in split else ""
+        parts.append(f"{name} {split['images']} images with {split['boxes']} boxes{masks}")
     contents = f"{', '.join(parts)}; classes {_list_classes(found['classes'])}"
     is_good = "is good" + with_warnings.replace(" and", ", with")
     return f"{data} {is_good}: {contents}; digest {found['digest']}"
@@ -221,6 +238,14 @@ def _summarize_result(
         findings=[summarize_group(group) for group in groups],
         digest=digest,
     )
+
+
+def _add_masks(summary: DatasetSummary, result: CheckResult) -> None:
+    """Add to a summary what is known of the masks."""
+    for name, images in result.splits.items():
+        summary["splits"][name]["masks"] = count_masks(images)
+    digest = summary["digest"]
+    summary["masks_digest"] = digest and compute_masks_digest(digest, result.splits)
 
 
 def _summarize_split(images: Sequence[DatasetImage], classes: Sequence[str]) -> SplitSummary:

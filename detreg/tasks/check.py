@@ -29,6 +29,7 @@ class CheckRequest:
     plan: the training that boxes are measured for, if any.
     page, copy: the files to write, if any; `format` is that of the copy, by default COCO.
     with_pixels: whether the images of a large dataset are decoded, too.
+    with_masks: whether masks are checked and kept, too.
     """
 
     data: str
@@ -37,6 +38,7 @@ class CheckRequest:
     copy: str | None = None
     format: str | None = None
     with_pixels: bool = False
+    with_masks: bool = False
     is_strict: bool = False
     as_json: bool = False
 
@@ -60,7 +62,12 @@ def run_check(request: CheckRequest) -> bool:
     request.check_targets()
     with show_progress(is_wanted=not request.as_json) as progress:
         compares_all = request.with_pixels or request.page is not None
-        inspected = inspect_dataset(request.data, progress=progress, compares_all=compares_all)
+        inspected = inspect_dataset(
+            request.data,
+            progress=progress,
+            compares_all=compares_all,
+            with_masks=request.with_masks,
+        )
         measured = measure_dataset(inspected, request.plan)
     if not request.as_json:
         _print_inspection(request.data, inspected, measured)
@@ -94,7 +101,9 @@ def _write_copy(request: CheckRequest, folder: str) -> MendedCopy:
     """Write the mended copy of the dataset, and say so."""
     format = request.format or "coco"
     with show_progress(is_wanted=not request.as_json) as progress:
-        copy = write_mended_copy(request.data, folder, format, progress=progress)
+        copy = write_mended_copy(
+            request.data, folder, format, progress=progress, with_masks=request.with_masks
+        )
     if not request.as_json:
         for line in describe_copy(copy):
             print(make_printable(line))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from detreg.data.findings import Finding, FindingKind, Severity
+from detreg.data.findings import Finding, FindingKind, ProblemCollector, Severity
 from detreg.data.formats import coco, voc, yolo
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.file_index import fold
@@ -36,8 +36,13 @@ class Format(Protocol):
     ) -> None:
         """Write a dataset into `folder`, which is made where it is missing."""
 
-    def read_outlines(self, path: Path) -> Mapping[str, Outline]:
-        """Return the outlines in an annotation file, by the places of their boxes in it."""
+    def read_outlines(
+        self, folder: Path, source: str, problems: ProblemCollector
+    ) -> Mapping[str, Outline]:
+        """Return the outlines in an annotation file, by the places of their boxes in it.
+
+        folder: of the dataset; `source` is the path of the file in it.
+        """
 
 
 FORMATS: Mapping[str, Format] = {"yolo": yolo, "voc": voc, "coco": coco}
@@ -88,10 +93,12 @@ def write(
     FORMATS[format].write(folder, classes, splits)
 
 
-def read_outlines(format: str, path: Path) -> Mapping[str, Outline]:
-    """Return the outlines in an annotation file of a dataset of `format`, as it was read."""
-    name = "coco" if format == "roboflow" else format
-    return FORMATS[name].read_outlines(path)
+def read_outlines(
+    raw: RawDataset, source: str, problems: ProblemCollector
+) -> Mapping[str, Outline]:
+    """Return the outlines in an annotation file of a dataset, by the places of their boxes."""
+    name = "coco" if raw.format == "roboflow" else raw.format
+    return FORMATS[name].read_outlines(raw.folder, source, problems)
 
 
 def _note_formats(folder: Path, others: Sequence[str]) -> list[Finding]:

@@ -28,12 +28,12 @@ from detreg.data.formats.coco_layout import (
     find_image_roots,
     is_coco,
 )
-from detreg.data.formats.coco_outlines import read_outlines as read_outlines
 from detreg.data.formats.evidence import Evidence
 from detreg.data.formats.file_index import Hint
 from detreg.data.formats.lookup import ImageIndex, ImageLocator
 from detreg.data.formats.tree import FileTree, get_folder
 from detreg.data.images import AnnotatedImage
+from detreg.data.outlines import Outline
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import choose_splits_by_folder
 
@@ -82,6 +82,18 @@ def read(tree: FileTree) -> RawDataset:
         splits=splits,
         findings=tuple(problems.findings),
     )
+
+
+def read_outlines(
+    folder: Path,
+    source: str,
+    problems: ProblemCollector,  # noqa: ARG001 (as of other formats)
+) -> dict[str, Outline]:
+    """Return the outlines in a file that was read without errors, by the places of their boxes."""
+    # Not at the top: its parser takes longer to import than a small dataset to check.
+    from detreg.data.formats import coco_outlines  # noqa: PLC0415
+
+    return coco_outlines.read_outlines(folder / source)
 
 
 def write(

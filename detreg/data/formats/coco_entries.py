@@ -30,7 +30,9 @@ def make_annotation(annotation_id: int, image_id: int, category_id: int, box: Bo
 
 def make_segmentation(outline: Outline) -> object:
     """Return an outline as the segmentation of an annotation."""
-    return outline.mask or [list(polygon) for polygon in outline.polygons]
+    if outline.mask is not None:
+        return outline.mask.to_coco()
+    return [list(polygon) for polygon in outline.polygons]
 
 
 def make_categories(classes: Sequence[str]) -> list[CocoEntry]:

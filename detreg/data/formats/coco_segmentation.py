@@ -1,19 +1,40 @@
-"""Finds the box around a segmentation of COCO: polygons or a run-length encoded mask.
-
-A mask is stored as the lengths of its runs of zeros and ones in turn, down the first column, then
-down the next. The lengths are a list, or text in the compressed form of pycocotools (rleToString in
-maskApi.c): 5 bits a character, from chr(48) on, the next-to-last bit set where more follow; from
-the third run on, the difference to the run before the previous one.
-"""
+"""Parses a segmentation of COCO, polygons or a run-length encoded mask, and finds its box."""
 
 import math
 from collections.abc import Sequence
 
 from detreg.data.boxes import Corners
+from detreg.data.outlines import Outline, parse_polygon
+from detreg.data.run_lengths import RunLengthMask, bound_runs, parse_runs
 
 _MIN_POLYGON_NUMBERS = 6
 _MAX_RUN = 1 << 40
 """More pixels than any image has."""
+
+
+_BAD_MASK = (
+    "the segmentation is neither a list of polygons nor a mask with size and counts; export it "
+    "again, or remove it"
+)
+_BAD_POLYGON = (
+    "a polygon of the segmentation is not a list of numbers; write x1, y1, x2, y2, ... in pixels"
+)
+
+
+def parse_segmentation(segmentation: object) -> Outline | None:
+    """Return a segmentation as JSON has it as an outline, None where there is none."""
+    if segmentation is None or segmentation in ([], {}):
+        return None
+    if isinstance(segmentation, dict):
+        mask = _parse_mask(segmentation)
+        return Outline(defect=_BAD_MASK) if mask is None else Outline(mask=mask)
+    if not isinstance(segmentation, list):
+        return Outline(defect=_BAD_MASK)
+
+    polygons = [polygon for polygon in map(parse_polygon, segmentation) if polygon is not None]
+    if len(polygons) < len(segmentation):
+        return Outline(defect=_BAD_POLYGON)
+    return Outline(tuple(polygons))
 
 
 def bound_segmentation(segmentation: object) -> Corners | None:
@@ -52,60 +73,26 @@ def _is_finite(value: object) -> bool:
     return abs(value) < _MAX_RUN and not math.isnan(value)
 
 
-def _bound_mask(mask: dict[str, object]) -> Corners | None:
+def _bound_mask(value: dict[str, object]) -> Corners | None:
     """Return the corners of the box around the ones of an encoded mask."""
-    size = mask.get("size")
-    counts = mask.get("counts")
-    runs = _decompress_runs(counts) if isinstance(counts, str) else counts
-    if not isinstance(size, list) or len(size) != 2 or not isinstance(runs, list):
-        return None
-    if not all(isinstance(value, int) and 0 <= value < _MAX_RUN for value in [*size, *runs]):
-        return None
+    mask = _parse_mask(value)
+    runs = None if mask is None else parse_runs(mask)
+    return None if mask is None or runs is None else bound_runs(runs, mask.height)
 
+
+def _parse_mask(value: dict[str, object]) -> RunLengthMask | None:
+    """Return a mask as it is stated, None where it has no size or no runs of whole numbers."""
+    size, counts = value.get("size"), value.get("counts")
+    if not isinstance(size, list) or len(size) != 2 or not all(map(_is_side, size)):
+        return None
     height, width = size
-    if sum(runs) != height * width:
+    if isinstance(counts, str):
+        return RunLengthMask(height, width, counts)
+    if not isinstance(counts, list) or not all(isinstance(count, int) for count in counts):
         return None
-
-    x1, y1, x2, y2 = width, height, 0, 0
-    end = 0
-    for number, length in enumerate(runs):
-        start = end
-        end += length
-        is_ones = number % 2 == 1
-        if not is_ones or length == 0:
-            continue
-
-        first_column, first_row = divmod(start, height)
-        last_column, last_row = divmod(end - 1, height)
-        # A run over several columns touches the top and the bottom.
-        is_one_column = first_column == last_column
-        x1 = min(x1, first_column)
-        x2 = max(x2, last_column + 1)
-        y1 = min(y1, first_row if is_one_column else 0)
-        y2 = max(y2, last_row + 1 if is_one_column else height)
-
-    return (float(x1), float(y1), float(x2), float(y2)) if x2 > x1 else None
+    return RunLengthMask(height, width, tuple(counts))
 
 
-def _decompress_runs(text: str) -> list[int] | None:
-    """Return the lengths of the runs in compressed text, None where it cannot be such."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64 or shift > 50:
-            return None
-
-        value |= (bits & 0x1F) << shift
-        shift += 5
-        if bits & 0x20:
-            continue
-
-        is_negative = bits & 0x10
-        if is_negative:
-            value -= 1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        runs.append(value)
-        value = shift = 0
-    return runs if shift == 0 else None
+def _is_side(value: object) -> bool:
+    """Whether a value of JSON may be the width or height of an image."""
+    return isinstance(value, int) and 0 <= value < _MAX_RUN

@@ -18,8 +18,8 @@ from detreg.data.formats.lookup import ImageIndex, ImageLocator
 from detreg.data.formats.tree import FileTree, get_folder
 from detreg.data.formats.voc_file import read_annotation_file, write_annotation_file
 from detreg.data.formats.voc_lists import read_split_lists
+from detreg.data.formats.voc_outlines import read_outlines as read_outlines
 from detreg.data.images import AnnotatedImage
-from detreg.data.outlines import Outline
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import choose_splits_by_folder, parse_split, parse_split_of_folder
 
@@ -86,11 +86,6 @@ def write(
 
         lines = "".join(f"{name}\n" for name in names)
         (list_folder / f"{split}.txt").write_text(lines, encoding="utf-8")
-
-
-def read_outlines(path: Path) -> dict[str, Outline]:  # noqa: ARG001 (as of other formats)
-    """Return nothing: the format has boxes only."""
-    return {}
 
 
 def _is_voc(tree: FileTree, path: str) -> bool:

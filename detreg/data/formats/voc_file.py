@@ -34,14 +34,14 @@ def read_annotation_file(
 
     Raises BadEntryError where the file as a whole cannot be used.
     """
-    root = _parse_document(path)
+    root = parse_document(path)
 
     boxes = []
     for number, element in enumerate(root.iter("object"), start=1):
         name = f"object {number}"
         where = f"{source} {name}"
         with problems.catch_bad_entry(where):
-            box = _parse_box(element, name, where, problems)
+            box = parse_box(element, name, where, problems)
             is_difficult = parse_flag(
                 element.findtext("difficult"), f"(class {box.label}) difficult"
             )
@@ -52,8 +52,8 @@ def read_annotation_file(
             boxes.append(replace(box, crowd=bool(is_difficult)))
             warn_of_rotation(_find_rotation(element), f"{source} {box.where}", problems)
 
-    width = _parse_size(root, "width")
-    height = _parse_size(root, "height")
+    width = parse_size(root, "width")
+    height = parse_size(root, "height")
     if width is None or height is None:
         problems.add_repair(FindingKind.MISSING_SIZE, source, MISSING_SIZE_MESSAGE)
 
@@ -88,7 +88,7 @@ def write_annotation_file(path: Path, image: AnnotatedImage) -> None:
     tree.write(path, encoding="utf-8")
 
 
-def _parse_document(path: Path) -> ET.Element:
+def parse_document(path: Path) -> ET.Element:
     """Return the root element of the file."""
     root = parse_xml(read_regular(path, MAX_XML_BYTES))
     if root.tag != "annotation":
@@ -104,7 +104,7 @@ def _guess_image_name(stem: str) -> str:
     return stem if stem.lower().endswith(IMAGE_SUFFIXES) else f"{stem}.jpg"
 
 
-def _parse_size(root: ET.Element, key: str) -> int | None:
+def parse_size(root: ET.Element, key: str) -> int | None:
     """Return the stated width or height in pixels, None where it is missing or zero."""
     text = (root.findtext(f"size/{key}") or "0").strip()
     try:
@@ -116,7 +116,7 @@ def _parse_size(root: ET.Element, key: str) -> int | None:
         ) from error
 
 
-def _parse_box(element: ET.Element, name: str, where: str, problems: ProblemCollector) -> Box:
+def parse_box(element: ET.Element, name: str, where: str, problems: ProblemCollector) -> Box:
     """Return the box of an object, in pixels, without its flags; around its polygon without one."""
     # Blanks and line breaks around it come from how the file was indented.
     label = (element.findtext("name") or "").strip()
@@ -149,7 +149,16 @@ def _parse_box(element: ET.Element, name: str, where: str, problems: ProblemColl
 
 
 def _bound_polygon(element: ET.Element) -> Corners | None:
-    """Return the corners of the box around `<polygon>` with x1, y1, x2, ...; None without one."""
+    """Return the corners of the box around `<polygon>`, None without one."""
+    points = parse_points(element)
+    if points is None:
+        return None
+    xs, ys = points[::2], points[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def parse_points(element: ET.Element) -> list[float] | None:
+    """Return the points x1, y1, x2, ... of the `<polygon>` of an object, None without one."""
     values: dict[str, list[float]] = {"x": [], "y": []}
     for point in element.iterfind("polygon/*"):
         axis = point.tag[:1]
@@ -163,7 +172,8 @@ def _bound_polygon(element: ET.Element) -> Corners | None:
     xs, ys = values["x"], values["y"]
     if len(xs) != len(ys) or len(xs) < _MIN_POINTS or not all(map(math.isfinite, [*xs, *ys])):
         return None
-    return min(xs), min(ys), max(xs), max(ys)
+    points = zip(xs, ys, strict=True)
+    return [value for point in points for value in point]
 
 
 def _find_rotation(element: ET.Element) -> str | None:

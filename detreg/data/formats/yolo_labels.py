@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from detreg.data.boxes import Box, Corners
+from detreg.data.boxes import Box, Corners, round_corners
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.yolo_settings import YoloSettings
 from detreg.data.formats.yolo_wide_labels import WideLabels, is_upright
@@ -60,11 +60,17 @@ def read_label_file(
     return ImageRecord(image, source, tuple(boxes))
 
 
-def read_outlines(path: Path) -> dict[str, Outline]:
+def read_outlines(
+    folder: Path,
+    source: str,
+    problems: ProblemCollector,  # noqa: ARG001 (as of other formats)
+) -> dict[str, Outline]:
     """Return the polygons of a label file that was read without errors, by their places."""
     outlines = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(folder / source).splitlines(), start=1):
         words = line.split()
+        if len(words) < _MIN_POLYGON_COUNT:
+            continue
         polygon = parse_polygon([float(word) for word in words[1:]])
         if polygon is not None:
             outlines[f"line {number}"] = Outline((polygon,))
@@ -77,7 +83,8 @@ def get_polygon(image: AnnotatedImage, position: int) -> Polygon | None:
     if outline is None or len(outline.polygons) != 1:
         return None
     (polygon,) = outline.polygons
-    return polygon if find_corners(polygon) == image.boxes[position].corners else None
+    corners = round_corners(find_corners(polygon))
+    return polygon if corners == image.boxes[position].corners else None
 
 
 def format_labels(image: AnnotatedImage, classes: Sequence[str]) -> str:

@@ -1,0 +1,171 @@
+"""Reads the outlines of the objects of a VOC image: of SegmentationObject, else their polygons.
+
+SegmentationObject holds a PNG for each image that has masks. Its pixels are the numbers of the
+objects in the order of the XML file, from 1 on, as indices of a palette; 255 is the border around
+an object, which belongs to none. Tools also write the colors of that palette, and count otherwise:
+a mask belongs to the object of its number, unless its box says that it is another one's.
+"""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from detreg.data.boxes import Corners, compute_area
+from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
+from detreg.data.formats.tree import get_stem, join_path, list_ancestors
+from detreg.data.formats.voc_file import parse_box, parse_document, parse_points, parse_size
+from detreg.data.outlines import Outline, parse_polygon
+from detreg.data.run_lengths import RunLengthMask, bound_runs, encode_labels, parse_runs
+from detreg.defaults import MAX_IMAGE_BYTES
+from detreg.errors import shorten
+from detreg.files import UnusableFileError, read_regular
+from detreg.image_decoding import DECODING_ERRORS, ImageFileError, open_header
+
+FOLDER = "SegmentationObject"
+
+_INDEXED_MODES = ("P", "L", "I", "I;16")
+_BORDER = 255
+_BORDER_COLOR = 0xE0E0C0
+_MIN_IOU = 0.2
+"""How well the box of a mask has to fit that of an object; a border may be missing around it."""
+
+_MAX_PAIRS = 1_000_000
+"""More masks and boxes than these are not compared with each other."""
+
+
+def read_outlines(folder: Path, source: str, problems: ProblemCollector) -> dict[str, Outline]:
+    """Return the outlines of the objects of an XML file, by the places of their boxes.
+
+    problems: takes what is wrong with the image of the masks.
+    """
+    root = parse_document(folder / source)
+    objects = list(root.iter("object"))
+    outlines = {}
+    for number, element in enumerate(objects, start=1):
+        polygon = parse_polygon(parse_points(element))
+        if polygon is not None:
+            outlines[f"object {number}"] = Outline((polygon,))
+
+    mask_file = _find_mask_file(folder, source)
+    if mask_file:
+        with problems.catch_bad_entry(mask_file):
+            labels = _read_labels(folder / mask_file)
+            height, width = labels.shape
+            stated_size = (parse_size(root, "width") or width, parse_size(root, "height") or height)
+            if stated_size != (width, height):
+                raise BadEntryError(
+                    FindingKind.INVALID_MASK,
+                    f"the image of the masks is {width}x{height} and {stated_size[0]}x"
+                    f"{stated_size[1]} is stated; draw the masks again",
+                )
+            masks = encode_labels(labels)
+            outlines |= _match_objects(objects, masks, mask_file, problems)
+    return outlines
+
+
+def _find_mask_file(folder: Path, source: str) -> str | None:
+    """Return the PNG of an XML file, in the dataset's folder; None where there is none."""
+    for ancestor in list_ancestors(source):
+        path = join_path(ancestor, f"{FOLDER}/{get_stem(source)}.png")
+        if (folder / path).is_file():
+            return path
+    return None
+
+
+def _read_labels(path: Path) -> npt.NDArray[np.integer]:
+    """Return the numbers (height, width) of the pixels of a PNG, 0 where there is no object.
+
+    Raises BadEntryError where it cannot be read.
+    """
+    try:
+        image = open_header(read_regular(path, MAX_IMAGE_BYTES))
+        is_indexed = image.mode in _INDEXED_MODES
+        pixels = np.array(image if is_indexed else image.convert("RGB"))
+    except UnusableFileError as error:
+        raise BadEntryError(FindingKind.INVALID_MASK, error.reason) from error
+    except ImageFileError as error:
+        raise BadEntryError(FindingKind.INVALID_MASK, str(error)) from error
+    except DECODING_ERRORS as error:
+        raise BadEntryError(
+            FindingKind.INVALID_MASK,
+            f"the image of the masks cannot be read ({shorten(str(error))}); write it again",
+        ) from error
+
+    if is_indexed:
+        pixels[pixels == _BORDER] = 0
+        return pixels
+    red, green, blue = np.moveaxis(pixels.astype(np.int32), 2, 0)
+    colors: npt.NDArray[np.int32] = red << 16 | green << 8 | blue
+    colors[colors == _BORDER_COLOR] = 0
+    return colors
+
+
+def _match_objects(
+    objects: Sequence[ET.Element],
+    masks: Mapping[int, RunLengthMask],
+    where: str,
+    problems: ProblemCollector,
+) -> dict[str, Outline]:
+    """Return the mask of each object that has one; a mask without an object is a warning."""
+    boxes = {number: _bound_object(element) for number, element in enumerate(objects, start=1)}
+    boxes_of_masks = {number: _bound_mask(mask) for number, mask in masks.items()}
+
+    object_of_mask = {}
+    for number, corners in boxes_of_masks.items():
+        if number in boxes and _compute_iou(corners, boxes[number]) >= _MIN_IOU:
+            object_of_mask[number] = number
+
+    # Masks of other numbers go by their boxes, the ones that fit best first.
+    others = masks.keys() - object_of_mask.keys()
+    free = boxes.keys() - object_of_mask.keys()
+    pairs = []
+    if len(others) * len(free) <= _MAX_PAIRS:
+        for mask, number in product(others, free):
+            iou = _compute_iou(boxes_of_masks[mask], boxes[number])
+            if iou >= _MIN_IOU:
+                pairs.append((-iou, mask, number))
+    for _, mask, number in sorted(pairs):
+        if mask in others and number in free:
+            object_of_mask[mask] = number
+            others.remove(mask)
+            free.remove(number)
+
+    for mask in sorted(others):
+        problems.add(
+            FindingKind.UNMATCHED_MASK,
+            Severity.WARNING,
+            f"{where} number {mask}",
+            "mask without a box left out; add its object to the XML file",
+        )
+    return {
+        f"object {number}": Outline(mask=masks[mask]) for mask, number in object_of_mask.items()
+    }
+
+
+def _bound_object(element: ET.Element) -> Corners:
+    """Return the corners of an object's box; of no extent where it cannot be used."""
+    try:
+        return parse_box(element, "", "", ProblemCollector()).corners
+    except BadEntryError:
+        return 0.0, 0.0, 0.0, 0.0
+
+
+def _bound_mask(mask: RunLengthMask) -> Corners:
+    """Return the corners of the box around a mask that has a pixel."""
+    runs = parse_runs(mask)
+    corners = None if runs is None else bound_runs(runs, mask.height)
+    return corners or (0.0, 0.0, 0.0, 0.0)
+
+
+def _compute_iou(one: Corners, other: Corners) -> float:
+    """Return the intersection over union of two boxes, 0 to 1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if not (width > 0 and height > 0):
+        return 0.0
+    shared = width * height
+    return shared / (compute_area(one) + compute_area(other) - shared)
