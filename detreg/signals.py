@@ -7,6 +7,7 @@ when the block has ended.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -194,8 +195,11 @@ def end_without_signals() -> None:
     """Let Python end this process undisturbed, after its command has ended.
 
     `mlflow run` sends SIGTERM right after Ctrl-C, which would raise in whatever Python tidies up
-    then, with a traceback. Only another Ctrl-C ends the process at once.
+    then, with a traceback. Only another Ctrl-C ends the process at once. Processes that load images
+    ignore the SIGTERM with which Python would end them, and it would wait for them for ever.
     """
+    for process in multiprocessing.active_children():
+        process.kill()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

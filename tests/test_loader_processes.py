@@ -18,8 +18,8 @@ from detreg.training import loader_processes
 from detreg.training.loader_processes import (
     choose_num_workers,
     end_processes,
-    load_batches,
     prepare_processes,
+    start_processes,
 )
 
 
@@ -83,7 +83,8 @@ def test_a_signal_while_processes_start_harms_none(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loader_processes, "ignore_signals", interrupt_and_ignore)
     loader = DataLoader(list(range(9)), num_workers=1, persistent_workers=True)  # type: ignore[arg-type,var-annotated]
     prepare_processes(loader)
-    assert len(list(load_batches(loader))) == 9
+    with start_processes(loader) as batches:
+        assert len(list(batches)) == 9
 
 
 def test_processes_are_ended_before_a_signal_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,16 +98,12 @@ def test_processes_are_ended_before_a_signal_is_raised(monkeypatch: pytest.Monke
 
     loader = DataLoader(list(range(9)), num_workers=1, persistent_workers=True)  # type: ignore[arg-type,var-annotated]
     prepare_processes(loader)
-    batches = load_batches(loader)
-    next(batches)
-    processes = set(psutil.Process().children()) - before
-    assert len(processes) == 1
-
-    monkeypatch.setattr(
-        _MultiProcessingDataLoaderIter, "_shutdown_workers", interrupt_and_shut_down
-    )
-    with pytest.raises(KeyboardInterrupt):
-        batches.close()  # type: ignore[attr-defined]
+    iterator = _MultiProcessingDataLoaderIter
+    monkeypatch.setattr(iterator, "_shutdown_workers", interrupt_and_shut_down)
+    with pytest.raises(KeyboardInterrupt), start_processes(loader) as batches:
+        next(iter(batches))
+        processes = set(psutil.Process().children()) - before
+        assert len(processes) == 1
     monkeypatch.undo()
     _, alive = psutil.wait_procs(processes, timeout=300)
     assert not alive

@@ -1,7 +1,8 @@
 """The processes that load images for a training: how many, and how they end."""
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -66,16 +67,18 @@ def end_processes(loader: "DataLoader[object]") -> None:
             iterator._shutdown_workers()
 
 
-def load_batches(loader: "DataLoader[T]") -> Iterator[T]:
-    """Yield the batches of a loader that was prepared, and end its processes.
+@contextmanager
+def start_processes(loader: "DataLoader[T]") -> Iterator[Iterable[T]]:
+    """Start the processes of a prepared loader, return its batches, and end them with the block.
 
     A signal that comes while they start is raised when all of them can ignore it: in one that
-    cannot it would raise, too.
+    cannot it would raise, too. Python waits for those that are left when it ends, and would wait
+    for ever, as they ignore SIGTERM.
     """
     try:
         with defer_signals(announcement=""):
             batches = iter(loader)
-        yield from batches
+        yield batches
     finally:
         end_processes(loader)
 

@@ -27,7 +27,7 @@ from detreg.training import (  # noqa: F401  MMEngine builds from them by name
     train_loop,
     transforms,
 )
-from detreg.training.loader_processes import load_batches, prepare_processes
+from detreg.training.loader_processes import prepare_processes, start_processes
 from detreg.training.metrics import convert_predictions
 
 
@@ -66,9 +66,9 @@ def predict(
         batches = Runner.build_dataloader(loader, seed=0)
     prepare_processes(batches)
 
-    with torch.inference_mode(), warnings.catch_warnings():
+    with torch.inference_mode(), warnings.catch_warnings(), start_processes(batches) as loaded:
         warnings.simplefilter("ignore")
-        for batch in load_batches(batches):
+        for batch in loaded:
             for sample in network.test_step(batch):
                 content = sample.to_dict()
                 yield content["img_id"], convert_predictions(content, classes, limit)
