@@ -294,7 +294,7 @@ def test_the_server_describes_itself(logged: LoggedModel, port: int) -> None:
     status, text, headers = ask(port, "GET", "/docs")
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in headers["Content-Security-Policy"]
-    for shown in ("boat, buoy", "image/*", "max_detections", "1048576", ORIGIN):
+    for shown in ("boat, buoy", "image/*", "max_detections", "MiB of a body", ORIGIN):
         assert shown in text
 
     status, text, _ = ask(port, "GET", "/model.json")

@@ -26,6 +26,7 @@ _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _COLORS = "/* colors */"
 _MAX_CLASSES_SHOWN = 200
 _MEGAPIXEL = 1_000_000
+_MEBIBYTE = 2**20
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _describe_model(card: Card, limits: Limits) -> dict[str, object]:
 
 def _describe_limits(limits: Limits) -> dict[str, int]:
     return {
-        "bytes of a body": limits.max_body_bytes,
+        "MiB of a body": limits.max_body_bytes // _MEBIBYTE,
         "images of a request": limits.max_images,
         "megapixels of an image": MAX_PIXELS // _MEGAPIXEL,
         "megapixels of a request": limits.max_pixels // _MEGAPIXEL,

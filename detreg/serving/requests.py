@@ -19,8 +19,8 @@ CONTENT_TYPES = {
     "application/json": "MLflow's protocol, with images as base64 text or data: URLs",
     "image/*": "the bytes of one image file",
     "multipart/form-data": "image files, as an HTML form sends them",
-    "application/vnd.apache.parquet": "a column `image` with the bytes of image files",
-    "text/csv": "a column `image` with base64 text",
+    "application/vnd.apache.parquet": "a column image with the bytes of image files",
+    "text/csv": "a column image with base64 text",
 }
 """What the body of a request may be, by its Content-Type."""
 
