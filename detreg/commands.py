@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from detreg import templates
 from detreg.continuation import format_training_command
 from detreg.disk_space import check_folders, check_output_file
+from detreg.environment import find_program
 from detreg.errors import UsageError
 from detreg.full_install import require_full_install
 from detreg.inspection.plan import TrainingPlan
@@ -175,7 +176,7 @@ def _describe_training(
 
     page = describe_run_page(result.run_id, invocation.folder)
     model = shlex.quote(f"models:/{result.model_name}@{result.alias}")
-    serving = f"mlflow models serve -m {model}{invocation.environment_flag} --port 5001"
+    serving = _format_serving(model, invocation)
     continuing = format_training_command(result.template, continued, invocation)
     return f"""
 mAP {result.mAP:.3f}   mAP_50 {result.mAP_50:.3f}   of the exported model on the val split
@@ -187,6 +188,12 @@ Try next:
   serve it           {serving}
   continue from it   {continuing}
 """
+
+
+def _format_serving(model: str, invocation: Invocation) -> str:
+    """Return the command that serves a model, whose URI is quoted for a shell."""
+    program = find_program("mlflow")
+    return f"{program} models serve -m {model}{invocation.environment_flag} --port 5001"
 
 
 @_keep_stdout_for_json
@@ -222,7 +229,7 @@ def _describe_sweep(result: "SweepResult", invocation: Invocation) -> str:
         name, version = result.model_name, result.model_version
         registered = f"registered {name} version {version} as {result.alias}"
         model = shlex.quote(f"models:/{name}/{version}")
-        serve = f"mlflow models serve -m {model}{invocation.environment_flag} --port 5001"
+        serve = _format_serving(model, invocation)
     else:
         registered = "not registered"
         serve = "-"

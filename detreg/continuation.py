@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detreg import torchrun
+from detreg.environment import find_program
 from detreg.invocation import Invocation
 from detreg.options import RunOptions
 from detreg.params import to_changed_texts
@@ -27,7 +28,7 @@ def format_training_command(
     if invocation.project:
         project = redact(shlex.join(invocation.project))
         flags = [f"-P {name}={shlex.quote(value)}" for name, value in values.items()]
-        return f"mlflow run {project} -e {template} {' '.join(flags)}"
+        return f"{find_program('mlflow')} run {project} -e {template} {' '.join(flags)}"
 
     flags = [f"--{name} {shlex.quote(value)}" for name, value in values.items()]
     return f"{torchrun.format_program()} train {template} {' '.join(flags)}"

@@ -1,6 +1,9 @@
-"""Environment variables: the folder of the cache, and defaults for MLflow's own variables."""
+"""The environment: the cache's folder, defaults of MLflow's variables, how programs start."""
 
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 _MLFLOW_DEFAULTS = {
@@ -30,3 +33,11 @@ def resolve_cache_folder(cache: str | Path | None = None) -> Path:
     default = Path.home() / ".cache" / "detreg"
     folder = Path(cache or os.environ.get("DETREG_CACHE") or default)
     return folder.expanduser().resolve()
+
+
+def find_program(name: str) -> str:
+    """Return how a program of this Python is started where the user stands, for a command to type.
+
+    Its name is not found where an environment is used without being activated.
+    """
+    return name if shutil.which(name) else f"{shlex.quote(sys.executable)} -m {name}"

@@ -25,6 +25,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from detreg.environment import find_program
 from detreg.errors import DetregError, UsageError
 from detreg.signals import ignore_signals
 
@@ -72,7 +73,7 @@ def format_program() -> str:
     """
     world_size = get_world_size()
     if world_size == 1:
-        return "detreg"
+        return find_program("detreg")
     machines = world_size // get_local_world_size()
     nnodes = f" --nnodes={machines}" if machines > 1 else ""
     return f"torchrun{nnodes} --nproc_per_node={get_local_world_size()} -m detreg"

@@ -30,6 +30,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 _CACHE = tempfile.TemporaryDirectory(prefix="detreg-tests-")
 os.environ["DETREG_CACHE"] = _CACHE.name
 os.environ.pop("DETREG_WEIGHTS", None)
+# As where an environment is activated: printed commands name programs that are found.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 # What precision=auto takes would depend on the processor, and on how busy it is.
 os.environ["DETREG_PRECISION"] = "fp32"
 

@@ -1,6 +1,8 @@
 """What is printed to be typed next works where its user stands."""
 
 import os
+import shlex
+import sys
 from pathlib import Path
 
 import mlflow
@@ -52,6 +54,16 @@ def test_commands_are_started_as_this_process_was(
     invocation = Invocation(project, Path("/"))
     assert format_training_command("yolox", {"seed": "1"}, invocation) == start
     assert invocation.environment_flag == flag
+
+
+def test_programs_that_path_lacks_are_started_by_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `.venv/bin/detreg` was started, and the environment is not activated."""
+    monkeypatch.setenv("PATH", "")
+    python = shlex.quote(sys.executable)
+    command = format_training_command("yolox", {"seed": "1"}, Invocation((), Path("/")))
+    assert command == f"{python} -m detreg train yolox --seed 1"
+    command = format_training_command("yolox", {}, Invocation((".",), Path("/")))
+    assert command.startswith(f"{python} -m mlflow run . ")
 
 
 def test_without_mlflow_run_there_is_no_project(monkeypatch: pytest.MonkeyPatch) -> None:

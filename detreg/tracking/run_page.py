@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from detreg.environment import find_program
 from detreg.errors import UnreachableError
 from detreg.redaction import redact
 from detreg.tracking.runs import get_run, get_tracking_uri
@@ -37,7 +38,7 @@ def describe_run_page(eid: str, folder: Path) -> str:
     store = ""
     if not _is_found_in(uri, folder):
         store = f" --backend-store-uri {shlex.quote(redact(_make_absolute(uri)))}"
-    return f"mlflow ui{store}, then {_LOCAL_SERVER}/{page}"
+    return f"{find_program('mlflow')} ui{store}, then {_LOCAL_SERVER}/{page}"
 
 
 def _is_found_in(uri: str, folder: Path) -> bool:
