@@ -423,3 +423,20 @@ def test_a_mended_copy_has_the_same_masks(tmp_path: Path, form: str) -> None:
     folder = write_form(tmp_path / "data", form, drawn)
     write_mended_copy(folder, tmp_path / "out", "coco", tmp_path / "cache", with_masks=True)
     assert load(tmp_path / "out").masks_digest == load(folder).masks_digest
+
+
+@pytest.mark.parametrize("format", ["voc", "yolo"])
+@pytest.mark.parametrize("form", ["polygons", "compressed", "indices"])
+def test_other_formats_keep_the_masks_they_hold(tmp_path: Path, form: str, format: str) -> None:
+    drawn = [draw_polygons(0), draw_polygons(1)]
+    folder = write_form(tmp_path / "data", form, drawn)
+    copy = write_mended_copy(folder, tmp_path / "out", format, tmp_path / "cache", with_masks=True)
+    if (form, format) == ("polygons", "voc"):
+        assert copy.notes == ("4 outlines left out, since VOC holds no polygons",)
+        return
+    assert copy.notes == ()
+    dataset = load(tmp_path / "out")
+    assert dataset.digest == load(folder).digest
+    for polygons, split in zip(drawn, dataset.splits.values(), strict=True):
+        for polygon, mask in zip(polygons, read_masks(split), strict=True):
+            assert np.array_equal(mask, fill([polygon]))

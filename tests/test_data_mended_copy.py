@@ -125,9 +125,7 @@ def test_polygons_are_kept_and_fitted_to_the_image(tmp_path: Path) -> None:
 
     # YOLO has one polygon for an object, and reads its box from it.
     copy = write_mended_copy(data, tmp_path / "yolo", "yolo", tmp_path / "cache")
-    assert copy.notes == (
-        "1 outline left out, since YOLO holds one polygon for an object, and no masks",
-    )
+    assert copy.notes == ("1 outline left out, since YOLO holds one polygon for an object",)
     labels = (tmp_path / "yolo" / "labels" / "train" / "001.txt").read_text().splitlines()
     assert labels[0] == "0 0.125 0.2 0.5 0.2 0.5 0.53333333"
     assert len(labels[1].split()) == 9
@@ -137,7 +135,7 @@ def test_polygons_are_kept_and_fitted_to_the_image(tmp_path: Path) -> None:
     assert entries[0]["segmentation"] == [TRIANGLE]
 
     copy = write_mended_copy(data, tmp_path / "voc", "voc", tmp_path / "cache")
-    assert copy.notes == ("3 outlines left out, since VOC holds boxes only",)
+    assert copy.notes == ("3 outlines left out, since VOC holds no polygons",)
 
 
 def test_regions_to_ignore_are_kept_or_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from detreg.data.copied_images import check_space, make_images
 from detreg.data.digest import compute_digest
 from detreg.data.finding_groups import group_findings
 from detreg.data.findings import Severity, count_repairs, has_errors, list_problems
+from detreg.data.formats.voc_outlines import find_kept_masks
 from detreg.data.formats.yolo_labels import get_polygon
 from detreg.data.images import AnnotatedImage
 from detreg.data.leaving_out import LEFT_OUT_MESSAGE
@@ -75,7 +76,7 @@ def write_mended_copy(
     is not enough, DiskError where there is no room, and what `open_source` raises.
     """
     cache_folder = resolve_cache_folder(cache)
-    source = open_source(data, cache_folder)
+    source = open_source(data, cache_folder, masks=with_masks)
     target = resolve_target(out, source.folder)
     if not source.is_sample:
         # The dataset may lie deeper than what the user has named.
@@ -192,8 +193,10 @@ def _list_losses(
     if format == "yolo":
         for image in images:
             kept += sum(get_polygon(image, position) is not None for position in image.outlines)
+    if format == "voc":
+        kept = sum(len(find_kept_masks(image)) for image in images)
     if kept < outlines:
-        holds = "one polygon for an object, and no masks" if format == "yolo" else "boxes only"
+        holds = "one polygon for an object" if format == "yolo" else "no polygons"
         lost = format_number(outlines - kept, "outline")
         notes.append(f"{lost} left out, since {format.upper()} holds {holds}")
 

@@ -19,6 +19,7 @@ from detreg.data.formats.tree import FileTree, get_folder
 from detreg.data.formats.voc_file import read_annotation_file, write_annotation_file
 from detreg.data.formats.voc_lists import read_split_lists
 from detreg.data.formats.voc_outlines import read_outlines as read_outlines
+from detreg.data.formats.voc_outlines import write_masks
 from detreg.data.images import AnnotatedImage
 from detreg.data.raw import POOL, ImageRecord, RawDataset
 from detreg.data.splits import choose_splits_by_folder, parse_split, parse_split_of_folder
@@ -69,7 +70,7 @@ def write(
     classes: Sequence[str],  # noqa: ARG001 (VOC has no list of classes)
     splits: Mapping[str, Sequence[AnnotatedImage]],
 ) -> None:
-    """Write `Annotations/`, `JPEGImages/` and `ImageSets/Main/<split>.txt`."""
+    """Write `Annotations/`, `JPEGImages/`, `ImageSets/Main/<split>.txt`, and any masks."""
     annotation_folder = folder / "Annotations"
     image_folder = folder / "JPEGImages"
     list_folder = folder / "ImageSets" / "Main"
@@ -83,6 +84,7 @@ def write(
             names.append(name)
             image.store(image_folder)
             write_annotation_file(annotation_folder / f"{name}.xml", image)
+            write_masks(folder, name, image)
 
         lines = "".join(f"{name}\n" for name in names)
         (list_folder / f"{split}.txt").write_text(lines, encoding="utf-8")

@@ -13,13 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from detreg.data.boxes import Corners, compute_area
 from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, Severity
 from detreg.data.formats.tree import get_stem, join_path, list_ancestors
 from detreg.data.formats.voc_file import parse_box, parse_document, parse_points, parse_size
+from detreg.data.images import AnnotatedImage
 from detreg.data.outlines import Outline, parse_polygon
-from detreg.data.run_lengths import RunLengthMask, bound_runs, encode_labels, parse_runs
+from detreg.data.run_lengths import (
+    RunLengthMask,
+    bound_runs,
+    decode_runs,
+    encode_labels,
+    parse_runs,
+)
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import shorten
 from detreg.files import UnusableFileError, read_regular
@@ -28,6 +36,7 @@ from detreg.image_decoding import DECODING_ERRORS, ImageFileError, open_header
 FOLDER = "SegmentationObject"
 
 _INDEXED_MODES = ("P", "L", "I", "I;16")
+_MAX_OBJECTS = 254
 _BORDER = 255
 _BORDER_COLOR = 0xE0E0C0
 _MIN_IOU = 0.2
@@ -65,6 +74,48 @@ def read_outlines(folder: Path, source: str, problems: ProblemCollector) -> dict
             masks = encode_labels(labels)
             outlines |= _match_objects(objects, masks, mask_file, problems)
     return outlines
+
+
+def find_kept_masks(image: AnnotatedImage) -> dict[int, RunLengthMask]:
+    """Return the masks of an image that its file can hold, by the positions of their boxes.
+
+    Those are pixels, and not polygons, of at most `_MAX_OBJECTS` objects.
+    """
+    if len(image.boxes) > _MAX_OBJECTS:
+        return {}
+    outlines = image.outlines.items()
+    return {place: outline.mask for place, outline in outlines if outline.mask is not None}
+
+
+def write_masks(folder: Path, name: str, image: AnnotatedImage) -> None:
+    """Write the image of the masks of an image, by the numbers of the objects, if it has any.
+
+    folder: of the dataset.
+    """
+    masks = find_kept_masks(image)
+    if not masks:
+        return
+    labels = np.zeros((image.height, image.width), np.uint8)
+    for place, mask in masks.items():
+        runs = parse_runs(mask)
+        if runs is not None:
+            labels[decode_runs(runs, mask.height, mask.width)] = place + 1
+
+    mask_image = Image.fromarray(labels)
+    mask_image.putpalette(_make_palette())
+    mask_folder = folder / FOLDER
+    mask_folder.mkdir(exist_ok=True)
+    mask_image.save(mask_folder / f"{name}.png")
+
+
+def _make_palette() -> list[int]:
+    """Return the colors of VOC's palette, three values each: bits of the number, mirrored."""
+    palette = []
+    for number in range(256):
+        for channel in range(3):
+            bits = [(number >> (3 * place + channel)) & 1 for place in range(3)]
+            palette.append(bits[0] << 7 | bits[1] << 6 | bits[2] << 5)
+    return palette
 
 
 def _find_mask_file(folder: Path, source: str) -> str | None:

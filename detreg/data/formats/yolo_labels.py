@@ -13,8 +13,10 @@ from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, S
 from detreg.data.formats.yolo_settings import YoloSettings
 from detreg.data.formats.yolo_wide_labels import WideLabels, is_upright
 from detreg.data.images import AnnotatedImage
+from detreg.data.mask_tracing import trace_polygon
 from detreg.data.outlines import Outline, Polygon, find_corners, parse_polygon
 from detreg.data.raw import ImageRecord
+from detreg.data.run_lengths import RunLengthMask, decode_runs, parse_runs
 from detreg.documents import read_text
 from detreg.errors import quote
 
@@ -80,11 +82,21 @@ def read_outlines(
 def get_polygon(image: AnnotatedImage, position: int) -> Polygon | None:
     """Return the polygon that may stand for a box, None where it would be read as another box."""
     outline = image.outlines.get(position)
+    if outline is not None and outline.mask is not None:
+        return _trace_mask(outline.mask, image.boxes[position])
     if outline is None or len(outline.polygons) != 1:
         return None
     (polygon,) = outline.polygons
     corners = round_corners(find_corners(polygon))
     return polygon if corners == image.boxes[position].corners else None
+
+
+def _trace_mask(mask: RunLengthMask, box: Box) -> Polygon | None:
+    """Return the polygon that has the pixels of a mask and the box of its object, None without."""
+    runs = parse_runs(mask)
+    if runs is None:
+        return None
+    return trace_polygon(decode_runs(runs, mask.height, mask.width), box.corners)
 
 
 def format_labels(image: AnnotatedImage, classes: Sequence[str]) -> str:
