@@ -293,6 +293,11 @@ def _add_sample(subparsers: Subparsers) -> None:
     parser.add_argument("--images", type=int, default=240, help="images in all (default 240)")
     _add_alias(parser, "--pictures", "images", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--masks",
+        action="store_true",
+        help="write the visible pixels of each object, too",
+    )
 
 
 def _add_train(subparsers: Subparsers, argv: list[str]) -> None:

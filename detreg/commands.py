@@ -128,8 +128,10 @@ def sample(arguments: argparse.Namespace) -> int:
         format=arguments.format,
         images=arguments.images,
         seed=arguments.seed,
+        masks=arguments.masks,
     )
-    print(f"{arguments.images} images in {folder}; try: detreg check {folder}")
+    flag = " --masks" if arguments.masks else ""
+    print(f"{arguments.images} images in {folder}; try: detreg check {folder}{flag}")
     return 0
 
 

@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import json
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image
+from pycocotools import mask as reference
 
 from detreg.data import load_dataset, write_sample
 from detreg.data.formats import FORMATS
@@ -64,6 +67,49 @@ def test_boxes_lie_inside_the_image_and_are_not_tiny() -> None:
         assert (x2 - x1) * (y2 - y1) > 100
 
 
+@pytest.mark.parametrize("format", ["coco", "voc", "yolo"])
+def test_masks_change_neither_images_nor_boxes(tmp_path: Path, format: str) -> None:
+    plain, masked = tmp_path / "plain", tmp_path / "masked"
+    write_sample(plain, format=format, images=9, size=(96, 64))
+    write_sample(masked, format=format, images=9, size=(96, 64), masks=True)
+    for path in plain.rglob("*.jpg"):
+        assert (masked / path.relative_to(plain)).read_bytes() == path.read_bytes()
+
+    dataset = load_dataset(masked, tmp_path / "cache", masks=True)
+    assert dataset.digest == load_dataset(plain, tmp_path / "cache").digest
+    assert dataset.warnings == 0
+    for split in dataset.splits.values():
+        assert split.masks == split.boxes > 0
+        document = json.loads(split.annotations.read_text())
+        for annotation in document["annotations"]:
+            mask = _fill_mask(annotation["segmentation"], 64, 96)
+            x, y, width, height = map(int, annotation["bbox"])
+            inside = mask[y : y + height, x : x + width]
+            # The box is that of the whole shape, of which others may cover a third.
+            assert inside.sum() == mask.sum() > 0.2 * width * height
+
+
+def test_masks_are_the_same_in_each_format(tmp_path: Path) -> None:
+    masks = {}
+    for format in ("coco", "voc", "yolo"):
+        write_sample(tmp_path / format, format=format, images=6, size=(96, 64), masks=True)
+        dataset = load_dataset(tmp_path / format, tmp_path / "cache", masks=True)
+        document = json.loads(dataset.splits["train"].annotations.read_text())
+        masks[format] = [
+            _fill_mask(entry["segmentation"], 64, 96).tobytes() for entry in document["annotations"]
+        ]
+    assert masks["coco"] == masks["voc"] == masks["yolo"]
+
+
+def _fill_mask(
+    segmentation: dict[str, object] | list[object], height: int, width: int
+) -> npt.NDArray[np.bool_]:
+    """Return the pixels of a segmentation."""
+    if isinstance(segmentation, list):
+        segmentation = reference.merge(reference.frPyObjects(segmentation, height, width))
+    return reference.decode(segmentation).astype(bool)
+
+
 def test_images_have_contrast() -> None:
     scene = draw_scene(0, 0, (192, 160))
     assert isinstance(scene.content, bytes)
@@ -75,7 +121,7 @@ def test_images_have_contrast() -> None:
 def test_loading_the_sample_draws_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "detreg.data.sample.write_sample.__kwdefaults__",
-        {"format": "coco", "images": 9, "seed": 0, "size": (64, 64)},
+        {"format": "coco", "images": 9, "seed": 0, "size": (64, 64), "masks": False},
     )
     dataset = load_dataset("sample", tmp_path)
     assert dataset.name == "sample"
@@ -85,6 +131,11 @@ def test_loading_the_sample_draws_it_once(tmp_path: Path, monkeypatch: pytest.Mo
     (folder,) = (tmp_path / "samples").iterdir()
     before = folder.stat().st_mtime_ns
     assert load_dataset("sample", tmp_path).digest == dataset.digest
+    assert folder.stat().st_mtime_ns == before
+
+    masked = load_dataset("sample", tmp_path, masks=True)
+    assert masked.digest == dataset.digest
+    assert masked.splits["train"].masks == dataset.splits["train"].boxes
     assert folder.stat().st_mtime_ns == before
 
 

@@ -101,7 +101,7 @@ def load_dataset(
     """
     progress = progress or Progress()
     cache_folder = resolve_cache_folder(cache)
-    source = open_source(data, cache_folder)
+    source = open_source(data, cache_folder, masks=masks)
     progress.begin("reading annotations")
     raw = formats.read(source.folder, cache_folder)
     leaves_out = on_bad_image == "skip"

@@ -17,6 +17,8 @@ from PIL import Image
 from detreg.data import formats
 from detreg.data.boxes import Box
 from detreg.data.images import AnnotatedImage
+from detreg.data.outlines import Outline
+from detreg.data.run_lengths import encode_labels
 from detreg.data.sample_canvas import SCALE, Canvas, Rng
 from detreg.data.sample_landscape import WEATHERS, draw_landscape
 from detreg.data.sample_shapes import draw_balloon, draw_boat, draw_house
@@ -70,12 +72,15 @@ def write_sample(
     images: int = 240,
     seed: int = 0,
     size: tuple[int, int] = (192, 160),
+    masks: bool = False,
 ) -> None:
     """Draw the sample into `folder`: two thirds for train, a sixth each for val and test.
 
     format: "coco", "voc" or "yolo".
     images: how many, 3 or more.
     size: width and height in pixels, 64 or more.
+    masks: whether the visible pixels of each object are written, too; images and boxes are the same
+        without.
 
     Raises UsageError for arguments that cannot be met, or a folder that is in use.
     """
@@ -85,7 +90,7 @@ def write_sample(
         raise UsageError(problems)
 
     # A scene depends on its number only: more images add scenes and change none.
-    scenes = [draw_scene(number, seed, size) for number in range(images)]
+    scenes = [draw_scene(number, seed, size, masks=masks) for number in range(images)]
     held_out = max(1, images // 6)
     splits = {
         "train": scenes[: -2 * held_out],
@@ -95,7 +100,9 @@ def write_sample(
     formats.write(format, folder, CLASSES, splits)
 
 
-def draw_scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
+def draw_scene(
+    number: int, seed: int, size: tuple[int, int], *, masks: bool = False
+) -> AnnotatedImage:
     """Return one landscape with its boxes, which depends on nothing but the arguments."""
     width, height = size
     rng = np.random.default_rng([seed, number])
@@ -104,12 +111,13 @@ def draw_scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
     scene = _Scene(_KINDS[number % len(_KINDS)], width, height, horizon)
 
     image = draw_landscape(rng, weather, scene.kind, size, horizon)
-    boxes = []
+    mask = Image.new("L", image.size) if masks else None
+    boxes: list[Box] = []
     # In this order, so that nearer objects cover farther ones.
     for placed in _place_objects(rng, scene):
         is_mirrored = bool(rng.integers(2))
         draw_shape = SHAPES[placed.label]
-        draw_shape(Canvas(image, placed.corners, is_mirrored), rng)
+        draw_shape(Canvas(image, placed.corners, is_mirrored, mask, len(boxes) + 1), rng)
 
         x1, y1, x2, y2 = placed.corners
         visible_corners = (
@@ -122,7 +130,21 @@ def draw_scene(number: int, seed: int, size: tuple[int, int]) -> AnnotatedImage:
 
     reduced = image.reduce(SCALE)
     content = _encode_jpeg(_add_noise(reduced, rng))
-    return AnnotatedImage(f"scene_{number:05}.jpg", content, width, height, tuple(boxes))
+    outlines = {} if mask is None else _outline_objects(mask, len(boxes))
+    return AnnotatedImage(f"scene_{number:05}.jpg", content, width, height, tuple(boxes), outlines)
+
+
+def _outline_objects(mask: Image.Image, num_objects: int) -> dict[int, Outline]:
+    """Return the mask of each object by its position.
+
+    mask: `SCALE` times as large as the image, with the numbers of the objects from 1 on.
+    """
+    height, width = mask.height // SCALE, mask.width // SCALE
+    parts = np.asarray(mask).reshape(height, SCALE, width, SCALE)
+    counts = np.stack([(parts == number).sum(axis=(1, 3)) for number in range(num_objects, -1, -1)])
+    # A pixel belongs to what most of it shows, and to the nearer one of two that share it.
+    labels = num_objects - counts.argmax(axis=0)
+    return {number - 1: Outline(mask=found) for number, found in encode_labels(labels).items()}
 
 
 def _check_arguments(

@@ -29,18 +29,30 @@ class Canvas:
     """
 
     def __init__(
-        self, image: Image.Image, corners: Sequence[int], is_mirrored: bool = False
+        self,
+        image: Image.Image,
+        corners: Sequence[int],
+        is_mirrored: bool = False,
+        mask: Image.Image | None = None,
+        number: int = 0,
     ) -> None:
-        """Draw into `image`, in a box given by its corners in pixels of the finished image."""
+        """Draw into `image`, in a box given by its corners in pixels of the finished image.
+
+        mask: an image of the same size, in which the polygons are filled with `number`.
+        """
         # In the mode RGBA, Pillow blends translucent colors into the image.
         self._draw = ImageDraw.Draw(image, "RGBA")
         self._corners = [SCALE * value for value in corners]
         self._is_mirrored = is_mirrored
+        self._mask = None if mask is None else ImageDraw.Draw(mask)
+        self._number = number
 
     def fill_polygon(self, points: Sequence[Point], color: Sequence[int]) -> None:
         """Fill a polygon."""
         pixels = [self._to_pixel(x, y) for x, y in points]
         self._draw.polygon(pixels, fill=tuple(color))
+        if self._mask is not None:
+            self._mask.polygon(pixels, fill=self._number)
 
     def fill_rectangle(
         self, x1: float, y1: float, x2: float, y2: float, color: Sequence[int]

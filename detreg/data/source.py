@@ -6,6 +6,7 @@ That is a folder, an archive that is unpacked into the cache, or the built-in sa
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from detreg.data.archives import choose_unpacker
@@ -39,14 +40,18 @@ class Source:
     is_sample: bool = False
 
 
-def open_source(data: str | Path, cache: Path) -> Source:
+def open_source(data: str | Path, cache: Path, *, masks: bool = False) -> Source:
     """Return the folder of the dataset that `data` names; write the sample or unpack an archive.
+
+    masks: whether the sample is the one with masks.
 
     Raises NotFoundError where there is nothing, DataError for an archive that cannot be read or
     that would write outside its folder.
     """
     if data == SAMPLE:
-        folder = create_once(cache / "samples" / f"v{VERSION}", write_sample)
+        name = f"v{VERSION}-masks" if masks else f"v{VERSION}"
+        fill = partial(write_sample, masks=True) if masks else write_sample
+        folder = create_once(cache / "samples" / name, fill)
         return Source(SAMPLE, folder, SAMPLE, is_sample=True)
 
     path = _resolve_path(data)

@@ -138,7 +138,7 @@ def inspect_dataset(
     progress = progress or Progress()
     try:
         cache_folder = resolve_cache_folder(cache)
-        source = open_source(data, cache_folder)
+        source = open_source(data, cache_folder, masks=with_masks)
         progress.begin("reading annotations")
         raw = formats.read(source.folder, cache_folder)
     except DataError as error:
