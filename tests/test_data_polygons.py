@@ -13,12 +13,19 @@ def make_points(*numbers: float) -> Points:
     return np.array(numbers, np.float64).reshape(-1, 2)
 
 
+def _trace_circle(count: int) -> Points:
+    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return 500 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
 SQUARE = make_points(0, 0, 10, 0, 10, 10, 0, 10)
+BOW_TIE = make_points(0, 0, 10, 10, 10, 0, 0, 10)
 # Two squares joined by a line that is gone back, as converters write parts as one polygon.
 BRIDGE = make_points(0, 0, 4, 0, 4, 4, 8, 4, 8, 8, 12, 8, 12, 4, 8, 4, 4, 4, 0, 4)
 CROSSING = {
     "square": (SQUARE, False),
-    "bow tie": (make_points(0, 0, 10, 10, 10, 0, 0, 10), True),
+    "bow tie": (BOW_TIE, True),
+    "a traced outline of 40,000 points": (_trace_circle(40_000), False),
     "five-pointed star": (
         make_points(
             *(
@@ -32,7 +39,10 @@ CROSSING = {
     "touching itself": (make_points(0, 0, 5, 5, 10, 0, 10, 10, 5, 5, 0, 10), False),
     "joined parts": (BRIDGE, False),
     "a point twice": (np.repeat(SQUARE, 2, axis=0), False),
-    "too many points": (np.tile(make_points(0, 0, 10, 10, 10, 0, 0, 10), (501, 1)), False),
+    "too many edges above each other": (
+        np.tile(make_points(0, 0, 10, 10, 10, 0, 0, 10), (501, 1)),
+        False,
+    ),
 }
 
 

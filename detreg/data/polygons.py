@@ -8,10 +8,8 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]
 
-MAX_EXAMINED = 2000
-"""Points of the largest polygon that is searched for crossings, in time and memory of its square.
-
-What has more was traced along the pixels of a mask by a program."""
+_MAX_PAIRS = 200_000
+"""Most edges above each other that are compared, in the time and memory of as many."""
 
 _MIN_DISTANCE = 1e-3
 """Pixels that a polygon without extent may be off its line."""
@@ -65,16 +63,37 @@ def has_extent(points: Points) -> bool:
 
 
 def crosses_itself(points: Points) -> bool:
-    """Whether two edges of a closed polygon cross between their ends; False for too many points."""
-    count = len(points)
-    if count > MAX_EXAMINED:
-        return False
-    following = np.roll(points, -1, axis=0)
+    """Whether two edges of a closed polygon cross between their ends.
 
-    # On which side of each edge (rows) each point (columns) lies.
-    direction = following - points
-    offsets = points[None] - points[:, None]
-    turns = direction[:, None, 0] * offsets[..., 1] - direction[:, None, 1] * offsets[..., 0]
-    is_left, is_right = turns > 0, turns < 0
-    are_apart = is_left & np.roll(is_right, -1, axis=1) | is_right & np.roll(is_left, -1, axis=1)
-    return bool((are_apart & are_apart.T).any())
+    False where more edges than `_MAX_PAIRS` are above each other, which nobody draws.
+    """
+    ends = np.roll(points, -1, axis=0)
+    lows, highs = np.minimum(points, ends), np.maximum(points, ends)
+
+    # In the order of their left ends, an edge can cross those that follow before it ends itself.
+    order = np.argsort(lows[:, 0], kind="stable")
+    following = np.searchsorted(lows[order, 0], highs[order, 0], side="right")
+    counts = following - np.arange(len(points)) - 1
+    if counts.sum() > _MAX_PAIRS:
+        return False
+    places = np.repeat(np.arange(len(points)), counts)
+    distances = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
+    one, other = order[places], order[places + distances]
+
+    do_overlap = (lows[one, 1] < highs[other, 1]) & (lows[other, 1] < highs[one, 1])
+    one, other = one[do_overlap], other[do_overlap]
+    is_other_apart = _are_apart(points[one], ends[one], points[other], ends[other])
+    is_one_apart = _are_apart(points[other], ends[other], points[one], ends[one])
+    return bool((is_other_apart & is_one_apart).any())
+
+
+def _are_apart(starts: Points, ends: Points, one: Points, other: Points) -> npt.NDArray[np.bool_]:
+    """Return whether two points each are on both sides of the line from a start to an end."""
+    return _turn(starts, ends, one) * _turn(starts, ends, other) < 0
+
+
+def _turn(starts: Points, ends: Points, points: Points) -> Points:
+    """Return numbers above 0 for points on one side of the line, below 0 for the other side."""
+    direction, offsets = ends - starts, points - starts
+    turns: Points = direction[:, 0] * offsets[:, 1] - direction[:, 1] * offsets[:, 0]
+    return turns
