@@ -62,8 +62,8 @@ def _describe_mask(mask: Outline | None) -> list[str]:
         return []
     if mask.mask is not None:
         return [str(mask.mask.counts)]
-    parts = [" ".join(f"{value:.2f}" for value in polygon) for polygon in mask.polygons]
-    return sorted(parts)
+    # In one go, which takes half the time of one number after the other.
+    return sorted("%.2f " * len(polygon) % tuple(polygon) for polygon in mask.polygons)
 
 
 def hash_paths(splits: Splits) -> str:
