@@ -14,13 +14,16 @@ from small_datasets import edit_json, make_image, write_pets
 from detreg.data.boxes import Box
 from detreg.data.findings import Finding, FindingKind, Severity
 from detreg.data.formats import write
+from detreg.data.outlines import Outline
+from detreg.data.run_lengths import encode_labels
+from detreg.data.sample import write_sample
 from detreg.data.summary import InspectedDataset, inspect_dataset
 from detreg.inspection.galleries import MAX_GROUPS
 from detreg.inspection.measurements import measure_dataset
 from detreg.inspection.page import DatasetPage, write_dataset_page
 from detreg.inspection.places import PlaceFinder
 from detreg.inspection.plan import TrainingPlan
-from detreg.inspection.thumbnails import HIGHLIGHT, DrawnBox, draw_thumbnail
+from detreg.inspection.thumbnails import HIGHLIGHT, DrawnBox, DrawnMask, draw_thumbnail
 from detreg.params import build
 from detreg.report.section import GalleryItem
 from detreg.templates import find_template
@@ -205,3 +208,33 @@ def test_a_copy_is_shown_beside_its_original(tmp_path: Path) -> None:
     findings = text[text.index("What was found") : text.index("<h2>Classes")]
     assert "keep both in one split" in findings
     assert re.findall('<img alt="([^"]*)"', findings) == ["000_60.jpg", "000_95.jpg"]
+
+
+def test_masks_are_tinted_in_their_color(tmp_path: Path) -> None:
+    image = tmp_path / "gray.png"
+    Image.new("RGB", (260, 200), (128, 128, 128)).save(image)
+    labels = np.zeros((200, 260), np.uint8)
+    labels[20:100, 40:120] = 1
+    polygon = (40.0, 20.0, 120.0, 20.0, 120.0, 100.0, 40.0, 100.0)
+    outlines = (Outline((polygon,)), Outline(mask=encode_labels(labels)[1]))
+    for outline in outlines:
+        masks = [DrawnMask(outline, "#FF0000")]
+        file = draw_thumbnail(image, [], tmp_path / "thumbnail.jpg", masks)
+        assert file is not None
+        pixels = np.asarray(Image.open(file)).astype(int)
+        redness = pixels[..., 0] - pixels[..., 2]
+        assert redness[30:90, 50:110].min() > 60
+        assert abs(redness[110:]).max() < 20
+
+
+def test_a_page_shows_masks_where_they_were_asked_for(tmp_path: Path) -> None:
+    write_sample(tmp_path / "data", images=6, size=(96, 64), masks=True)
+    pages = []
+    for with_masks in (False, True):
+        inspected = inspect_dataset(tmp_path / "data", tmp_path / "cache", with_masks=with_masks)
+        path = tmp_path / "page.html"
+        write_page_of(inspected, path)
+        pages.append(path.read_text())
+    images = [set(re.findall(r"base64,([^\"]*)", page)) for page in pages]
+    assert len(images[0]) == len(images[1])
+    assert images[0] != images[1]

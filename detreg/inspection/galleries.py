@@ -12,7 +12,14 @@ from detreg.inspection.measurements import Measurements
 from detreg.inspection.pixel_statistics import PixelStatistics
 from detreg.inspection.places import Place, PlaceFinder
 from detreg.inspection.table import BoxTable
-from detreg.inspection.thumbnails import HIGHLIGHT, OTHER, DrawnBox, draw_place, draw_thumbnail
+from detreg.inspection.thumbnails import (
+    HIGHLIGHT,
+    OTHER,
+    DrawnBox,
+    DrawnMask,
+    draw_place,
+    draw_thumbnail,
+)
 from detreg.inspection.wording import count_of
 from detreg.report.section import Block, GalleryItem
 from detreg.report.theme import MUTED, RIGHT, WRONG, get_class_color
@@ -170,11 +177,25 @@ class Gallery:
             x1, y1, x2, y2 = self.table.corners[box].tolist()
             boxes.append(DrawnBox((x1, y1, x2, y2), color))
 
-        file = draw_thumbnail(self.table.images[place].path, boxes, self._make_path())
+        masks = self._list_masks(place, label)
+        file = draw_thumbnail(self.table.images[place].path, boxes, self._make_path(), masks)
         if file is None:
             return []
         name = make_printable(self.table.images[place].path.name)
         return [GalleryItem(file, name, caption)]
+
+    def _list_masks(self, place: int, label: int | None) -> list[DrawnMask]:
+        """Return the masks of an image, or of its objects of a class, in the colors of classes."""
+        image = self.table.images[place]
+        drawn: list[DrawnMask] = []
+        # Without masks there are none, whatever the boxes.
+        for box, mask in zip(image.boxes, image.masks, strict=False):
+            if mask is None or box.crowd or box.label not in self.table.classes:
+                continue
+            own_label = self.table.classes.index(box.label)
+            if label is None or own_label == label:
+                drawn.append(DrawnMask(mask, get_class_color(own_label)))
+        return drawn
 
     def _list_boxes(self, place: int) -> range:
         """Return the indices of an image's boxes, which follow each other in the table."""

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageColor, ImageDraw
 
 from detreg.data.boxes import Corners
+from detreg.data.outlines import Outline
+from detreg.data.run_lengths import decode_runs, parse_runs
 from detreg.errors import DetregError
 from detreg.inference.images import read_image
 from detreg.inspection.places import Place
@@ -28,6 +31,9 @@ RIM = "#22272E"
 _OUTSIDE = np.array([-1.0, -1.0, 1.0, 1.0])
 """From a box to its rim, in pixels of the thumbnail."""
 
+_TINT = 0.45
+"""How much of a mask's color is in its pixels."""
+
 MIN_HIGHLIGHT = 18
 """Pixels of a thumbnail under which a highlighted box gets a larger one around it."""
 
@@ -40,12 +46,22 @@ class DrawnBox:
     color: str
 
 
-def draw_thumbnail(image: Path, boxes: Sequence[DrawnBox], path: Path) -> Path | None:
+@dataclass(frozen=True)
+class DrawnMask:
+    """The mask of an object of an image, with the color (#rrggbb) that its pixels are tinted in."""
+
+    outline: Outline
+    color: str
+
+
+def draw_thumbnail(
+    image: Path, boxes: Sequence[DrawnBox], path: Path, masks: Sequence[DrawnMask] = ()
+) -> Path | None:
     """Write a thumbnail as JPEG, None where the image cannot be read."""
     pixels = _read(image)
     if pixels is None:
         return None
-    return _draw(pixels, boxes, path)
+    return _draw(_tint(pixels, masks), boxes, path)
 
 
 def draw_place(place: Place, path: Path) -> Path | None:
@@ -72,6 +88,30 @@ def _read(image: Path) -> Pixels | None:
         return read_image(image)
     except (DetregError, OSError):
         return None
+
+
+def _tint(pixels: Pixels, masks: Sequence[DrawnMask]) -> Pixels:
+    """Return an image whose objects are tinted in the colors of their masks."""
+    tinted = pixels.copy() if masks else pixels
+    for mask in masks:
+        is_inside = _fill(mask.outline, pixels.shape[1], pixels.shape[0])
+        color = np.array(ImageColor.getrgb(mask.color), np.float64)
+        mixed = (1 - _TINT) * tinted[is_inside] + _TINT * color
+        tinted[is_inside] = mixed.astype(np.uint8)
+    return tinted
+
+
+def _fill(outline: Outline, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """Return the pixels (height, width) of a checked mask, as far as drawings are exact."""
+    if outline.mask is not None:
+        runs = parse_runs(outline.mask)
+        if runs is not None:
+            return decode_runs(runs, height, width)
+
+    filled = Image.new("1", (width, height))
+    for polygon in outline.polygons:
+        ImageDraw.Draw(filled).polygon(list(polygon), fill=1)
+    return np.asarray(filled)
 
 
 def _draw(pixels: Pixels, boxes: Sequence[DrawnBox], path: Path) -> Path:
