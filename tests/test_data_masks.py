@@ -253,6 +253,7 @@ FINDINGS = {
     "NaN": ([[*SQUARE[:7], float("nan")]], FindingKind.INVALID_MASK, Severity.ERROR),
     "far off": ([[*SQUARE[:7], 1e300]], FindingKind.INVALID_MASK, Severity.ERROR),
     "too many digits": ([[*SQUARE[:7], 10**400]], FindingKind.INVALID_MASK, Severity.ERROR),
+    "too many parts": ([[6, 7, 8, 9, 7, 9]] * 10_001, FindingKind.INVALID_MASK, Severity.ERROR),
     "nested": ([[[SQUARE]]], FindingKind.INVALID_MASK, Severity.ERROR),
     "two points": ([SQUARE[:4]], FindingKind.EMPTY_MASK, Severity.WARNING),
     "on a line": ([[6, 7, 8, 9, 10, 11]], FindingKind.EMPTY_MASK, Severity.WARNING),

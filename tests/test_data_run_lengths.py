@@ -58,7 +58,10 @@ def test_more_pixels_than_any_image_has_are_no_mask() -> None:
     assert parse_runs(RunLengthMask(3, side, compress_runs(runs))) is None
 
 
-def test_smooth_images_hold_no_objects() -> None:
+def test_smooth_images_hold_no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(20_000, dtype=np.int32).reshape(100, 200)
     with pytest.raises(BadEntryError, match="has 20000 colors"):
         encode_labels(labels)
+    monkeypatch.setattr("detreg.data.run_lengths._MAX_RUNS", 9_999)
+    with pytest.raises(BadEntryError, match="consists of single pixels"):
+        encode_labels(labels // 200 % 2)

@@ -27,6 +27,7 @@ from detreg.data.run_lengths import (
 )
 
 _MAX_POINTS = 1_000_000
+_MAX_PARTS = 10_000
 _MAX_COORDINATE = 1e9
 _MIN_TOLERANCE = 2.0
 _TOLERANCE_SHARE = 0.05
@@ -186,9 +187,10 @@ def _check_polygons(
     problems: ProblemCollector,
 ) -> tuple[Outline, Corners | None]:
     """Return polygons that have an area, in pixels, with the corners of the box around them."""
-    if sum(map(len, polygons)) > 2 * _MAX_POINTS:
+    if sum(map(len, polygons)) > 2 * _MAX_POINTS or len(polygons) > _MAX_PARTS:
         raise BadEntryError(
-            FindingKind.INVALID_MASK, "the polygon has more than a million points; simplify it"
+            FindingKind.INVALID_MASK,
+            "the mask has more than a million points, or ten thousand parts; simplify it",
         )
 
     parts: list[Points] = []

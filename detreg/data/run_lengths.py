@@ -22,6 +22,7 @@ _MAX_RUN = 1 << 40
 """More pixels than any image has."""
 
 _MAX_LABELS = 10_000
+_MAX_RUNS = 10_000_000
 
 _FIRST_CHARACTER = 48
 _BITS = 5
@@ -115,12 +116,19 @@ def decode_runs(runs: Runs, height: int, width: int) -> npt.NDArray[np.bool_]:
 def encode_labels(labels: npt.NDArray[np.integer]) -> dict[int, RunLengthMask]:
     """Return the mask of each number in an image (height, width) of numbers; 0 is nothing.
 
-    Raises BadEntryError where there are more than `_MAX_LABELS`.
+    Raises BadEntryError where there are more than `_MAX_LABELS`, or more runs than `_MAX_RUNS`.
     """
     height, width = labels.shape
     # Down the columns, as the code goes.
     pixels = labels.T.reshape(-1)
-    starts = np.append(np.int64(0), np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
+    is_start = pixels[1:] != pixels[:-1]
+    if np.count_nonzero(is_start) > _MAX_RUNS:
+        raise BadEntryError(
+            FindingKind.INVALID_MASK,
+            "the image consists of single pixels, so they are not numbers of objects; give each "
+            "object one color, without smoothing",
+        )
+    starts = np.append(np.int64(0), np.flatnonzero(is_start) + 1)
     ends = np.append(starts[1:], pixels.size)
     numbers = pixels[starts]
 

@@ -62,16 +62,8 @@ def read_outlines(folder: Path, source: str, problems: ProblemCollector) -> dict
     mask_file = _find_mask_file(folder, source)
     if mask_file:
         with problems.catch_bad_entry(mask_file):
-            labels = _read_labels(folder / mask_file)
-            height, width = labels.shape
-            stated_size = (parse_size(root, "width") or width, parse_size(root, "height") or height)
-            if stated_size != (width, height):
-                raise BadEntryError(
-                    FindingKind.INVALID_MASK,
-                    f"the image of the masks is {width}x{height} and {stated_size[0]}x"
-                    f"{stated_size[1]} is stated; draw the masks again",
-                )
-            masks = encode_labels(labels)
+            stated_size = (parse_size(root, "width"), parse_size(root, "height"))
+            masks = encode_labels(_read_labels(folder / mask_file, stated_size))
             outlines |= _match_objects(objects, masks, mask_file, problems)
     return outlines
 
@@ -127,15 +119,21 @@ def _find_mask_file(folder: Path, source: str) -> str | None:
     return None
 
 
-def _read_labels(path: Path) -> npt.NDArray[np.integer]:
+def _read_labels(path: Path, stated_size: tuple[int | None, int | None]) -> npt.NDArray[np.integer]:
     """Return the numbers (height, width) of the pixels of a PNG, 0 where there is no object.
 
-    Raises BadEntryError where it cannot be read.
+    stated_size: width and height of the image that it belongs to, as far as they are stated.
+
+    Raises BadEntryError where it cannot be read, or is of another size.
     """
     try:
         image = open_header(read_regular(path, MAX_IMAGE_BYTES))
+        # Before anything is decoded.
+        _check_size(image.size, stated_size)
         is_indexed = image.mode in _INDEXED_MODES
         pixels = np.array(image if is_indexed else image.convert("RGB"))
+    except BadEntryError:
+        raise
     except UnusableFileError as error:
         raise BadEntryError(FindingKind.INVALID_MASK, error.reason) from error
     except ImageFileError as error:
@@ -149,10 +147,24 @@ def _read_labels(path: Path) -> npt.NDArray[np.integer]:
     if is_indexed:
         pixels[pixels == _BORDER] = 0
         return pixels
-    red, green, blue = np.moveaxis(pixels.astype(np.int32), 2, 0)
-    colors: npt.NDArray[np.int32] = red << 16 | green << 8 | blue
+    colors: npt.NDArray[np.int32] = pixels[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        colors <<= 8
+        colors |= pixels[..., channel]
     colors[colors == _BORDER_COLOR] = 0
     return colors
+
+
+def _check_size(size: tuple[int, int], stated_size: tuple[int | None, int | None]) -> None:
+    """Raise BadEntryError for an image of masks of another size than its image is stated to be."""
+    width, height = size
+    stated_width, stated_height = stated_size
+    if (stated_width or width, stated_height or height) != size:
+        raise BadEntryError(
+            FindingKind.INVALID_MASK,
+            f"the image of the masks is {width}x{height} and {stated_width}x{stated_height} is "
+            "stated; draw the masks again",
+        )
 
 
 def _match_objects(
