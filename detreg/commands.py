@@ -170,7 +170,7 @@ def _get_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str
 def _describe_training(
     result: "TrainingResult", continued: Mapping[str, str], invocation: Invocation
 ) -> str:
-    """Return what came out, and three commands to try next.
+    """Return what came out, and what to try next.
 
     `continued` has the flags of a longer training that resumes from this run.
     """
@@ -178,6 +178,7 @@ def _describe_training(
 
     page = describe_run_page(result.run_id, invocation.folder)
     model = shlex.quote(f"models:/{result.model_name}@{result.alias}")
+    showing = f"{find_program('detreg')} show {model}"
     serving = _format_serving(model, invocation)
     continuing = format_training_command(result.template, continued, invocation)
     return f"""
@@ -187,6 +188,7 @@ registered {result.model_name} version {result.model_version} as {result.alias}:
 
 Try next:
   look at it         {page}
+  try it             {showing}
   serve it           {serving}
   continue from it   {continuing}
 """
