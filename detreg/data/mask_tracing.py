@@ -47,10 +47,7 @@ def trace_polygon(mask: npt.NDArray[np.bool_], box: Corners) -> list[float] | No
 
 
 def _trace_loops(mask: npt.NDArray[np.bool_]) -> list[Points]:
-    """Return the loops around the parts of a mask and its holes, along the edges of pixels.
-
-    Parts that touch in a corner only are apart, as pixels are joined by their sides.
-    """
+    """Return the loops around the parts of a mask and its holes, along the edges of pixels."""
     padded = np.pad(mask, 1).astype(np.int8)
     # With the mask on the right hand: rightwards along its upper edges, downwards along its right.
     across = np.diff(padded, axis=0)[:, 1:-1]
@@ -71,20 +68,15 @@ def _trace_loops(mask: npt.NDArray[np.bool_]) -> list[Points]:
     while steps:
         start = next(iter(steps))
         x, y = start
-        dx, dy = steps[start][0]
         loop = []
-        while True:
+        while (x, y) in steps:
             loop.append((x, y))
-            # Where two parts touch, the turn to the right goes on around the same one.
-            right = (-dy, dx)
+            # Where two parts touch in a corner, either way is one: both turn off there.
             choices = steps[x, y]
-            dx, dy = right if right in choices else choices[0]
-            choices.remove((dx, dy))
+            dx, dy = choices.pop()
             if not choices:
                 del steps[x, y]
             x, y = x + dx, y + dy
-            if (x, y) == start:
-                break
         loops.append(np.array(loop, np.int64))
     return loops
 
@@ -95,7 +87,6 @@ def _join_loops(loops: list[Points]) -> Points:
     So no line crosses a loop: another loop on its way would be nearer.
     """
     joined, *rest = loops
-    # The place of the nearest point of the joined loop for each of the others, and its distance.
     while rest:
         nearest = [_find_nearest(joined, loop) for loop in rest]
         chosen = min(range(len(rest)), key=lambda number: nearest[number][0])
