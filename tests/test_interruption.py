@@ -90,7 +90,7 @@ def test_a_training_that_signals_stop_equals_a_whole_one(
         stored = runs.find_checkpoints(eid)
         assert stored is not None, captured.err
         assert (stored.epoch, stored.step) == progress
-        words = find_command(captured.err, eid)
+        words = [*find_command(captured.err, eid), "--json"]
 
     # All epochs are done: what is missing is done, and nothing is trained again.
     assert cli.run(words) == 0
