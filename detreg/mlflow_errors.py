@@ -2,15 +2,24 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TypeVar
 
 from detreg.environment import set_mlflow_defaults
-from detreg.errors import DetregError, NotFoundError, UnreachableError, summarize_error
+from detreg.errors import (
+    DetregError,
+    NotFoundError,
+    UnreachableError,
+    UsageError,
+    summarize_error,
+)
+from detreg.redaction import redact
 
 set_mlflow_defaults()  # MLflow reads some of them when it is imported
 
 import mlflow  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
+from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException  # noqa: E402
 from requests.exceptions import RequestException  # noqa: E402
 
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
@@ -51,8 +60,8 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
     """Turn what MLflow raises inside the block into errors that a user can act on.
 
     Raises NotFoundError(missing) where MLflow does not find what it was asked for, and
-    UnreachableError where its server or database does not answer, or wants another login.
-    Everything else passes through.
+    UnreachableError where its server or database does not answer, or wants another login, and
+    UsageError for a database where SQLAlchemy is not installed. Everything else passes through.
     """
     try:
         yield
@@ -60,6 +69,8 @@ def translate_mlflow_errors(missing: str) -> Iterator[None]:
         # It says already what is to be done, whatever has caused it.
         raise
     except Exception as error:
+        if _is_unsupported_database(error):
+            raise UsageError(_describe_missing_sqlalchemy()) from error
         if is_unreachable(error):
             raise UnreachableError(_describe_unreachable(error)) from error
         if isinstance(error, MlflowException) and error.error_code in _LOGIN_CODES:
@@ -125,6 +136,20 @@ def _is_database_error(error: BaseException) -> bool:
     It is known by its name, since an install without what trains has no SQLAlchemy.
     """
     return any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
+
+
+def _is_unsupported_database(error: Exception) -> bool:
+    """Whether MLflow keeps its records in a database, for which the light install lacks a part."""
+    is_unsupported = isinstance(error, UnsupportedModelRegistryStoreURIException)
+    return is_unsupported and find_spec("sqlalchemy") is None
+
+
+def _describe_missing_sqlalchemy() -> str:
+    return (
+        f"MLflow's store {redact(mlflow.get_tracking_uri())} takes the full install, pip install "
+        "'detreg[train]'; without it, set MLFLOW_TRACKING_URI to an MLflow server, or name an "
+        ".onnx file (detreg export)"
+    )
 
 
 def _describe_unreachable(error: Exception) -> str:

@@ -18,6 +18,7 @@ from mlflow.models import Model
 from detreg.errors import DataError, NotFoundError, RefusedError
 from detreg.files import read_regular
 from detreg.mlflow_errors import translate_mlflow_errors
+from detreg.redaction import redact
 
 ONNX_SHA256 = "onnx_sha256"
 """The tag of a version, and the key in a model's metadata, with the sha256 of its ONNX file."""
@@ -112,8 +113,9 @@ def _download(uri: str, max_bytes: int) -> bytes:
 def _describe_missing(uri: str) -> str:
     if uri.startswith("models:/"):
         return (
-            f"{uri} is not registered: look for the name, and the version or alias, "
-            "in MLflow's model registry"
+            f"{uri} is not registered in {redact(mlflow.get_registry_uri())}: look for the name, "
+            "and the version or alias, or set MLFLOW_TRACKING_URI to the server or database that "
+            "has it"
         )
     return (
         f"{uri} is not there: the run does not exist or has logged no model. See the run's page, "

@@ -5,6 +5,7 @@ environment.
 """
 
 import importlib.util
+import os
 import subprocess
 import sys
 import tomllib
@@ -73,6 +74,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     commands = [
         f"predict {model} {next((folder / 'data').rglob('*.jpg'))} --out {folder / 'out'}",
         f"check {folder / 'data'}",
+        f"predict models:/boats@champion {folder / 'data'}",
         "train yolox",
         f"evaluate {model} --data {folder / 'data'}",
     ]
@@ -81,12 +83,13 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
         capture_output=True,
         text=True,
         timeout=600,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}"},
     )
     assert process.returncode == 0, process.stderr
     return process.stdout + process.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "check"])
+@pytest.mark.parametrize("command", ["predict /", "check"])
 def test_the_light_install_predicts_and_checks(output: str, command: str) -> None:
     assert f"exit code 0 {command}" in output
 
@@ -95,10 +98,10 @@ def test_the_light_install_reads_models_of_a_registry(output: str) -> None:
     assert "models of a registry can be read" in output
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate"])
+@pytest.mark.parametrize("command", ["predict models:/", "train", "evaluate"])
 def test_what_needs_more_says_how_to_install_it(output: str, command: str) -> None:
     assert f"exit code 2 {command}" in output
-    assert output.count("pip install 'detreg[train]'") == 2
+    assert output.count("pip install 'detreg[train]'") == 3
 
 
 def test_python_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
