@@ -13,7 +13,8 @@ from detreg.serving.limits import Limits
 from detreg.serving.middleware import Answer, App, InvocationLayer, Receive, Scope, Send
 from detreg.serving.pages import Page
 
-_MODULE_OF_APP = "mlflow.pyfunc.scoring_server.app"
+MODULE_OF_APP = "mlflow.pyfunc.scoring_server.app"
+"""Which makes the app when it is imported, and loads the model before that."""
 
 
 def _answer_origins(app: App, origins: Sequence[str]) -> App:
@@ -25,7 +26,7 @@ def _answer_origins(app: App, origins: Sequence[str]) -> App:
 
 def is_scoring_server() -> bool:
     """Tell whether this process is one that `mlflow models serve` started."""
-    return _MODULE_OF_APP in sys.modules
+    return MODULE_OF_APP in sys.modules
 
 
 def install_layer(

@@ -14,9 +14,9 @@ from mlflow.pyfunc.scoring_server import _SERVER_MODEL_PATH
 from detreg.errors import UsageError
 from detreg.inference.model_files import read_model
 from detreg.serving.packaging import save_model
+from detreg.serving.scoring_app import MODULE_OF_APP
 
 _HOST = "127.0.0.1"
-_MODULE_OF_APP = "mlflow.pyfunc.scoring_server.app"
 _SHUTDOWN_SECONDS = 5
 """How long requests that run may take when the server is told to stop."""
 
@@ -38,7 +38,7 @@ def show_model(model: str, port: int) -> None:
 
         # MLflow's module loads the model that this variable names when it is imported.
         os.environ[_SERVER_MODEL_PATH] = str(served)
-        app = importlib.import_module(_MODULE_OF_APP).app
+        app = importlib.import_module(MODULE_OF_APP).app
         config = uvicorn.Config(
             app, log_level="warning", timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )
