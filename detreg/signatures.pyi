@@ -221,6 +221,7 @@ def train(
     continue_from_eid: str | PathLike[str] | Literal["none"] | None = None,
     anchor_ratios: float | Sequence[float] = (0.5, 1.0, 2.0),
     use_perclass_regression: bool = True,
+    masks: bool = False,
     seed: int = 0,
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
@@ -254,6 +255,7 @@ def train(
     continue_from_eid: Run id of an earlier training to continue
     anchor_ratios: Width over height of the anchors that proposals start from
     use_perclass_regression: One box regressor per class; false is one for all classes
+    masks: Find the mask of each object too, beside its box: masks are trained, scored and exported beside boxes, and the data must have them
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
@@ -291,6 +293,7 @@ def train(
     anchor_ratios: float | Sequence[float] = (0.5, 1.0, 2.0),
     use_perclass_regression: bool = False,
     use_focal_loss: bool = True,
+    masks: bool = False,
     seed: int = 0,
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
@@ -325,6 +328,7 @@ def train(
     anchor_ratios: Width over height of the anchors, three sizes of each
     use_perclass_regression: One box regressor per class; false is one for all classes
     use_focal_loss: Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, three for each
+    masks: Find the mask of each object too, beside its box: masks are trained, scored and exported beside boxes, and the data must have them
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
@@ -362,6 +366,7 @@ def train(
     anchor_ratios: float | Sequence[float] = (0.5, 1.0, 2.0),
     use_perclass_regression: bool = False,
     use_focal_loss: bool = True,
+    masks: bool = False,
     seed: int = 0,
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
@@ -396,6 +401,7 @@ def train(
     anchor_ratios: Width over height of the anchors, three sizes of each
     use_perclass_regression: One box regressor per class; false is one for all classes
     use_focal_loss: Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, three for each
+    masks: Find the mask of each object too, beside its box: masks are trained, scored and exported beside boxes, and the data must have them
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
@@ -433,6 +439,7 @@ def train(
     anchor_ratios: float | Sequence[float] = (0.5, 1.0, 2.0),
     use_perclass_regression: bool = False,
     use_focal_loss: bool = True,
+    masks: bool = False,
     pretrain_base_data: Literal["imagenet", "none", "mscoco"] | None = "imagenet",
     seed: int = 0,
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
@@ -468,6 +475,7 @@ def train(
     anchor_ratios: Width over height of the anchors, three sizes of each
     use_perclass_regression: One box regressor per class; false is one for all classes
     use_focal_loss: Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, three for each
+    masks: Find the mask of each object too, beside its box: masks are trained, scored and exported beside boxes, and the data must have them
     pretrain_base_data: What the base model was trained on before; its weights fill the backbone alone
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from detreg.params import ImageSize, boolean, choice, numbers, size
 from detreg.templates.base_model import BaseModel, openmmlab_file
-from detreg.templates.common_params import CommonParams, batch_size_field, num_epochs_field
+from detreg.templates.common_params import (
+    CommonParams,
+    batch_size_field,
+    masks_field,
+    num_epochs_field,
+)
 from detreg.templates.config import Config, to_height_ratios
 from detreg.templates.input_spec import IMAGENET, InputSpec
 from detreg.templates.recipe import Recipe, step_schedule
@@ -137,6 +142,7 @@ class RetinaNetParams(CommonParams):
         help="Focal loss over all anchors; false is OHEM: all positives and the hardest negatives, "
         "three for each",
     )
+    masks: bool = masks_field()
 
 
 def build_model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:

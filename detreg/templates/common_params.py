@@ -95,6 +95,15 @@ def base_model_field(default: str, names: Iterable[str]) -> str:
     return choice(default, *names, help="The architecture underneath")
 
 
+def masks_field() -> bool:
+    """Declare `masks`, of the templates that have a mask branch (`_masks.py`)."""
+    return boolean(
+        False,
+        help="Find the mask of each object too, beside its box: masks are trained, scored and "
+        "exported beside boxes, and the data must have them",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommonParams:
     """The hyperparameters that every template has."""
@@ -174,6 +183,11 @@ class CommonParams:
             ValueError: batch_size or per_item_lrate is still `auto`.
         """
         return self.images_per_step * _require_number("per_item_lrate", self.per_item_lrate)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks are trained beside boxes; not every template has `masks`."""
+        return bool(getattr(self, "masks", False))
 
     @property
     def random_sizes(self) -> tuple[ImageSize, ImageSize]:

@@ -17,6 +17,7 @@ from detreg.templates.common_params import (
     batch_size_field,
     image_size_field,
     lrate_field,
+    masks_field,
     max_aspect_ratio_field,
     num_epochs_field,
 )
@@ -77,6 +78,7 @@ class FasterRcnnParams(CommonParams):
     use_perclass_regression: bool = boolean(
         True, search="true|false", help="One box regressor per class; false is one for all classes"
     )
+    masks: bool = masks_field()
     base_model: str = base_model_field("resnet50", BASE_MODELS)
 
 
