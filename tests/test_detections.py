@@ -12,6 +12,7 @@ from toy_detector import encode_image
 
 from detreg.errors import DataError, NotFoundError, UsageError
 from detreg.inference.detections import Detections
+from detreg.inference.masks import Masks
 from detreg.inference.outputs import REQUIRED_OUTPUTS
 
 CLASSES = ("boat", "buoy")
@@ -21,6 +22,9 @@ TWO = Detections(
     labels=np.array([0, 1]),
     class_names=CLASSES,
 )
+GRIDS = np.stack([np.ones((28, 28), np.float16), np.zeros((28, 28), np.float16)])
+MASKS = Masks(GRIDS, TWO.boxes, size=(64, 64))
+"""The first object fills its box, the second one has no pixel."""
 
 
 @pytest.mark.parametrize(
@@ -32,8 +36,7 @@ TWO = Detections(
         ({"scores": np.array([0.1, 0.2], np.float32)}, "descend"),
         ({"scores": np.array([np.nan, 0.2], np.float32)}, "finite"),
         ({"labels": np.array([0, 2])}, "labels must lie in 0..1"),
-        ({"masks": np.zeros((2, 3, 4))}, "masks must be bool"),
-        ({"masks": np.zeros((1, 3, 4), bool)}, r"masks must be bool \(2, height, width\)"),
+        ({"masks": MASKS.select(np.array([0]))}, "masks must be 2, one for each score, but got 1"),
     ],
 )
 def test_detections_are_valid_once_made(changes: dict[str, Any], problem: str) -> None:
@@ -54,16 +57,27 @@ def test_filtering_keeps_the_best_over_a_threshold() -> None:
 
 
 def test_masks_follow_their_detections() -> None:
-    masks = np.zeros((2, 30, 40), bool)
-    masks[1] = True
-    kept = replace(TWO, masks=masks, scores=np.array([0.75, 0.75], np.float32)).filter(0.6)
+    equal_scores = np.array([0.75, 0.75], np.float32)
+    kept = replace(TWO, masks=MASKS, scores=equal_scores).filter(0.6)
     assert kept.masks is not None
-    np.testing.assert_array_equal(kept.masks, masks)
+    np.testing.assert_array_equal(kept.masks.boxes, TWO.boxes)
 
-    best = replace(TWO, masks=masks).filter(0.6).masks
+    best = replace(TWO, masks=MASKS).filter(0.6).masks
     assert best is not None
-    assert best.shape == (1, 30, 40)
-    assert not best.any()
+    np.testing.assert_array_equal(best.boxes, TWO.boxes[:1])
+
+
+def test_clipping_leaves_the_grids_of_masks_where_they_are() -> None:
+    grids = np.zeros((2, 28, 28), np.float32)
+    grids[0] = 0.75
+    clipped = Detections.clip_to_image(
+        TWO.boxes, TWO.scores, TWO.labels, CLASSES, size=(12, 40), masks=grids
+    )
+    assert clipped.masks is not None and clipped.masks.size == (12, 40)
+    np.testing.assert_array_equal(clipped.masks.boxes, TWO.boxes)
+    arrays = clipped.masks.to_arrays()
+    # The outer half of the outer cells fades to nothing outside the grid.
+    assert arrays[0, 17:, 9:].all() and not arrays[0, :16].any() and not arrays[1].any()
 
 
 def test_clipping_drops_what_lies_outside_the_image() -> None:
@@ -82,6 +96,15 @@ def test_coco_rows() -> None:
         "bbox": [8.0, 16.0, 16.0, 32.0],
         "score": 0.75,
     }
+
+
+def test_coco_rows_have_masks_in_the_form_asked_for() -> None:
+    found = replace(TWO, masks=MASKS)
+    polygons = [row["segmentation"] for row in found.to_coco(7)]
+    assert polygons[0][0][:2] == [8.25, 16.25] and polygons[1] == []
+    codes = [row["segmentation"] for row in found.to_coco(7, masks="rle")]
+    assert [code["size"] for code in codes] == [[64, 64], [64, 64]]
+    assert found.to_coco(7, masks="none") == TWO.to_coco(7)
 
 
 def test_filtering_keeps_the_image() -> None:
@@ -134,6 +157,8 @@ def test_supervision_gets_its_own_type(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(made.class_id, TWO.labels)
     assert made.mask is None
     assert made.data["class_name"].tolist() == ["boat", "buoy"]
+    masked: Any = replace(TWO, masks=MASKS).to_supervision()
+    assert masked.mask.shape == (2, 64, 64) and masked.mask[0].sum() == 16 * 32
 
 
 def test_supervision_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

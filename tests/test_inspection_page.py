@@ -14,8 +14,8 @@ from small_datasets import edit_json, make_image, write_pets
 from detreg.data.boxes import Box
 from detreg.data.findings import Finding, FindingKind, Severity
 from detreg.data.formats import write
+from detreg.data.numbered_masks import encode_labels
 from detreg.data.outlines import Outline
-from detreg.data.run_lengths import encode_labels
 from detreg.data.sample import write_sample
 from detreg.data.summary import InspectedDataset, inspect_dataset
 from detreg.inspection.galleries import MAX_GROUPS

@@ -18,7 +18,7 @@ from detreg.data.leaving_out import CheckedRecord
 from detreg.data.outlines import Outline, Polygon
 from detreg.data.polygons import Points, clip_polygon, crosses_itself, has_extent
 from detreg.data.raw import RawDataset
-from detreg.data.run_lengths import (
+from detreg.run_lengths import (
     RunLengthMask,
     bound_runs,
     compress_runs,

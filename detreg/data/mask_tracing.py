@@ -9,9 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detreg.data.boxes import Corners
-
-Points = npt.NDArray[np.int64]
-"""Corners of pixels (points, 2), x and y, each one pixel from the one before."""
+from detreg.loops import Points, join_loops
 
 _MAX_CUT = 0.45
 """Pixels that a box may cut from the outer ones without reaching their centers."""
@@ -30,7 +28,7 @@ def trace_polygon(mask: npt.NDArray[np.bool_], box: Corners) -> list[float] | No
     loops = _trace_loops(mask)
     if not loops or len(loops) > _MAX_LOOPS or sum(map(len, loops)) > _MAX_POINTS:
         return None
-    points = _drop_straight_points(_join_loops(loops)).astype(np.float64)
+    points = _drop_straight_points(join_loops(loops)).astype(np.float64)
     # A box between pixels cuts the outer ones; their centers are inside.
     fitted = points.clip(box[:2], box[2:])
     if np.abs(fitted - points).max() > _MAX_CUT:
@@ -79,34 +77,6 @@ def _trace_loops(mask: npt.NDArray[np.bool_]) -> list[Points]:
             x, y = x + dx, y + dy
         loops.append(np.array(loop, np.int64))
     return loops
-
-
-def _join_loops(loops: list[Points]) -> Points:
-    """Return one loop of all, joined by lines between the places where they are the nearest.
-
-    So no line crosses a loop: another loop on its way would be nearer.
-    """
-    joined, *rest = loops
-    while rest:
-        nearest = [_find_nearest(joined, loop) for loop in rest]
-        chosen = min(range(len(rest)), key=lambda number: nearest[number][0])
-        _, place, place_of_loop = nearest[chosen]
-        loop = np.roll(rest.pop(chosen), -place_of_loop, axis=0)
-        joined = np.concatenate([joined[: place + 1], loop, loop[:1], joined[place:]])
-    return joined
-
-
-def _find_nearest(one: Points, other: Points) -> tuple[int, int, int]:
-    """Return the squared distance of the nearest points of two loops, and their places."""
-    best = (np.iinfo(np.int64).max, 0, 0)
-    # In pieces, which bounds the memory.
-    for start in range(0, len(one), 256):
-        offsets = one[start : start + 256, None] - other[None]
-        distances = (offsets**2).sum(axis=2)
-        place, place_of_other = divmod(int(distances.argmin()), len(other))
-        distance = int(distances[place, place_of_other])
-        best = min(best, (distance, start + place, place_of_other))
-    return best
 
 
 def _drop_straight_points(points: Points) -> Points:

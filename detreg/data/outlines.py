@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detreg.data.boxes import DECIMALS, Corners
-from detreg.data.run_lengths import RunLengthMask
+from detreg.run_lengths import RunLengthMask
 
 Polygon = Sequence[float]
 """x1, y1, x2, y2, ...; an array of floats, which takes a quarter of the memory of a tuple."""

@@ -17,8 +17,8 @@ from PIL import Image
 from detreg.data import formats
 from detreg.data.boxes import Box
 from detreg.data.images import AnnotatedImage
+from detreg.data.numbered_masks import encode_labels
 from detreg.data.outlines import Outline
-from detreg.data.run_lengths import encode_labels
 from detreg.data.sample_canvas import SCALE, Canvas, Rng
 from detreg.data.sample_landscape import WEATHERS, draw_landscape
 from detreg.data.sample_shapes import draw_balloon, draw_boat, draw_house

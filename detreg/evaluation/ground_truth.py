@@ -159,13 +159,8 @@ def _relabel(
 ) -> Detections:
     labels = table[detections.labels]
     is_known = labels != UNKNOWN_CLASS
-    return replace(
-        detections,
-        boxes=detections.boxes[is_known],
-        scores=detections.scores[is_known],
-        labels=labels[is_known],
-        class_names=classes,
-    )
+    known = detections.select(is_known)
+    return replace(known, labels=labels[is_known], class_names=classes)
 
 
 def _join_names(names: Sequence[str], limit: int = 8) -> str:

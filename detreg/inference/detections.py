@@ -4,14 +4,15 @@ import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detreg.errors import DataError, UsageError, make_printable
 from detreg.inference.images import read_image
-from detreg.inference.outputs import OUTPUTS, OutputArray
+from detreg.inference.masks import Masks, Positions
+from detreg.inference.outputs import REQUIRED_OUTPUTS, OutputArray
 from detreg.report.drawing import draw_detections
 
 if TYPE_CHECKING:
@@ -28,8 +29,14 @@ SHOWN_CLASSES = 5
 Image = NDArray[np.uint8]
 """(height, width, 3) in RGB."""
 
-CocoRow = dict[str, int | float | str | list[float]]
+CocoRow = dict[str, Any]
 """A row of a COCO result file."""
+
+Segmentation = list[list[float]] | dict[str, object]
+"""The mask of an object as COCO's JSON has it: polygons x1, y1, x2, y2, ... or run-length code."""
+
+MaskForm = Literal["polygons", "rle", "none"]
+"""How the masks of detections are written: COCO's polygons, its run-length code, or not at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +45,16 @@ class Detections:
 
     `boxes` is float32 (n, 4), x1 y1 x2 y2 in the image's own pixels; `scores` float32 (n,),
     descending; `labels` int64 (n,), positions in `class_names`, which holds every class of the
-    model. `masks` is bool (n, height, width) in the image's pixels, None from a model without
-    segmentation. `image` is what they were found in, for `draw`: the array itself, not a copy, or
-    the path of a file, which is read again. Raises DataError for anything else.
+    model. `masks` are the pixels of the objects, None from a model without masks. `image` is what
+    they were found in, for `draw`: the array itself, not a copy, or the path of a file, which is
+    read again. Raises DataError for anything else.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
-    masks: NDArray[np.bool_] | None = None
+    masks: Masks | None = None
     image: Image | Path | None = None
 
     def __post_init__(self) -> None:
@@ -70,15 +77,22 @@ class Detections:
         labels: NDArray[np.int64],
         class_names: tuple[str, ...],
         size: tuple[int, int],
+        masks: NDArray[np.floating] | None = None,
     ) -> "Detections":
         """Return detections clipped to an image of `size` (width, height).
 
-        Those that have no extent there are dropped.
+        Those that have no extent there are dropped. `masks` (n, 28, 28) are the probabilities of
+        grids over the boxes before they are clipped.
         """
         # The padding beside the image is part of the network's input: a box may reach into it.
         clipped = np.clip(boxes, 0, np.array(size * 2, np.float32))
         has_extent = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-        return cls(clipped[has_extent], scores[has_extent], labels[has_extent], class_names)
+        kept_masks = None
+        if masks is not None:
+            kept_masks = Masks(masks[has_extent].astype(np.float16), boxes[has_extent], size)
+        return cls(
+            clipped[has_extent], scores[has_extent], labels[has_extent], class_names, kept_masks
+        )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -100,23 +114,24 @@ class Detections:
 
     @property
     def arrays(self) -> dict[str, OutputArray]:
-        """The arrays that a model has outputs for, by the name of the output."""
-        arrays = {output.name: getattr(self, output.name) for output in OUTPUTS}
-        return {name: array for name, array in arrays.items() if array is not None}
+        """The arrays that every model has outputs for, by the name of the output."""
+        return {output.name: getattr(self, output.name) for output in REQUIRED_OUTPUTS}
 
     def filter(
         self, score_threshold: float = 0.0, max_detections: int | None = None
     ) -> "Detections":
         """Return the detections with at least this score, at most `max_detections` of them."""
         # Scores descend, so the first are the best.
-        positions = np.flatnonzero(self.scores >= score_threshold)[:max_detections]
-        masks = None if self.masks is None else self.masks[positions]
+        return self.select(np.flatnonzero(self.scores >= score_threshold)[:max_detections])
+
+    def select(self, positions: Positions) -> "Detections":
+        """Return the detections at these positions."""
         return replace(
             self,
             boxes=self.boxes[positions],
             scores=self.scores[positions],
             labels=self.labels[positions],
-            masks=masks,
+            masks=None if self.masks is None else self.masks.select(positions),
         )
 
     def draw(self, image: Image | str | os.PathLike[str] | None = None) -> Image:
@@ -147,14 +162,15 @@ class Detections:
             xyxy=self.boxes,
             confidence=self.scores,
             class_id=self.labels,
-            mask=self.masks,
+            mask=None if self.masks is None else self.masks.to_arrays(),
             data={"class_name": np.array(self.names)},
         )
 
-    def to_coco(self, image_id: int) -> list[CocoRow]:
+    def to_coco(self, image_id: int, masks: MaskForm = "polygons") -> list[CocoRow]:
         """Return rows of a COCO result file, with the class name added.
 
-        `bbox` is x, y, width, height; `category_id` is the label.
+        `bbox` is x, y, width, height; `category_id` is the label. `segmentation`, which detections
+        with masks have, is in the form `masks`.
         """
         corners = self.boxes.astype(float)
         sizes = corners[:, 2:] - corners[:, :2]
@@ -172,15 +188,23 @@ class Detections:
                     "score": score,
                 }
             )
+        for row, segmentation in zip(rows, self.write_masks(masks), strict=False):
+            row["segmentation"] = segmentation
         return rows
+
+    def write_masks(self, form: MaskForm) -> list[Segmentation]:
+        """Return the `segmentation` of each detection as COCO's JSON has it, [] without masks."""
+        if self.masks is None or form == "none":
+            return []
+        if form == "rle":
+            return [mask.to_coco() for mask in self.masks.to_run_lengths()]
+        return list(self.masks.to_polygons())
 
     def _check_arrays(self) -> list[str]:
         """Return what is wrong with types and shapes."""
         count = len(self.scores)
         problems = []
-        for output in OUTPUTS:
-            if output.name not in self.arrays:
-                continue
+        for output in REQUIRED_OUTPUTS:
             array = np.asarray(self.arrays[output.name])
             shape = (count, *output.detection_axes)
             if array.dtype != output.dtype or array.shape != shape:
@@ -188,13 +212,8 @@ class Detections:
                     f"{output.name} must be {output.dtype} {shape}, "
                     f"but got {array.dtype} {array.shape}"
                 )
-        if self.masks is not None:
-            masks = np.asarray(self.masks)
-            if masks.dtype != np.bool_ or masks.ndim != 3 or len(masks) != count:
-                problems.append(
-                    f"masks must be bool ({count}, height, width), "
-                    f"but got {masks.dtype} {masks.shape}"
-                )
+        if self.masks is not None and len(self.masks) != count:
+            problems.append(f"masks must be {count}, one for each score, but got {len(self.masks)}")
         return problems
 
     def _check_values(self) -> list[str]:

@@ -17,7 +17,7 @@ from detreg.inference.images import read_image
 from detreg.inference.model_files import read_model
 from detreg.inference.onnx_graph.check import read_checked_graph
 from detreg.inference.onnx_graph.structure import Graph
-from detreg.inference.outputs import BOXES, LABELS, OUTPUTS, SCORES, OutputArray
+from detreg.inference.outputs import BOXES, LABELS, MASKS, OUTPUTS, SCORES, OutputArray
 from detreg.inference.preprocessing import PreparedImage, Size
 from detreg.inference.runtime import open_session
 from detreg.inference.session import Session
@@ -246,8 +246,9 @@ def _read_detections(
     is_detection = labels != LABELS.padding
     scale = np.array(image.scale * 2, np.float32)
     boxes = (boxes[is_detection] / scale).astype(np.float32)
+    masks = rows[MASKS.name][is_detection] if MASKS.name in rows else None
     return Detections.clip_to_image(
-        boxes, scores[is_detection], labels[is_detection], classes, image.original_size
+        boxes, scores[is_detection], labels[is_detection], classes, image.original_size, masks
     )
 
 

@@ -64,7 +64,22 @@ LABELS = Output(
     meaning="positions in classes",
 )
 
-OUTPUTS = (BOXES, SCORES, LABELS)
+MASK_SIDE = 28
+"""Rows and columns of the grid of a mask."""
+
+MASKS = Output(
+    name="masks",
+    axes=(BATCH, DETECTIONS, MASK_SIDE, MASK_SIDE),
+    dtype="float32",
+    padding=0,
+    meaning=(
+        f"probability of each cell of a {MASK_SIDE} x {MASK_SIDE} grid over the box that it "
+        "belongs to the object"
+    ),
+    is_optional=True,
+)
+
+OUTPUTS = (BOXES, SCORES, LABELS, MASKS)
 """In the order in which the graph has them."""
 
 REQUIRED_OUTPUTS = tuple(output for output in OUTPUTS if not output.is_optional)

@@ -10,12 +10,12 @@ from PIL import Image, ImageColor, ImageDraw
 
 from detreg.data.boxes import Corners
 from detreg.data.outlines import Outline
-from detreg.data.run_lengths import decode_runs, parse_runs
 from detreg.errors import DetregError
 from detreg.inference.images import read_image
 from detreg.inspection.places import Place
 from detreg.report.canvas import Canvas
 from detreg.report.theme import WRONG
+from detreg.run_lengths import decode_runs, parse_runs
 
 Pixels = npt.NDArray[np.uint8]
 

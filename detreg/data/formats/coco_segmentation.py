@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from detreg.data.boxes import Corners
 from detreg.data.outlines import Outline, parse_polygon
-from detreg.data.run_lengths import RunLengthMask, bound_runs, parse_runs
+from detreg.run_lengths import RunLengthMask, bound_runs, parse_runs
 
 _MIN_POLYGON_NUMBERS = 6
 _MAX_RUN = 1 << 40

@@ -20,18 +20,18 @@ from detreg.data.findings import BadEntryError, FindingKind, ProblemCollector, S
 from detreg.data.formats.tree import get_stem, join_path, list_ancestors
 from detreg.data.formats.voc_file import parse_box, parse_document, parse_points, parse_size
 from detreg.data.images import AnnotatedImage
+from detreg.data.numbered_masks import encode_labels
 from detreg.data.outlines import Outline, parse_polygon
-from detreg.data.run_lengths import (
-    RunLengthMask,
-    bound_runs,
-    decode_runs,
-    encode_labels,
-    parse_runs,
-)
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import shorten
 from detreg.files import UnusableFileError, read_regular
 from detreg.image_decoding import DECODING_ERRORS, ImageFileError, open_header
+from detreg.run_lengths import (
+    RunLengthMask,
+    bound_runs,
+    decode_runs,
+    parse_runs,
+)
 
 FOLDER = "SegmentationObject"
 

@@ -16,9 +16,9 @@ from detreg.data.images import AnnotatedImage
 from detreg.data.mask_tracing import trace_polygon
 from detreg.data.outlines import Outline, Polygon, find_corners, parse_polygon
 from detreg.data.raw import ImageRecord
-from detreg.data.run_lengths import RunLengthMask, decode_runs, parse_runs
 from detreg.documents import read_text
 from detreg.errors import quote
+from detreg.run_lengths import RunLengthMask, decode_runs, parse_runs
 
 _BOX_COUNT = 5
 _MIN_POLYGON_COUNT = 7

@@ -5,13 +5,13 @@ import pytest
 from pycocotools import mask as reference
 
 from detreg.data.findings import BadEntryError
-from detreg.data.run_lengths import (
+from detreg.data.numbered_masks import encode_labels
+from detreg.run_lengths import (
     RunLengthMask,
     bound_runs,
     compress_runs,
     count_ones,
     decode_runs,
-    encode_labels,
     parse_runs,
 )
 
@@ -62,6 +62,6 @@ def test_smooth_images_hold_no_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(20_000, dtype=np.int32).reshape(100, 200)
     with pytest.raises(BadEntryError, match="has 20000 colors"):
         encode_labels(labels)
-    monkeypatch.setattr("detreg.data.run_lengths._MAX_RUNS", 9_999)
+    monkeypatch.setattr("detreg.data.numbered_masks._MAX_RUNS", 9_999)
     with pytest.raises(BadEntryError, match="consists of single pixels"):
         encode_labels(labels // 200 % 2)

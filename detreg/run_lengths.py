@@ -12,17 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detreg.data.boxes import Corners
-from detreg.data.findings import BadEntryError, FindingKind
-
 Runs = npt.NDArray[np.int64]
 """Lengths of runs of zeros and ones in turn, zeros first."""
 
+Corners = tuple[float, float, float, float]
+"""x1, y1, x2, y2: the upper left and the lower right corner."""
+
 _MAX_RUN = 1 << 40
 """More pixels than any image has."""
-
-_MAX_LABELS = 10_000
-_MAX_RUNS = 10_000_000
 
 _FIRST_CHARACTER = 48
 _BITS = 5
@@ -113,47 +110,15 @@ def decode_runs(runs: Runs, height: int, width: int) -> npt.NDArray[np.bool_]:
     return np.repeat(is_one, runs).reshape(width, height).T
 
 
-def encode_labels(labels: npt.NDArray[np.integer]) -> dict[int, RunLengthMask]:
-    """Return the mask of each number in an image (height, width) of numbers; 0 is nothing.
+def join_spans(starts: Runs, ends: Runs, size: int) -> Runs:
+    """Return the runs of a mask whose ones lie from `starts` to `ends` among `size` pixels.
 
-    Raises BadEntryError where there are more than `_MAX_LABELS`, or more runs than `_MAX_RUNS`.
+    Spans ascend, and do not touch each other.
     """
-    height, width = labels.shape
-    # Down the columns, as the code goes.
-    pixels = labels.T.reshape(-1)
-    is_start = pixels[1:] != pixels[:-1]
-    if np.count_nonzero(is_start) > _MAX_RUNS:
-        raise BadEntryError(
-            FindingKind.INVALID_MASK,
-            "the image consists of single pixels, so they are not numbers of objects; give each "
-            "object one color, without smoothing",
-        )
-    starts = np.append(np.int64(0), np.flatnonzero(is_start) + 1)
-    ends = np.append(starts[1:], pixels.size)
-    numbers = pixels[starts]
-
-    order = np.argsort(numbers, kind="stable")
-    distinct, firsts = np.unique(numbers[order], return_index=True)
-    if len(distinct) > _MAX_LABELS:
-        raise BadEntryError(
-            FindingKind.INVALID_MASK,
-            f"the image has {len(distinct)} colors, so they are not numbers of objects; give each "
-            "object one color, without smoothing",
-        )
-
-    masks = {}
-    for number, places in zip(distinct.tolist(), np.split(order, firsts[1:]), strict=True):
-        if number:
-            runs = _alternate(starts[places], ends[places], pixels.size)
-            masks[number] = RunLengthMask(height, width, compress_runs(runs))
-    return masks
-
-
-def _alternate(starts: Runs, ends: Runs, size: int) -> Runs:
-    """Return the runs of a mask whose ones lie from `starts` to `ends` among `size` pixels."""
     edges = np.stack([starts, ends], axis=1).reshape(-1)
     # A last run of no zeros is left out, as pycocotools does.
-    return np.diff(edges, prepend=0) if ends[-1] == size else np.diff(edges, prepend=0, append=size)
+    is_full = len(edges) > 0 and edges[-1] == size
+    return np.diff(edges, prepend=0) if is_full else np.diff(edges, prepend=0, append=size)
 
 
 def _convert(counts: Sequence[int]) -> Runs | None:
