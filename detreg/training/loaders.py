@@ -182,16 +182,20 @@ def _compose_first_steps(
     kept_split = make_kept_split(options.cache, dataset, "train")
     seed: ConfigPart = {"type": "SeedImage"}  # first, since it seeds all that follow
     # Boxes as arrays: for the boxes of one image they are faster than MMDetection's tensors.
-    load_boxes: ConfigPart = {"type": "LoadAnnotations", "with_bbox": True, "box_type": None}
+    load_objects: list[ConfigPart] = [
+        {"type": "LoadAnnotations", "with_bbox": True, "box_type": None}
+    ]
+    if params.has_masks:
+        load_objects.append({"type": "LoadMasks"})
 
     if augmentation.before or has_random_sizes(params):
         cache = None if kept_split is None else kept_split.plan_decoded()
         read: ConfigPart = {"type": "ReadImage", "cache": cache}
         resize = _compose_training_resize(template, params)
-        return [seed, read, load_boxes, *augmentation.before, resize]
+        return [seed, read, *load_objects, *augmentation.before, resize]
 
     read_resized = _compose_read_resized(make_preprocessing(template, params), kept_split)
-    return [seed, load_boxes, read_resized]
+    return [seed, *load_objects, read_resized]
 
 
 def _compose_training_pad(template: Template, params: CommonParams) -> ConfigPart:

@@ -13,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 
+from detreg.data.formats.coco_segmentation import parse_segmentation
 from detreg.defaults import MAX_IMAGE_BYTES
 from detreg.errors import DataError
 from detreg.files import UnusableFileError, read_regular
@@ -20,6 +21,7 @@ from detreg.image_decoding import ImageFileError, decode_bgr
 from detreg.inference.preprocessing import Preprocessing, pad_image
 from detreg.templates.config import Config
 from detreg.training.image_cache import Pixels, make_cache
+from detreg.training.object_masks import ObjectMasks, make_matrix
 from detreg.training.objects import clip_objects, get_objects, put_objects, scale_objects
 
 Results = dict[str, Any]
@@ -49,6 +51,17 @@ class ImageReadError(DataError):
             last_line = problem.rstrip().rpartition("\n")[2]
             problem = last_line.partition(f"{type(self).__name__}: ")[2] or last_line
         super().__init__(problem)
+
+
+@TRANSFORMS.register_module()
+class LoadMasks(BaseTransform):
+    """Adds the masks of an image's objects from its canonical file, beside their boxes."""
+
+    def transform(self, results: Results) -> Results:
+        """Add `gt_masks`, in the order of the boxes."""
+        outlines = [parse_segmentation(instance.get("mask")) for instance in results["instances"]]
+        results["gt_masks"] = ObjectMasks.make(outlines, results["height"], results["width"])
+        return results
 
 
 @TRANSFORMS.register_module()
@@ -176,10 +189,16 @@ class RandomSize(Resize):
         self.preprocessing = Preprocessing(**preprocessing)
 
     def transform(self, results: Results) -> Results:
-        """Resize the image and its boxes."""
+        """Resize the image and its objects."""
         size = self._draw_size()
         self.scale, self.keep_ratio = self._choose_scale(size, results)
         return super().transform(results)
+
+    def _resize_masks(self, results: Results) -> None:
+        """Scale masks as MMDetection's Resize has scaled the pixels and the boxes."""
+        if "gt_masks" in results:
+            scaling = make_matrix(*results["scale_factor"])
+            results["gt_masks"] = results["gt_masks"].transform(scaling)
 
     def _draw_size(self) -> tuple[int, ...]:
         """Draw a size; width and height lie equally far between their limits."""
@@ -261,4 +280,6 @@ class PadToCanvas(BaseTransform):
         results["img"] = padded
         results["img_shape"] = padded.shape[:2]
         results["pad_shape"] = padded.shape[:2]
+        if "gt_masks" in results:
+            results["gt_masks"] = results["gt_masks"].pad(padded.shape[:2])
         return results
