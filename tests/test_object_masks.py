@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from detreg.data.dataset import Dataset, load_dataset
 from detreg.data.outlines import Outline
-from detreg.data.run_lengths import RunLengthMask
 from detreg.data.sample import write_sample
 from detreg.defaults import PUBLISHED
 from detreg.params import build
+from detreg.run_lengths import RunLengthMask
 from detreg.templates import TEMPLATES
 from detreg.training.object_masks import ObjectMasks
 from detreg.training.objects import (

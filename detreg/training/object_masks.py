@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detreg.data.outlines import Outline, Polygon
-from detreg.data.run_lengths import RunLengthMask, parse_runs
+from detreg.run_lengths import RunLengthMask, parse_runs
 
 Matrix = NDArray[np.float64]
 """An affine matrix (2, 3), from x, y and 1 before to x and y after, in pixels."""
