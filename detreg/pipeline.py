@@ -84,7 +84,12 @@ def train_template(
     if params.batch_size is not None:
         torchrun.check_batch_size(params.batch_size)
     with show_progress(is_wanted=torchrun.get_rank() == 0) as progress:
-        dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
+        dataset = load_dataset(
+            options.data,
+            progress=progress,
+            on_bad_image=options.on_bad_image,
+            masks=params.has_masks,
+        )
     print(describe_dataset(dataset), flush=True)
     check_calibration(dataset, options)
 

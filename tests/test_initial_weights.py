@@ -1,10 +1,13 @@
 """What a training starts from: the strongest source, and a run is resumed if nothing differs."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from mmengine.config import Config
 
 from detreg.data.dataset import Dataset, load_dataset
@@ -15,6 +18,7 @@ from detreg.errors import DataError, DetregError, NotFoundError, UsageError
 from detreg.options import RunOptions
 from detreg.params import build
 from detreg.templates import find_template
+from detreg.templates.common_params import CommonParams
 from detreg.tracking import runs
 from detreg.tracking.runs import StoredCheckpoints
 from detreg.training import backbones, initial_weights
@@ -200,13 +204,58 @@ def test_the_data_of_the_base_model_is_the_weakest_source(
 # runs that are continued
 
 
+def test_masks_are_compared_where_they_are_learned(
+    dataset: Dataset, store: str, tmp_path: Path
+) -> None:
+    template = find_template("faster_rcnn")
+    given = build(template.params, {"pretrained_weights": "none", "num_epochs": 5, "masks": True})
+    params = template.resolve(given)
+    with_masks = replace(dataset, masks_digest="0123456789abcdef")
+    weights = InitialWeights("Starts from random weights")
+    job = Job(template, params, RunOptions(), with_masks, weights, Config({}))
+    continued = replace(params, continue_from_eid=log_stopped_run(job, tmp_path))
+
+    def describe(params: CommonParams, dataset: Dataset) -> str:
+        return choose_initial_weights(template, params, dataset, RunOptions()).description
+
+    assert describe(continued, with_masks).startswith("Resumes run")
+    others = replace(dataset, masks_digest="fedcba9876543210")
+    reason = "its masks are others (digest 0123456789abcdef, now fedcba9876543210)"
+    assert reason in describe(continued, others)
+    without = replace(continued, masks=False)  # type: ignore[call-arg]
+    assert "hyperparameters differ: masks was True, now False" in describe(without, dataset)
+
+
+def test_a_run_of_a_version_without_masks_is_resumed(
+    dataset: Dataset, store: str, tmp_path: Path
+) -> None:
+    template = find_template("faster_rcnn")
+    params = template.resolve(build(template.params, {"num_epochs": 5}))
+    weights = InitialWeights("Starts from random weights")
+    job = Job(template, params, RunOptions(), dataset, weights, Config({}))
+    eid = log_stopped_run(job, tmp_path)
+    logged = json.loads(runs.download_artifact(eid, "params.json", tmp_path / "x").read_text())
+    del logged["hyperparameters"]["masks"]
+    (tmp_path / "params.json").write_text(json.dumps(logged))
+    MlflowClient().log_artifact(eid, str(tmp_path / "params.json"))
+
+    continued = replace(params, continue_from_eid=eid)
+    chosen = choose_initial_weights(template, continued, dataset, RunOptions())
+    assert chosen.resume is not None
+
+
 @pytest.fixture(scope="module")
 def eid(dataset: Dataset, store: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the id of a run that has done 2 of 5 epochs."""
-    folder = tmp_path_factory.mktemp("run")
     params = YOLOX.resolve(build(YOLOX.params, NANO | {"num_epochs": 5}))
     weights = InitialWeights("Starts from random weights")
     job = Job(YOLOX, params, RunOptions(), dataset, weights, Config({}))
+    return log_stopped_run(job, tmp_path_factory.mktemp("run"))
+
+
+def log_stopped_run(job: Job, folder: Path) -> str:
+    """Log a run that has done 2 epochs; return its id."""
+    dataset = job.dataset
     best = Checkpoint(make_weights(BEST), dataset.classes, 1, 1, 0.5)
     last = Checkpoint(make_weights(LAST), dataset.classes, 2, 1, 0.5, training={"optimizer": {}})
     save_checkpoint(folder / "best.pth", best)

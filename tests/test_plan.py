@@ -82,6 +82,18 @@ def test_all_trials_of_a_template_have_one_precision() -> None:
     assert plan.name == plan_sweep("yolox,ssd").name
 
 
+def test_masks_of_the_dataset_count_where_a_trial_may_learn_them() -> None:
+    space = {"space": "masks=true|false per_item_lrate=1e-3:1e-2:log"}
+    fixed = {"masks": "true", "space": "per_item_lrate=1e-3:1e-2:log"}
+    for values, expected in ((space, True), (fixed, True), ({}, False)):
+        request = make_request(parse_templates("faster_rcnn"), values)
+        assert request.space.may_have_masks == expected
+
+    request = make_request(parse_templates("faster_rcnn"), fixed)
+    names = {make_plan(request, DATASET_DIGEST, STORAGE, digest).name for digest in ("1", "2", "")}
+    assert len(names) == 3
+
+
 def test_a_plan_without_a_dataset_or_a_database_cannot_be_made() -> None:
     request = make_request(parse_templates("yolox"), {})
     with pytest.raises(ValueError, match="dataset_digest must be that of a dataset, got ''"):

@@ -108,7 +108,7 @@ def load_dataset(
     result = check_dataset(raw, cache_folder, progress, leaves_out=leaves_out, with_masks=masks)
 
     if has_errors(result.findings):
-        raise DataError(_describe_problems(result, data))
+        raise DataError(_describe_problems(result, data, masks=masks))
 
     progress.begin("writing the canonical copy")
     digest = compute_digest(raw.classes, result.splits)
@@ -143,11 +143,12 @@ def load_dataset(
     )
 
 
-def _describe_problems(result: CheckResult, data: str | Path) -> list[str]:
+def _describe_problems(result: CheckResult, data: str | Path, *, masks: bool) -> list[str]:
     """Return at most a screenful of problems, and a line that says where all of them are listed."""
     problems = list_problems(result.findings)
     total = len(problems) + len(result.left_out)
-    advice = f"{data}: {total} problems; `detreg check {data} --json` lists all of them"
+    command = f"detreg check {data} --masks --json" if masks else f"detreg check {data} --json"
+    advice = f"{data}: {total} problems; `{command}` lists all of them"
     if len(problems) > _MAX_PROBLEMS_LISTED:
         return [*format_problems(group_findings(result.findings)), advice]
     # Problems of images that are left out may explain what is missing.

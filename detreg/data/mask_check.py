@@ -77,7 +77,8 @@ def check_masks_of_splits(
             problems.add_error(
                 FindingKind.NOTHING_TO_LEARN,
                 where,
-                f"the {name} split has no masks; export polygons or masks, or do without masks",
+                f"the {name} split has no masks; export polygons or masks, or do without them "
+                "(masks=false)",
             )
 
 

@@ -33,10 +33,11 @@ def _list_data_problems(values: Mapping[str, object], error: UsageError) -> list
     if not isinstance(data, str | Path) or data == SAMPLE or is_refused or torchrun.get_rank() > 0:
         return []
 
+    masks = str(values.get("masks")).lower() == "true"
     on_bad_image = "skip" if values.get("on_bad_image") == "skip" else "refuse"
     try:
         with show_progress() as progress:
-            load_dataset(data, progress=progress, on_bad_image=on_bad_image)
+            load_dataset(data, progress=progress, on_bad_image=on_bad_image, masks=masks)
     except DetregError as found:
         return list(found.problems)
     return []

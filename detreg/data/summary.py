@@ -80,6 +80,12 @@ def describe_dataset(dataset: Dataset) -> str:
     classes = _list_classes(dataset.classes)
     title = f"Dataset {dataset.name} ({dataset.format}, digest {dataset.digest})"
     lines = [f"{title}: {counts} images; classes {classes}"]
+    if dataset.masks_digest:
+        splits = dataset.splits.values()
+        masks, boxes = sum(split.masks for split in splits), sum(split.boxes for split in splits)
+        lines.append(
+            f"  {masks} of {boxes} boxes have a mask (masks digest {dataset.masks_digest})"
+        )
     for message, count in dataset.repairs.items():
         lines.append(f"  {message} ({count})")
     for problem in dataset.left_out[:_MAX_LEFT_OUT_SHOWN]:

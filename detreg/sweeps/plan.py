@@ -50,6 +50,8 @@ class Plan:
     """When the command must end, in seconds as time.time() gives them; None sets no limit."""
     precisions: Mapping[str, str] = field(default_factory=dict)
     """In which precision all trials of a template train, by its name, once that is chosen."""
+    masks_digest: str = ""
+    """That of the dataset's masks; empty where no trial may learn masks."""
 
     def __post_init__(self) -> None:
         """Check that the plan has a dataset and a database."""
@@ -75,6 +77,8 @@ class Plan:
             self.sweep.sampler,
             self.sweep.pruner,
         ]
+        if self.masks_digest:
+            facts.append(self.masks_digest)
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         templates = "+".join(self.space.templates)
         return f"{templates}-{self.dataset_digest[:8]}-{digest[:8]}"
@@ -136,6 +140,15 @@ class Plan:
         return learned
 
 
-def make_plan(request: SweepRequest, dataset_digest: str, storage: str) -> Plan:
+def make_plan(
+    request: SweepRequest, dataset_digest: str, storage: str, masks_digest: str = ""
+) -> Plan:
     """Return the plan of a requested sweep on a dataset, whose state is kept in `storage`."""
-    return Plan(request.space, request.options, request.sweep, dataset_digest, storage)
+    return Plan(
+        request.space,
+        request.options,
+        request.sweep,
+        dataset_digest,
+        storage,
+        masks_digest=masks_digest,
+    )

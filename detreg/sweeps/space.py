@@ -47,6 +47,14 @@ class TemplateSpace:
         """The template, found by its name."""
         return TEMPLATES[self.name]
 
+    @property
+    def may_have_masks(self) -> bool:
+        """Whether a trial may learn masks."""
+        dimension = self.dimensions.get("masks")
+        if dimension is not None:
+            return dimension.contains(True)
+        return bool(self.fixed.get("masks", False))
+
     def make_params(self, values: Mapping[str, Value]) -> CommonParams:
         """Return the hyperparameters of typed values, even if these do not go together.
 
@@ -139,6 +147,11 @@ class Space:
                 raise ValueError(f"the space of {part.name} must be under its name, got {name}")
             if not part.dimensions:
                 raise ValueError(f"something of {name} must be searched")
+
+    @property
+    def may_have_masks(self) -> bool:
+        """Whether a trial of any template may learn masks."""
+        return any(part.may_have_masks for part in self.templates.values())
 
     def suggest(self, trial: Suggester) -> tuple[Template, dict[str, Value]]:
         """Return the template of a trial, and its hyperparameters that are not left at default."""

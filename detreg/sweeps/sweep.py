@@ -68,11 +68,16 @@ def run_sweep(request: SweepRequest) -> SweepResult:
     started_at = time.time()
     options = request.options
     with show_progress() as progress:
-        dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
+        dataset = load_dataset(
+            options.data,
+            progress=progress,
+            on_bad_image=options.on_bad_image,
+            masks=request.space.may_have_masks,
+        )
     print(describe_dataset(dataset), flush=True)
     check_calibration(dataset, options)
     storage_url = request.sweep.storage or choose_default_storage()
-    plan = make_plan(request, dataset.digest, storage_url)
+    plan = make_plan(request, dataset.digest, storage_url, dataset.masks_digest)
     for sentence in plan.space.describe_moved_defaults():
         print(sentence)
     print(f"Searches {plan.space}", flush=True)
@@ -228,6 +233,8 @@ def _start_sweep_run(study: Study, is_new: bool, plan: Plan, dataset: Dataset) -
         runs.TEMPLATE: ",".join(plan.space.templates),
         runs.DIGEST: plan.dataset_digest,
     }
+    if plan.masks_digest:
+        tags[runs.MASKS_DIGEST] = plan.masks_digest
     if first_run and has_own_run:
         tags[runs.PARENT] = first_run
     resumed_run = None if has_own_run else first_run

@@ -54,7 +54,7 @@ def check_initial_weights(plan: Plan) -> None:
     with Path(os.devnull).open("w") as devnull:
         os.dup2(devnull.fileno(), 1)
 
-    dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
+    dataset = _load_dataset(plan)
     options = plan.options
     if options.precision == "auto":
         # It is chosen later, and changes no weights.
@@ -74,7 +74,7 @@ def choose_precisions(plan: Plan) -> dict[str, str]:
 
     Raises UsageError as choose_precision does.
     """
-    dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
+    dataset = _load_dataset(plan)
     precisions = {}
     for template in plan.templates:
         params = template.resolve(plan.get_first_params(template), plan.options.recipe)
@@ -92,7 +92,7 @@ def run_worker(task: WorkerTask) -> None:
     plan = replace(task.plan, options=replace(task.plan.options, num_workers=num_workers))
     task = replace(task, plan=plan)
     study = _load_study(task)
-    dataset = load_dataset(plan.options.data, on_bad_image=plan.options.on_bad_image)
+    dataset = _load_dataset(plan)
     run_trial = TRIALS_BY_STAGE[task.stage]
 
     def objective(trial: Trial) -> float:
@@ -164,6 +164,14 @@ def run_and_record_failure(
     finally:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _load_dataset(plan: Plan) -> Dataset:
+    """Load the dataset of a plan, as the sweep's command has loaded it."""
+    options = plan.options
+    return load_dataset(
+        options.data, on_bad_image=options.on_bad_image, masks=plan.space.may_have_masks
+    )
 
 
 # The process.

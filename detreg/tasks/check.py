@@ -144,4 +144,5 @@ def _draw_preview(data: str, plan: TrainingPlan, folder: Path) -> list[GalleryIt
     # torch and MMDetection take seconds to import, and this is all that needs them.
     from detreg.training.preview import draw_training_images  # noqa: PLC0415
 
-    return draw_training_images(plan.template, plan.params, load_dataset(data), folder)
+    dataset = load_dataset(data, masks=plan.params.has_masks)
+    return draw_training_images(plan.template, plan.params, dataset, folder)

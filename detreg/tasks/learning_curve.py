@@ -130,7 +130,12 @@ def measure_learning_curve(
     """
     _check_arguments(params, num_seeds)
     with show_progress() as progress:
-        dataset = load_dataset(options.data, progress=progress, on_bad_image=options.on_bad_image)
+        dataset = load_dataset(
+            options.data,
+            progress=progress,
+            on_bad_image=options.on_bad_image,
+            masks=params.has_masks,
+        )
     print(describe_dataset(dataset), flush=True)
     _check_size(dataset)
     preflight.check_stores()

@@ -132,12 +132,16 @@ class Run:
         counts = {}
         for name, split in dataset.splits.items():
             counts[name] = {"images": split.images, "boxes": split.boxes}
+            if dataset.masks_digest:
+                counts[name]["masks"] = split.masks
         profile = {
             "format": dataset.format,
             "splits": counts,
             "traits": dataset.traits.to_json(),
             "repairs": dict(dataset.repairs),
         }
+        if dataset.masks_digest:
+            profile["masks_digest"] = dataset.masks_digest
         self._log_input(dataset, dataset.name, profile, TRAINING)
 
     def log_scoring_splits(self, dataset: Dataset) -> None:

@@ -37,6 +37,7 @@ from detreg.version import __version__
 
 TEMPLATE = "detreg.template"
 DIGEST = "detreg.dataset_digest"
+MASKS_DIGEST = "detreg.masks_digest"
 PARENT = "detreg.parent_eid"
 START = "detreg.start"
 WARNING = "detreg.warning"

@@ -266,11 +266,16 @@ def _find_difference(
     if old_recipe != recipe:
         return f"recipe was {old_recipe}, now {recipe}"
 
-    old = before["hyperparameters"]
+    # Runs that did not write whether they learn masks yet learned none.
+    old = {"masks": False} | before["hyperparameters"]
     changes = []
     for name, value in to_plain(params).items():
         if name not in _NOT_COMPARED and old.get(name) != value:
             changes.append(f"{name} was {old.get(name)}, now {value}")
     if changes:
         return "hyperparameters differ: " + ", ".join(changes)
+
+    if params.has_masks and before["masks_digest"] != dataset.masks_digest:
+        old_digest = before["masks_digest"]
+        return f"its masks are others (digest {old_digest}, now {dataset.masks_digest})"
     return ""

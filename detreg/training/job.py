@@ -58,6 +58,8 @@ class Job:
             runs.DIGEST: self.dataset.digest,
             runs.START: self.initial_weights.description,
         }
+        if self.params.has_masks:
+            tags[runs.MASKS_DIGEST] = self.dataset.masks_digest
         if self.initial_weights.parent:
             tags[runs.PARENT] = self.initial_weights.parent
         if self.warning:
@@ -73,9 +75,11 @@ class Job:
 
     def to_json(self) -> dict[str, object]:
         """Return the content of params.json: typed values, where MLflow's parameters are text."""
+        masks = {"masks_digest": self.dataset.masks_digest} if self.params.has_masks else {}
         return {
             "template": self.template.name,
             "dataset_digest": self.dataset.digest,
+            **masks,
             "classes": list(self.dataset.classes),
             "detreg_version": __version__,
             "hyperparameters": to_plain(self.params),
