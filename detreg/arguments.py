@@ -457,6 +457,11 @@ def _add_weights(subparsers: Subparsers) -> None:
     parser.add_argument("action", choices=("list", "fetch"))
     parser.add_argument("template", metavar="TEMPLATE", nargs="?")
     parser.add_argument("--base_model", help="default: the template's default")
+    parser.add_argument(
+        "--masks",
+        action="store_true",
+        help="fetch what a training with masks=true starts from",
+    )
 
 
 def _add_completion(subparsers: Subparsers) -> None:

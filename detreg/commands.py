@@ -401,7 +401,8 @@ def weights(arguments: argparse.Namespace) -> int:
 
     if arguments.template is None:
         raise UsageError("which template? detreg weights fetch TEMPLATE [--base_model B]")
-    _fetch_weights(templates.find_template(arguments.template), arguments.base_model)
+    template = templates.find_template(arguments.template)
+    _fetch_weights(template, arguments.base_model, arguments.masks)
     return 0
 
 
@@ -410,13 +411,17 @@ def _list_weights(name: str | None) -> None:
     for template in chosen:
         for base_model, weights in template.base_models.items():
             coco_url = weights.coco_weights.url if weights.coco_weights else ""
-            sources = [source for source in (coco_url, weights.imagenet) if source]
+            masks_url = weights.masks.coco_weights.url if weights.masks else ""
+            sources = [source for source in (coco_url, masks_url, weights.imagenet) if source]
             listed = " ".join(sources) or "not published in this layout"
             print(f"{template.name:14}{base_model:22}{listed}")
 
 
-def _fetch_weights(template: Template, given: str | None) -> None:
-    """Download the weights of a base model, the default one where none is given."""
+def _fetch_weights(template: Template, given: str | None, with_masks: bool) -> None:
+    """Download the weights of a base model, the default one where none is given.
+
+    With masks: those of boxes and masks, where they were published.
+    """
     params = build(template.params, {"base_model": given} if given else {})
     name = params.base_model
 
@@ -426,6 +431,6 @@ def _fetch_weights(template: Template, given: str | None) -> None:
     into = Path(folder) if folder else None
     weights = template.base_models[name]
     if weights.coco_weights or not weights.imagenet:
-        print(fetch_coco_weights(template, name, into))
+        print(fetch_coco_weights(template, name, into, with_masks=with_masks))
     if weights.imagenet:
         print(fetch_imagenet_weights(template, name, into))

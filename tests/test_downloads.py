@@ -13,7 +13,7 @@ import torch
 
 from detreg.errors import DataError, NotFoundError, UnreachableError, UsageError
 from detreg.templates import TEMPLATES, find_template
-from detreg.templates.base_model import PublishedFile
+from detreg.templates.base_model import MaskModel, PublishedFile
 from detreg.templates.template import Template
 from detreg.training import backbones
 from detreg.training.checkpoints import Checkpoint, save_checkpoint
@@ -157,6 +157,26 @@ def test_the_folder_comes_first(weights_folder: Path) -> None:
         UsageError, match=r"nobody published COCO weights of yolox_m .* yolox_m_coco\.pth"
     ):
         fetch_coco_weights(YOLOX, "yolox_m")
+
+
+def test_masks_have_weights_of_their_own(weights_folder: Path, cache: Path, hub: str) -> None:
+    faster_rcnn = find_template("faster_rcnn")
+    boxes = weights_folder / "resnet50_coco.pth"
+    boxes.write_bytes(b"boxes")
+    masks = weights_folder / "resnet50_masks_coco.pth"
+    masks.write_bytes(b"masks")
+    assert fetch_coco_weights(faster_rcnn, "resnet50") == boxes
+    assert fetch_coco_weights(faster_rcnn, "resnet50", with_masks=True) == masks
+    # Nobody published a RetinaNet with masks.
+    assert fetch_coco_weights(find_template("msc10"), "resnet50", with_masks=True) == boxes
+
+    url = f"{hub}/weights.pth"
+    published = MaskModel(config="", coco_weights=PublishedFile(url, SHA256))
+    base_model = replace(faster_rcnn.base_models["resnet101"], masks=published)
+    template = replace(faster_rcnn, base_models={"resnet101": base_model})
+    path = fetch_coco_weights(template, "resnet101", with_masks=True)
+    assert path == cache / "faster_rcnn_resnet101_masks_coco.pth"
+    assert path.read_bytes() == CONTENT
 
 
 def test_a_checkpoint_is_named_by_a_path_or_a_url_with_its_sha256(hub: str, tmp_path: Path) -> None:

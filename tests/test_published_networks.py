@@ -7,6 +7,7 @@ import pytest
 import torch
 from compose_helpers import build_random, compose_model
 from dense_networks import scale_outputs
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 from mmdet.registry import TASK_UTILS
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
@@ -39,10 +40,14 @@ CLASS_LAYERS = re.compile(
 """Names of the layers whose outputs are scores, in MMDetection's networks."""
 
 
-def build_both(name: str, base_model: str, device: str) -> tuple[Any, Any]:
+def build_both(
+    name: str, base_model: str, device: str, *, masks: bool = False
+) -> tuple[Any, Any]:
     """Build detreg's network of 80 classes, and MMDetection's own of the same base model."""
     template = TEMPLATES[name]
     values: dict[str, object] = {"base_model": base_model}
+    if masks:
+        values["masks"] = True
     if base_model.endswith("vgg16"):
         values["image_size"] = PUBLISHED_SIZES[base_model]
 
@@ -134,6 +139,45 @@ def test_outputs_equal_the_published_networks(name: str, base_model: str) -> Non
     assert len(our_detections) > 10
     for part in ("bboxes", "scores", "labels"):
         assert torch.equal(our_detections[part], their_detections[part])
+
+
+# Mask R-CNN
+
+
+@pytest.mark.parametrize("base_model", ["resnet50", "resnet101"])
+def test_mask_rcnn_has_the_published_names_and_shapes(base_model: str) -> None:
+    """So the published weights load with nothing missing."""
+    ours, theirs = build_both("faster_rcnn", base_model, "meta", masks=True)
+    assert get_shapes(ours) == get_shapes(theirs)
+    assert get_learning(ours) == get_learning(theirs)
+    assert "roi_head.mask_head.conv_logits.weight" in get_shapes(ours)
+
+
+def test_mask_rcnn_finds_what_the_published_network_finds() -> None:
+    """Boxes, scores and raw masks to the last bit; MMDetection pastes masks, and we do not."""
+    ours, theirs = build_both("faster_rcnn", "resnet50", "cpu", masks=True)
+    ours.eval()
+    theirs.eval()
+
+    torch.manual_seed(1)
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    spread_scores(theirs, 64, is_ssd=False)
+    ours.load_state_dict(theirs.state_dict())
+
+    our_outputs, our_detections = run_network(ours, image)
+    their_outputs, their_detections = run_network(theirs, image)
+    torch.testing.assert_close(our_outputs, their_outputs, rtol=0, atol=0)
+    (_, _, mask_logits), *_ = our_outputs
+    assert mask_logits.shape[1:] == (80, 28, 28)
+
+    assert len(our_detections) > 10
+    for part in ("bboxes", "scores", "labels"):
+        assert torch.equal(our_detections[part], their_detections[part])
+    pasted, _ = _do_paste_mask(
+        our_detections.masks[:, None], our_detections.bboxes, 64, 96, skip_empty=False
+    )
+    assert 0.05 < (our_detections.masks > 0.5).float().mean() < 0.95
+    assert torch.equal(pasted >= 0.5, their_detections.masks)
 
 
 # the default boxes of SSD

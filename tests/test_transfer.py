@@ -149,3 +149,48 @@ def test_a_checkpoint_of_another_backbone_is_an_error() -> None:
         transfer_weights(OneStage(2), Checkpoint(wrong), ("a", "b"), OneStage.LAYERS)
     with pytest.raises(DataError, match="no name in common"):
         transfer_weights(OneStage(2), Checkpoint({}), ("a", "b"), OneStage.LAYERS)
+
+
+class Masks(nn.Module):
+    """A detector with boxes, or with boxes and masks."""
+
+    LAYERS = (ClassLayer(r"roi_head\.mask_head\.conv_logits\.(weight|bias)"),)
+
+    def __init__(self, classes: int, *, has_masks: bool) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(2, 3)
+        self.roi_head = nn.ModuleDict({"bbox_head": nn.Linear(2, 2)})
+        if has_masks:
+            logits = nn.ModuleDict({"conv_logits": nn.Conv2d(2, classes, 1)})
+            self.roi_head["mask_head"] = logits
+
+
+def test_a_mask_head_starts_afresh_from_a_detector_of_boxes() -> None:
+    network, parent = Masks(3, has_masks=True), Masks(3, has_masks=False)
+    before = copy_tensor(network.roi_head["mask_head"]["conv_logits"].weight)
+    checkpoint = make_checkpoint(parent, CLASSES)
+
+    assert transfer_weights(network, checkpoint, CLASSES, Masks.LAYERS) == [
+        "4 of 6 tensors copied",
+        "the checkpoint finds boxes only: the mask head is trained from scratch",
+    ]
+    assert torch.equal(network.backbone.weight, parent.backbone.weight)
+    assert torch.equal(network.roi_head["mask_head"]["conv_logits"].weight, before)
+
+
+def test_masks_go_to_their_classes_by_name() -> None:
+    network, parent = Masks(3, has_masks=True), Masks(2, has_masks=True)
+    checkpoint = make_checkpoint(parent, OTHER_CLASSES)
+    (sentence,) = transfer_weights(network, checkpoint, CLASSES, Masks.LAYERS)
+    assert sentence == "6 of 6 tensors copied; classes kept by name: boat, car"
+
+    own = network.roi_head["mask_head"]["conv_logits"].weight
+    others = parent.roi_head["mask_head"]["conv_logits"].weight
+    assert torch.equal(own[[0, 2]], others[[1, 0]])
+
+
+def test_a_checkpoint_with_masks_gives_its_boxes() -> None:
+    network, parent = Masks(3, has_masks=False), Masks(3, has_masks=True)
+    checkpoint = make_checkpoint(parent, CLASSES)
+    (sentence,) = transfer_weights(network, checkpoint, CLASSES, ())
+    assert sentence == "4 of 4 tensors copied"

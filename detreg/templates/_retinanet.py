@@ -6,6 +6,7 @@ A feature pyramid on any backbone, with one head over all its levels.
 from dataclasses import dataclass
 
 from detreg.params import ImageSize, boolean, choice, numbers, size
+from detreg.templates._masks import MASK_LAYER, add_to_one_stage
 from detreg.templates.base_model import BaseModel, openmmlab_file
 from detreg.templates.common_params import (
     CommonParams,
@@ -147,6 +148,11 @@ class RetinaNetParams(CommonParams):
 
 def build_model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
     """Return the published RetinaNet on the backbone `base_model`, for `num_classes` classes."""
+    model = _build_box_model(published, params, num_classes)
+    return add_to_one_stage(model, num_classes) if params.masks else model
+
+
+def _build_box_model(published: Config, params: RetinaNetParams, num_classes: int) -> Config:
     bbox_head = _build_head(published["bbox_head"], params, num_classes)
 
     if params.base_model.startswith("resnet"):
@@ -190,9 +196,10 @@ def build_augmentation(published: list[Config], params: RetinaNetParams) -> Augm
 
 
 def get_class_layers(params: RetinaNetParams) -> tuple[ClassLayer, ...]:
-    """Return the classifier, and the regressors if each class has its own."""
-    classifier = ClassLayer(r"bbox_head\.retina_cls\.(weight|bias)")
-    if not params.use_perclass_regression:
-        return (classifier,)
-    regressor = ClassLayer(r"bbox_head\.retina_reg\.(weight|bias)", rows=4)
-    return (classifier, regressor)
+    """Return the classifier, the regressors if each class has its own, and the masks."""
+    layers = [ClassLayer(r"bbox_head\.retina_cls\.(weight|bias)")]
+    if params.use_perclass_regression:
+        layers.append(ClassLayer(r"bbox_head\.retina_reg\.(weight|bias)", rows=4))
+    if params.masks:
+        layers.append(MASK_LAYER)
+    return tuple(layers)

@@ -29,6 +29,16 @@ def openmmlab_file(family: str, training: str, stamp: str) -> PublishedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskModel:
+    """What was published for a base model with masks."""
+
+    config: str
+    """The packaged MMDetection configuration of the network with masks."""
+    coco_weights: PublishedFile
+    """COCO weights of boxes and masks in MMDetection's layout."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BaseModel:
     """One network of a template, and what was published for it."""
 
@@ -48,6 +58,11 @@ class BaseModel:
     """COCO val2017 box AP as published, in percent."""
     imagenet: str = ""
     """Library and name of ImageNet weights of the backbone, such as `timm:inception_v4.tf_in1k`."""
+    masks: MaskModel | None = None
+    """The published network with masks; None if nobody published one.
+
+    A template that has masks all the same adds them to the network of boxes.
+    """
     parameters: float
     """Millions of parameters at 80 classes and default hyperparameters; a test counts them."""
     gflops: float

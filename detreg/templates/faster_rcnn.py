@@ -10,7 +10,8 @@ proposals of each image, whatever its size.
 from dataclasses import dataclass
 
 from detreg.params import ImageSize, boolean, numbers
-from detreg.templates.base_model import BaseModel, openmmlab_file
+from detreg.templates._masks import MASK_LAYER, add_to_two_stages
+from detreg.templates.base_model import BaseModel, MaskModel, openmmlab_file
 from detreg.templates.common_params import (
     CommonParams,
     base_model_field,
@@ -43,6 +44,12 @@ BASE_MODELS = {
             "faster_rcnn", "faster_rcnn_r50_fpn_1x_coco", "20200130-047c8118"
         ),
         coco_ap=37.4,
+        masks=MaskModel(
+            config="mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py",
+            coco_weights=openmmlab_file(
+                "mask_rcnn", "mask_rcnn_r50_fpn_1x_coco", "20200205-d4b0c5d6"
+            ),
+        ),
         parameters=41.8,
         gflops=134,
     ),
@@ -54,6 +61,12 @@ BASE_MODELS = {
             "faster_rcnn", "faster_rcnn_r101_fpn_1x_coco", "20200130-f513f705"
         ),
         coco_ap=39.4,
+        masks=MaskModel(
+            config="mask_rcnn/mask-rcnn_r101_fpn_1x_coco.py",
+            coco_weights=openmmlab_file(
+                "mask_rcnn", "mask_rcnn_r101_fpn_1x_coco", "20200204-1efe0ed5"
+            ),
+        ),
         parameters=60.7,
         gflops=182,
     ),
@@ -83,7 +96,7 @@ class FasterRcnnParams(CommonParams):
 
 
 def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -> Config:
-    """Return the published network for `num_classes` classes."""
+    """Return the published network, that of Mask R-CNN with masks, for `num_classes` classes."""
     backbone = published["backbone"] | {
         "frozen_stages": params.frozen_stages or -1,  # MMDetection freezes none at -1
         "init_cfg": None,
@@ -98,11 +111,14 @@ def build_model(published: Config, params: FasterRcnnParams, num_classes: int) -
         "num_classes": num_classes,
         "reg_class_agnostic": not params.use_perclass_regression,
     }
+    roi_head = roi_head | {"bbox_head": bbox_head}
+    if params.masks:
+        roi_head = add_to_two_stages(roi_head, num_classes)
 
     return published | {
         "backbone": backbone,
         "rpn_head": rpn_head | {"anchor_generator": anchor_generator},
-        "roi_head": roi_head | {"bbox_head": bbox_head},
+        "roi_head": roi_head,
     }
 
 
@@ -112,12 +128,13 @@ def build_augmentation(published: list[Config], params: FasterRcnnParams) -> Aug
 
 
 def get_class_layers(params: FasterRcnnParams) -> tuple[ClassLayer, ...]:
-    """Return the classifier with its background row, and the regressors of each class."""
-    classifier = ClassLayer(r"roi_head\.bbox_head\.fc_cls\.(weight|bias)", background=1)
-    if not params.use_perclass_regression:
-        return (classifier,)
-    regressor = ClassLayer(r"roi_head\.bbox_head\.fc_reg\.(weight|bias)", rows=4)
-    return (classifier, regressor)
+    """Return the classifier with its background row, and regressors and masks of each class."""
+    layers = [ClassLayer(r"roi_head\.bbox_head\.fc_cls\.(weight|bias)", background=1)]
+    if params.use_perclass_regression:
+        layers.append(ClassLayer(r"roi_head\.bbox_head\.fc_reg\.(weight|bias)", rows=4))
+    if params.masks:
+        layers.append(MASK_LAYER)
+    return tuple(layers)
 
 
 FASTER_RCNN = Template(

@@ -92,12 +92,14 @@ def compose(
 
 
 def load_published_config(template: Template, params: CommonParams) -> Config:
-    """Load the configuration that MMDetection packages for the base model."""
+    """Load the configuration that MMDetection packages for the base model, with masks if wanted."""
     spec = importlib.util.find_spec("mmdet")
     assert spec and spec.origin  # a dependency in pyproject.toml
 
     configs = Path(spec.origin).parent / ".mim" / "configs"
-    return Config.fromfile(configs / template.get_base_model(params).config)
+    base_model = template.get_base_model(params)
+    published = base_model.masks if params.has_masks and base_model.masks else base_model
+    return Config.fromfile(configs / published.config)
 
 
 def compose_network(

@@ -34,6 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from detreg.training.distributed import unwrap
+from detreg.training.masks import MaskRetinaNet
 from detreg.training.random_state import RandomState
 
 Batch = Mapping[str, Any]
@@ -116,7 +117,8 @@ def _run_dense_layers(network: Any, images: Tensor) -> DenseOutputs:
     features = network.extract_feat(images)
     outputs = _get_dense_head(network)(features)
     # What nobody reads later is not kept.
-    return features if _is_two_stage(network) else (), outputs
+    has_second_stage = _is_two_stage(network) or isinstance(network, MaskRetinaNet)
+    return features if has_second_stage else (), outputs
 
 
 def _is_two_stage(network: nn.Module) -> bool:

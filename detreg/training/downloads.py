@@ -41,17 +41,21 @@ def fetch_coco_weights(
     base_model: str,
     into: Path | None = None,
     asked_by: str = "pretrained_weights",
+    with_masks: bool = False,
 ) -> Path:
     """Return the published COCO checkpoint of a base model, downloaded if need be.
 
     It is looked for in DETREG_WEIGHTS, then in the folder `into` or the cache, to which it is
-    downloaded. `asked_by` is the parameter that asks for it, which the advice is about.
+    downloaded. `asked_by` is the parameter that asks for it, which the advice is about. With masks
+    it is the one of boxes and masks, where one was published.
 
     Raises UsageError where nobody published one, UnreachableError where it cannot be downloaded,
     DataError for a wrong sha256.
     """
     weights = template.base_models[base_model]
-    name = f"{base_model}_coco.pth"
+    masks = weights.masks if with_masks else None
+    published = masks.coco_weights if masks else weights.coco_weights
+    name = f"{base_model}_masks_coco.pth" if masks else f"{base_model}_coco.pth"
     # YOLOF, Faster R-CNN and RetinaNet all have a resnet50: the name with the template comes first.
     full_name = f"{template.name}_{name}"
     found = _find_in_folder(full_name) or _find_in_folder(name)
@@ -59,7 +63,7 @@ def fetch_coco_weights(
         _check_not_of_another(found, template, base_model)
         return found
 
-    if weights.coco_weights is None:
+    if published is None:
         alternatives = _suggest_alternatives(template, base_model, asked_by)
         raise UsageError(
             f"{asked_by}: nobody published COCO weights of {base_model} in MMDetection's layout: "
@@ -67,7 +71,7 @@ def fetch_coco_weights(
             f"{alternatives}"
         )
     path = (into or get_weights_cache()) / full_name
-    return download_file(weights.coco_weights.url, path, weights.coco_weights.sha256)
+    return download_file(published.url, path, published.sha256)
 
 
 def fetch_imagenet_weights(

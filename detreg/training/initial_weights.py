@@ -34,6 +34,8 @@ _NOT_COMPARED = (
     "pretrained_weights",
     "pretrain_base_data",
 )
+# What runs did that did not write the parameter yet.
+_ADDED_LATER = {"masks": False}
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,10 @@ def load_named_weights(template: Template, params: CommonParams) -> Checkpoint:
         path = fetch_imagenet_weights(template, params.base_model, asked_by=name)
         return load_checkpoint(path)
 
-    checkpoint = load_checkpoint(fetch_coco_weights(template, params.base_model, asked_by=name))
+    path = fetch_coco_weights(
+        template, params.base_model, asked_by=name, with_masks=params.has_masks
+    )
+    checkpoint = load_checkpoint(path)
     if value == "mscoco":  # asks for the base model only
         return _keep_backbone(checkpoint)
     return checkpoint
@@ -270,8 +275,11 @@ def _find_difference(
     old = {"masks": False} | before["hyperparameters"]
     changes = []
     for name, value in to_plain(params).items():
-        if name not in _NOT_COMPARED and old.get(name) != value:
-            changes.append(f"{name} was {old.get(name)}, now {value}")
+        if name in _NOT_COMPARED:
+            continue
+        old_value = old.get(name, _ADDED_LATER.get(name))
+        if old_value != value:
+            changes.append(f"{name} was {old_value}, now {value}")
     if changes:
         return "hyperparameters differ: " + ", ".join(changes)
 

@@ -19,6 +19,7 @@ from detreg.training import (  # noqa: F401  MMEngine builds from them by name
     crops,
     distributed,
     heads,
+    masks,
     mixing,
     packing,
     plain_epochs,

@@ -2,8 +2,8 @@
 
 The dense head is the head of a one-stage detector, the RPN of a two-stage one. Almost all of a
 step's time goes into these layers. What they put out is turned into float32, so that assignment,
-losses, boxes and the second stage are float32; so are the weights, the optimizer and the average of
-the weights, and all of scoring and export.
+losses, boxes, the second stage and masks are float32; so are the weights, the optimizer and the
+average of the weights, and all of scoring and export.
 
 Images go through these layers in the memory format `channels_last`, in which convolutions are
 faster (docs/decisions/0013-precision.md). Weights keep their format: checkpoints do not change.
@@ -22,6 +22,8 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_map
+
+from detreg.training.masks import MaskRetinaNet
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The values of the run option `precision`, but for `auto`."""
@@ -152,6 +154,9 @@ def _list_dense_layers(network: Any) -> tuple[list[nn.Module], list[nn.Module]]:
     if isinstance(network, TwoStageDetector):
         # The second stage reads the features too.
         return [*features, network.rpn_head], [features[-1], network.rpn_head]
+    if isinstance(network, MaskRetinaNet):
+        # So does the mask branch.
+        return [*features, network.bbox_head], [features[-1], network.bbox_head]
     return [*features, network.bbox_head], [network.bbox_head]
 
 

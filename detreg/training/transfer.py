@@ -7,7 +7,7 @@ of classes in a row, for example one for each anchor.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from detreg.templates.template import ClassLayer
 from detreg.training.checkpoints import Checkpoint
 
 _MOST_LISTED = 10
+_MASK_HEAD = "roi_head.mask_head."
 
 
 def transfer_weights(
@@ -65,7 +66,11 @@ def transfer_weights(
     if is_by_class:
         copied += f"; classes kept by name: {', '.join(class_names.shared) or 'none'}"
     absent = [name for name in own if name not in checkpoint.state_dict and not _is_counter(name)]
-    return [copied, *_describe_rest(misfits, absent)]
+    if not _lacks_masks_only(own, checkpoint.state_dict):
+        return [copied, *_describe_rest(misfits, absent)]
+    absent = [name for name in absent if not name.startswith(_MASK_HEAD)]
+    afresh = "the checkpoint finds boxes only: the mask head is trained from scratch"
+    return [copied, afresh, *_describe_rest(misfits, absent)]
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,14 @@ def _check_backbone(fitting: dict[str, Tensor], misfits: Sequence[str]) -> None:
 
     examples = "; ".join(misfits[:3]) or "no name in common"
     raise DataError(f"nothing of the checkpoint's backbone fits this base model: {examples}")
+
+
+def _lacks_masks_only(own: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    """Return whether a network with masks gets the weights of a detector of boxes."""
+    wants_masks = any(name.startswith(_MASK_HEAD) for name in own)
+    has_masks = any(name.startswith(_MASK_HEAD) for name in others)
+    finds_boxes = any("bbox_head." in name for name in others)
+    return wants_masks and finds_boxes and not has_masks
 
 
 def _is_counter(name: str) -> bool:
