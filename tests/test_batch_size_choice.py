@@ -146,9 +146,9 @@ def test_the_trial_has_as_many_images_of_the_largest_size(monkeypatch: pytest.Mo
     drawn: list[tuple[int, int, int]] = []
     real = draw_batch
 
-    def draw(count: int, width: int, height: int) -> dict[str, Any]:
+    def draw(count: int, width: int, height: int, with_masks: bool) -> dict[str, Any]:
         drawn.append((count, width, height))
-        return real(count, width, height)
+        return real(count, width, height, with_masks)
 
     monkeypatch.setattr(batch_size_choice, "draw_batch", draw)
     values = {"base_model": "yolox_nano", "image_size": 64, "random_resize_upper": 96}

@@ -40,9 +40,7 @@ CLASS_LAYERS = re.compile(
 """Names of the layers whose outputs are scores, in MMDetection's networks."""
 
 
-def build_both(
-    name: str, base_model: str, device: str, *, masks: bool = False
-) -> tuple[Any, Any]:
+def build_both(name: str, base_model: str, device: str, *, masks: bool = False) -> tuple[Any, Any]:
     """Build detreg's network of 80 classes, and MMDetection's own of the same base model."""
     template = TEMPLATES[name]
     values: dict[str, object] = {"base_model": base_model}

@@ -159,15 +159,19 @@ class Masks(nn.Module):
     def __init__(self, classes: int, *, has_masks: bool) -> None:
         super().__init__()
         self.backbone = nn.Linear(2, 3)
-        self.roi_head = nn.ModuleDict({"bbox_head": nn.Linear(2, 2)})
+        heads: dict[str, nn.Module] = {"bbox_head": nn.Linear(2, 2)}
         if has_masks:
-            logits = nn.ModuleDict({"conv_logits": nn.Conv2d(2, classes, 1)})
-            self.roi_head["mask_head"] = logits
+            heads["mask_head"] = nn.ModuleDict({"conv_logits": nn.Conv2d(2, classes, 1)})
+        self.roi_head = nn.ModuleDict(heads)
+
+    @property
+    def mask_weight(self) -> Tensor:
+        return self.state_dict()["roi_head.mask_head.conv_logits.weight"]
 
 
 def test_a_mask_head_starts_afresh_from_a_detector_of_boxes() -> None:
     network, parent = Masks(3, has_masks=True), Masks(3, has_masks=False)
-    before = copy_tensor(network.roi_head["mask_head"]["conv_logits"].weight)
+    before = copy_tensor(network.mask_weight)
     checkpoint = make_checkpoint(parent, CLASSES)
 
     assert transfer_weights(network, checkpoint, CLASSES, Masks.LAYERS) == [
@@ -175,7 +179,7 @@ def test_a_mask_head_starts_afresh_from_a_detector_of_boxes() -> None:
         "the checkpoint finds boxes only: the mask head is trained from scratch",
     ]
     assert torch.equal(network.backbone.weight, parent.backbone.weight)
-    assert torch.equal(network.roi_head["mask_head"]["conv_logits"].weight, before)
+    assert torch.equal(network.mask_weight, before)
 
 
 def test_masks_go_to_their_classes_by_name() -> None:
@@ -184,8 +188,8 @@ def test_masks_go_to_their_classes_by_name() -> None:
     (sentence,) = transfer_weights(network, checkpoint, CLASSES, Masks.LAYERS)
     assert sentence == "6 of 6 tensors copied; classes kept by name: boat, car"
 
-    own = network.roi_head["mask_head"]["conv_logits"].weight
-    others = parent.roi_head["mask_head"]["conv_logits"].weight
+    own = network.mask_weight
+    others = parent.mask_weight
     assert torch.equal(own[[0, 2]], others[[1, 0]])
 
 

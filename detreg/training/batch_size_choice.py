@@ -127,7 +127,7 @@ def run_step(
 
     _, largest_size = params.random_sizes
     preprocessing = replace(make_preprocessing(template, params), image_size=largest_size)
-    drawn = draw_batch(images, *preprocessing.largest_canvas)
+    drawn = draw_batch(images, *preprocessing.largest_canvas, params.has_masks)
     compute_trial_gradients(network, network.data_preprocessor(drawn, True))
     optimizer.step()
     del average

@@ -18,8 +18,8 @@ from mmdet.structures.bbox import bbox2roi
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-MASK_SIDE = 28
-"""Cells of a mask in each direction."""
+from detreg.inference.outputs import MASK_SIDE
+from detreg.training.object_masks import ObjectMasks
 
 _CHUNK = 100
 """Boxes whose masks are predicted at once: the maps of 1000 would take a gigabyte."""
@@ -173,14 +173,10 @@ class MaskRetinaNet(RetinaNet):
         return samples
 
 
-def _crop_targets(masks: Any, boxes: Tensor, owners: Tensor) -> Tensor:
+def _crop_targets(masks: ObjectMasks, boxes: Tensor, owners: Tensor) -> Tensor:
     """Return which cells (n, 28, 28) of a grid over each box lie in its object's mask: 1.0 or 0.0.
 
-    `masks` is the ObjectMasks of an image, `owners` (n,) the object of each box (n, 4).
+    `masks` are those of the image's objects, `owners` (n,) the object of each box (n, 4).
     """
-    if not len(boxes):
-        return boxes.new_zeros(0, MASK_SIDE, MASK_SIDE)
-    cropped = masks.crop_and_resize(
-        boxes.cpu().numpy(), (MASK_SIDE, MASK_SIDE), owners.cpu().numpy()
-    )
+    cropped = masks.crop_and_resize(boxes, (MASK_SIDE, MASK_SIDE), owners)
     return torch.from_numpy(cropped.to_ndarray()).to(boxes)

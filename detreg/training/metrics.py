@@ -29,6 +29,10 @@ def convert_predictions(
     boxes = predicted["bboxes"].detach().cpu()[best]
     labels = predicted["labels"].detach().cpu()[best]
 
+    masks = None
+    if "masks" in predicted:
+        masks = predicted["masks"].detach().float().cpu()[best].numpy()
+
     height, width = sample["ori_shape"]
     return Detections.clip_to_image(
         boxes.float().numpy(),
@@ -36,6 +40,7 @@ def convert_predictions(
         labels.long().numpy(),
         tuple(classes),
         (width, height),
+        masks,
     )
 
 

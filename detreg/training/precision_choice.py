@@ -110,7 +110,7 @@ def measure_steps(template: Template, params: CommonParams, num_classes: int) ->
 
 def _measure_steps(template: Template, params: CommonParams, num_classes: int) -> dict[str, float]:
     network = build_trial_network(template, params, num_classes)
-    drawn = draw_batch(IMAGES, *compute_trial_size(template, params))
+    drawn = draw_batch(IMAGES, *compute_trial_size(template, params), params.has_masks)
     batch = network.data_preprocessor(drawn, True)
 
     seconds = {"fp32": math.inf, "bf16": math.inf}

@@ -12,10 +12,12 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
+from detreg.data.outlines import Outline
 from detreg.templates.common_params import CommonParams
 from detreg.templates.template import Template
 from detreg.training.compose import compose_network, load_published_config
 from detreg.training.network import build_network
+from detreg.training.object_masks import ObjectMasks
 from detreg.training.random_state import RandomState
 
 BOXES = 8
@@ -49,8 +51,11 @@ def compute_trial_gradients(network: Any, batch: dict[str, Any]) -> None:
     total.backward()
 
 
-def draw_batch(count: int, width: int, height: int) -> dict[str, Any]:
-    """Return so many images, and boxes of the first class, as a loader gives them to a network."""
+def draw_batch(count: int, width: int, height: int, with_masks: bool = False) -> dict[str, Any]:
+    """Return so many images, and boxes of the first class, as a loader gives them to a network.
+
+    A mask covers the diamond in its box.
+    """
     generator = torch.Generator().manual_seed(0)
     images, samples = [], []
     for _ in range(count):
@@ -69,5 +74,13 @@ def draw_batch(count: int, width: int, height: int) -> dict[str, Any]:
         labels = torch.zeros(BOXES, dtype=torch.long)
         sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
         sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=labels[:0])
+        if with_masks:
+            outlines = [_draw_diamond(*box) for box in boxes.tolist()]
+            sample.gt_instances.masks = ObjectMasks.make(outlines, height, width)
         samples.append(sample)
     return {"inputs": images, "data_samples": samples}
+
+
+def _draw_diamond(left: float, top: float, right: float, bottom: float) -> Outline:
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return Outline(polygons=((x, top, right, y, x, bottom, left, y),))
