@@ -115,6 +115,14 @@ def dense_checkpoint(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return path
 
 
+@pytest.fixture(scope="session")
+def toy_mask_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the toy detector of toy_detector.py, which finds masks, too."""
+    from toy_detector import CARD_WITH_MASKS, write_toy_model
+
+    return write_toy_model(tmp_path_factory.mktemp("masks") / "masks.onnx", CARD_WITH_MASKS)
+
+
 @pytest.fixture(scope="module")
 def mmdet_scope() -> None:
     """Let MMEngine build the parts of MMDetection and detreg by name."""

@@ -43,6 +43,37 @@ def read(body: bytes, content_type: str, query: str = "") -> DetectionRequest:
     return read_request(body, content_type, LIMITS, query)
 
 
+@pytest.mark.parametrize(
+    ("query", "has_masks", "form"),
+    [
+        ("", True, "polygons"),
+        ("masks=rle", True, "rle"),
+        ("masks=none", True, "none"),
+        ("", False, "none"),
+        ("masks=none", False, "none"),
+    ],
+)
+def test_masks_are_asked_for_in_a_form(query: str, has_masks: bool, form: str) -> None:
+    request = read_request(JPEG, "image/jpeg", LIMITS, query, has_masks=has_masks)
+    assert request.params.masks == form
+
+
+@pytest.mark.parametrize(
+    ("query", "has_masks", "problem"),
+    [
+        ("masks=png", True, "masks must be one of polygons, rle, none, got 'png'"),
+        ("masks=1", True, "masks must be one of polygons, rle, none, got 1"),
+        ("masks=", False, "masks must be one of polygons, rle, none, got ''"),
+        ("masks=rle", False, "masks must be none, got rle: the model has no masks"),
+        ("mask=rle", True, "the params are score_threshold, max_detections, masks$"),
+        ("mask=rle", False, "the params are score_threshold, max_detections$"),
+    ],
+)
+def test_other_forms_of_masks_are_refused(query: str, has_masks: bool, problem: str) -> None:
+    with pytest.raises(BadRequest, match=problem):
+        read_request(JPEG, "image/jpeg", LIMITS, query, has_masks=has_masks)
+
+
 @pytest.mark.parametrize("content_type", ["image/jpeg", "image/png", "Image/WebP; q=1"])
 def test_an_image_is_sent_as_it_is(content_type: str) -> None:
     request = read(JPEG, content_type, "score_threshold=0.4&max_detections=7")
@@ -76,7 +107,7 @@ BAD_FORMS = [
     (make_form(make_part(JPEG, more="x: " + "y" * 5000 + "\r\n")), FORM, "no end of its headers"),
     (make_form(make_part(JPEG), b"--AaB03x\r\nx\r\n"), FORM, "part 1 of the form has no end"),
     (make_form(*[make_part(JPEG)] * 4), FORM, "4 rows: send at most 3"),
-    (make_form(*[make_part(b"")] * 6), FORM, "more than 5 parts"),
+    (make_form(*[make_part(b"")] * 7), FORM, "more than 6 parts"),
     (make_form(make_part(JPEG), make_part(b"1", "color", None)), FORM, "unknown params 'color'"),
     (make_form(make_part(JPEG), make_part(b"1", "é", None)), FORM, "unknown params"),
     (
@@ -130,7 +161,7 @@ def test_a_form_of_many_parts_costs_a_copy_of_its_body() -> None:
     body = b"--AaB03x" + b"\r\n--AaB03xyz" * 200_000
     tracemalloc.start()
     try:
-        with pytest.raises(BadRequest, match="more than 5 parts"):
+        with pytest.raises(BadRequest, match="more than 6 parts"):
             read(body, FORM)
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -173,7 +204,7 @@ def test_params_of_json_are_known_in_their_place_and_given_once() -> None:
 
     assert ask("max_detections=3", params={"score_threshold": None}).params.max_detections == 3
     for wrong, reason in (
-        ({"params": {"masks": "rle"}}, "unknown params 'masks': the params are score_threshold"),
+        ({"params": {"iou": "rle"}}, "unknown params 'iou': the params are score_threshold"),
         ({"score_threshold": 0.4}, "score_threshold belongs into params"),
         ({"params": {"max_detections": 3}}, "max_detections is given twice"),
     ):

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from toy_detector import CARD
+from toy_detector import CARD, CARD_WITH_MASKS
 
 from detreg.serving.limits import Limits
 from detreg.serving.pages import Page, build_pages
@@ -37,6 +37,16 @@ def test_pages_load_nothing_from_elsewhere(pages: dict[str, Page]) -> None:
         if path != "/model.json":
             assert re.findall(r"(?:src|href)=\"(?:https?:)?//", text) == []
             assert "/* colors */" not in text
+
+
+def test_masks_are_described_where_the_model_has_some(pages: dict[str, Page]) -> None:
+    with_masks = build_pages(CARD_WITH_MASKS, Limits(), ())
+    text = with_masks["/docs"].body.decode()
+    assert "<code>masks=rle</code>" in text and "(default polygons)" in text
+    assert [*json.loads(with_masks["/model.json"].body)["params"]][2:] == ["masks"]
+
+    assert "masks" not in pages["/docs"].body.decode()
+    assert "masks" not in json.loads(pages["/model.json"].body)["params"]
 
 
 def test_a_server_without_cors_and_with_thousands_of_classes_says_so() -> None:

@@ -110,6 +110,32 @@ def test_an_image_is_dropped_and_the_threshold_moved(page: Chromium, image: Path
     assert page.complaints == []
 
 
+def test_masks_are_drawn_in_the_color_of_their_class(
+    toy_mask_model: Path, image: Path, tmp_path: Path
+) -> None:
+    with show(toy_mask_model) as shown:
+        browser = Chromium(tmp_path / "profile")
+        try:
+            browser.command("Page.navigate", url=shown.url)
+            browser.wait_for("document.title === 'yolox detector'")
+            browser.drop(image)
+            browser.wait_for("document.querySelectorAll('#boxes .mask').length === 2")
+            assert read_texts(browser, "#about") == ["finds boat, buoy, with their masks"]
+
+            # The boat's ring: its box, and no pixel in the hole.
+            box, is_in_hole, is_in_ring = browser.run(
+                "(function () { var mask = [...document.querySelectorAll('.mask')].pop();"
+                " var box = mask.getBBox();"
+                " var has = (x, y) => mask.isPointInFill(new DOMPoint(x, y));"
+                " return [[box.x, box.y, box.width, box.height], has(200, 160), has(120, 160)] })()"
+            )
+            assert box == pytest.approx([100, 80, 200, 160], abs=20)
+            assert (is_in_hole, is_in_ring) == (False, True)
+            assert browser.complaints == []
+        finally:
+            browser.close()
+
+
 def test_the_copied_command_gives_the_same(page: Chromium, image: Path) -> None:
     page.choose("#file", image)
     page.wait_for("document.querySelectorAll('#found li').length === 2")

@@ -4,6 +4,7 @@ And a dataset of bright boxes, of which a network with a higher limit finds fewe
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from detreg.data.boxes import Box as LabeledBox
 from detreg.data.formats import write
 from detreg.data.images import AnnotatedImage
 from detreg.inference.card import METADATA_KEY, Card
+from detreg.inference.outputs import OUTPUTS
 from detreg.inference.preprocessing import Preprocessing
 
 Box = tuple[int, int, int, int]
@@ -33,6 +35,7 @@ CARD = Card(
     score_threshold=0.3,
     detreg_version="0.1.0",
 )
+CARD_WITH_MASKS = replace(CARD, outputs=tuple(output.name for output in OUTPUTS))
 
 # The box around all pixels above a limit, or around the image where there are none, is a boat with
 # the score (brightest pixel / 255); half that box is a buoy with half that score; the third row is
@@ -79,17 +82,49 @@ def write_toy_model(
 ) -> Path:
     """Write the toy network; `shape` names or fixes batch, height and width.
 
-    It finds what is brighter than `limit`.
+    It finds what is brighter than `limit`, and has masks where the card says so.
     """
     text = _TOY.replace("LIMIT", str(limit))
     for axis, size in zip(("BATCH", "HEIGHT", "WIDTH"), shape, strict=True):
         text = text.replace(axis, size)
 
     model = onnx.parser.parse_model(text)
+    if card is not None and card.has_masks:
+        _add_masks(model)
     if card is not None:
         onnx.helper.set_model_props(model, {METADATA_KEY: card.to_json()})
     onnx.save(model, path)
     return path
+
+
+def draw_grids() -> NDArray[np.float32]:
+    """Return the grids (3, 28, 28) of what the toy network with masks finds.
+
+    The boat is a disc with a hole, the buoy two triangles, and the third row is padding.
+    """
+    ys, xs = np.mgrid[:28, :28] - 13.5
+    radius = np.hypot(xs, ys)
+    boat = (radius < 13) & (radius > 4)
+    buoy = np.abs(xs) < np.abs(ys) - 2
+    grids = np.stack([boat, buoy, np.zeros_like(boat)])
+    return np.where(grids, 0.95, 0.05).astype(np.float32) * grids.any((1, 2), keepdims=True)
+
+
+def _add_masks(model: onnx.ModelProto) -> None:
+    """Add the output `masks` to the toy network."""
+    grids = onnx.numpy_helper.from_array(draw_grids()[None], "grids")
+    axes = onnx.numpy_helper.from_array(np.array([2, 3]), "grid_axes")
+    nodes = [
+        onnx.helper.make_node("Unsqueeze", ["nothing", "grid_axes"], ["nothing_of_grids"]),
+        onnx.helper.make_node("Add", ["nothing_of_grids", "grids"], ["masks"]),
+    ]
+    batch = model.graph.output[0].type.tensor_type.shape.dim[0]
+    size = batch.dim_param or batch.dim_value
+    shape = [size, *draw_grids().shape]
+    output = onnx.helper.make_tensor_value_info("masks", onnx.TensorProto.FLOAT, shape)
+    model.graph.initializer.extend([grids, axes])
+    model.graph.node.extend(nodes)
+    model.graph.output.append(output)
 
 
 def draw_image(width: int, height: int, box: Box, brightness: int = 255) -> NDArray[np.uint8]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from detreg.errors import DataError, UsageError, quote, summarize_error
 from detreg.inference.operating_point import OperatingPoint
-from detreg.inference.outputs import OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
+from detreg.inference.outputs import MASKS, OUTPUTS, OUTPUTS_FORMAT, REQUIRED_OUTPUTS
 from detreg.inference.preprocessing import Preprocessing, is_number
 
 METADATA_KEY = "detreg"
@@ -74,6 +74,11 @@ class Card:
                 problems.append(f"operating_point has no such classes: {quote(sorted(unknown))}")
         if problems:
             raise UsageError(problems)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the model finds the masks of objects beside their boxes."""
+        return MASKS.name in self.outputs
 
     def _find_text_problems(self) -> list[str]:
         """Return what is wrong with the texts and the lists of texts."""
@@ -223,9 +228,18 @@ def _describe_usage(preprocessing: Preprocessing, outputs: tuple[str, ...]) -> d
         "outputs": _describe_outputs(outputs),
         "after": (
             "Keep rows with label >= 0 and score >= score_threshold; "
-            "divide x by resized width / original width, y likewise."
+            f"divide x by resized width / original width, y likewise.{_describe_pasting(outputs)}"
         ),
     }
+
+
+def _describe_pasting(outputs: tuple[str, ...]) -> str:
+    if MASKS.name not in outputs:
+        return ""
+    return (
+        " Interpolate the grid of a mask (bilinear, between the centers of its cells) over its "
+        "box: pixels of at least 0.5 at their center belong to the object."
+    )
 
 
 def _describe_resizing(preprocessing: Preprocessing) -> str:

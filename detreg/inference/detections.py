@@ -4,14 +4,14 @@ import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detreg.errors import DataError, UsageError, make_printable
 from detreg.inference.images import read_image
-from detreg.inference.masks import Masks, Positions
+from detreg.inference.masks import MaskForm, Masks, Positions
 from detreg.inference.outputs import REQUIRED_OUTPUTS, OutputArray
 from detreg.report.drawing import draw_detections
 
@@ -34,9 +34,6 @@ CocoRow = dict[str, Any]
 
 Segmentation = list[list[float]] | dict[str, object]
 """The mask of an object as COCO's JSON has it: polygons x1, y1, x2, y2, ... or run-length code."""
-
-MaskForm = Literal["polygons", "rle", "none"]
-"""How the masks of detections are written: COCO's polygons, its run-length code, or not at all."""
 
 
 @dataclass(frozen=True, eq=False)

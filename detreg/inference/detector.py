@@ -90,6 +90,11 @@ class Detector:
         return self.card.classes
 
     @property
+    def has_masks(self) -> bool:
+        """Whether detections have masks."""
+        return self.card.has_masks
+
+    @property
     def device(self) -> str:
         """Where the network runs: "cuda" or "cpu"."""
         return self.session.device
@@ -98,8 +103,9 @@ class Detector:
         shown = ", ".join(self.classes[:SHOWN_CLASSES])
         more = ", ..." if len(self.classes) > SHOWN_CLASSES else ""
         # Names come from a model that anyone may have made, and this is printed.
+        masks = " with masks" if self.has_masks else ""
         return make_printable(
-            f"Detector({self.card.template}, {len(self.classes)} classes: {shown}{more}; "
+            f"Detector({self.card.template}{masks}, {len(self.classes)} classes: {shown}{more}; "
             f"score_threshold {self.card.score_threshold:g}; {self.device})"
         )
 

@@ -1,18 +1,23 @@
 """The masks of one image's detections: a grid of probabilities over each box, pasted on demand."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from detreg.errors import DataError
+from detreg.errors import DataError, UsageError, quote
 from detreg.inference.outputs import MASK_SIDE
 from detreg.loops import Points, join_loops
 from detreg.run_lengths import RunLengthMask, Runs, compress_runs, join_spans
 
 Positions = NDArray[np.integer] | NDArray[np.bool_]
 """Which detections: their positions, or whether each is meant."""
+
+MaskForm = Literal["polygons", "rle", "none"]
+"""How the masks of detections are written: COCO's polygons, its run-length code, or not at all."""
+MASK_FORMS: tuple[MaskForm, ...] = get_args(MaskForm)
 
 IN_MASK = 0.5
 """A pixel belongs to an object from this probability on."""
@@ -107,6 +112,22 @@ class Masks:
             values = columns @ (probabilities.T.astype(np.float32) @ rows.T)
             patches.append(Patch(left, top, (values >= IN_MASK).T))
         return patches
+
+
+def choose_mask_form(asked: object, has_masks: bool) -> MaskForm:
+    """Return the form in which a model's masks are written: polygons, where it has some.
+
+    asked: a form, or None for the usual one. Raises UsageError for any other value, and for the
+    masks of a model that has none.
+    """
+    if asked is None:
+        return "polygons" if has_masks else "none"
+    for form in MASK_FORMS:
+        if form == asked and (has_masks or form == "none"):
+            return form
+    if asked in MASK_FORMS:
+        raise UsageError(f"masks must be none, got {asked}: the model has no masks")
+    raise UsageError(f"masks must be one of {', '.join(MASK_FORMS)}, got {quote(asked)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,8 @@ from detreg.errors import DataError, UsageError
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector, check_limits
 from detreg.inference.images import decode_image, read_claimed_size
+from detreg.inference.masks import MaskForm, choose_mask_form
+from detreg.inference.outputs import MASKS
 from detreg.inference.preprocessing import PreparedImage
 from detreg.serving.batching import BATCH_SIZES, BatchRunner
 from detreg.serving.content import describe
@@ -50,21 +52,29 @@ class ImageAnswerer:
         self._max_pixels = max_pixels
         self._large_image_lock = threading.Lock()
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether answers may have masks."""
+        return self._detector.has_masks
+
     def answer(
         self,
         cells: Sequence[object],
         score_threshold: float | None = None,
         max_detections: int = MAX_DETECTIONS,
+        masks: str | None = None,
     ) -> list[Answer]:
         """Return the answer for each cell, the bytes of an image file or their base64 text.
 
-        Raises BadRequest, which names every row that is wrong.
+        `masks` is the form of the masks, by default polygons from a model that has some. Raises
+        BadRequest, which names every row that is wrong.
         """
         threshold = score_threshold
         if threshold is None:
             threshold = self._detector.card.score_threshold
         try:
             check_limits(threshold, max_detections)
+            mask_form = choose_mask_form(masks, self.has_masks)
         except UsageError as error:
             raise BadRequest("; ".join(error.problems)) from error
         files = _read_files(cells)
@@ -82,7 +92,9 @@ class ImageAnswerer:
                     problems += [f"row {row}: {problem}" for problem in error.problems]
             if not problems:
                 found = self._runner.detect(images)
-                answers += [_to_answer(each.filter(threshold, max_detections)) for each in found]
+                for detections in found:
+                    kept = detections.filter(threshold, max_detections)
+                    answers.append(_to_answer(kept, mask_form))
 
         if problems:
             raise BadRequest("; ".join(problems))
@@ -105,9 +117,11 @@ class ImageAnswerer:
             return self._detector.prepare(decode_image(file.data))
 
 
-def _to_answer(detections: Detections) -> Answer:
-    answer = {name: array.tolist() for name, array in detections.arrays.items()}
-    answer["class_names"] = detections.names
+def _to_answer(detections: Detections, mask_form: MaskForm) -> Answer:
+    answer: Answer = {name: array.tolist() for name, array in detections.arrays.items()}
+    answer["class_names"] = [*detections.names]
+    if mask_form != "none":
+        answer[MASKS.name] = [*detections.write_masks(mask_form)]
     return answer
 
 

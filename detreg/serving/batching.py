@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detreg.inference.detections import Detections
 from detreg.inference.preprocessing import PreparedImage
@@ -109,5 +110,10 @@ def _get_detections(job: _Job) -> Detections:
 
 def _are_equal(first: Detections, second: Detections) -> bool:
     """Tell whether two results are equal to the last bit."""
-    others = second.arrays
-    return all(np.array_equal(array, others[name]) for name, array in first.arrays.items())
+    others = _list_arrays(second)
+    return all(map(np.array_equal, _list_arrays(first), others))
+
+
+def _list_arrays(detections: Detections) -> list[NDArray[np.generic]]:
+    arrays: list[NDArray[np.generic]] = [*detections.arrays.values()]
+    return arrays if detections.masks is None else [*arrays, detections.masks.probabilities]

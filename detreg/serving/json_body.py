@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from detreg.errors import summarize_error
 from detreg.serving.content import COLUMN, EXAMPLE, Content, describe
 from detreg.serving.errors import BadRequest
-from detreg.serving.params import PARAMS
+from detreg.serving.params import MASKS_PARAM, PARAMS
 
 _FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 _SPLIT_FORM = '{"columns": ["image"], "data": [["<base64>"], ...]}'
@@ -44,7 +44,7 @@ def read_json(body: bytes) -> Content:
 
 
 def _read_params(content: Mapping[str, object]) -> Mapping[str, object]:
-    misplaced = [name for name in PARAMS if name in content]
+    misplaced = [name for name in (*PARAMS, MASKS_PARAM) if name in content]
     if misplaced:
         name = misplaced[0]
         raise BadRequest(

@@ -5,8 +5,8 @@ detreg comes from the model's own copy of the package.
 
 Input: a column `image`, one JPEG or PNG a row, as bytes, base64 text or a data: URL; over HTTP also
 image files as they are (detreg/serving/requests.py). Output: a dict for each
-row, with boxes (lists of x1, y1, x2, y2 in the image's pixels), scores, labels and class_names.
-Params: score_threshold, max_detections.
+row, with boxes (lists of x1, y1, x2, y2 in the image's pixels), scores, labels and class_names, and
+masks from a model that has them. Params: score_threshold, max_detections, masks.
 """
 
 import json
@@ -59,9 +59,12 @@ class ServedDetector(PythonModel):
 
     def answer(self, body: bytes, content_type: str, query: str) -> bytes:
         """Answer a request, its body and the query of its URL, with JSON. Raises BadRequest."""
-        request = read_request(body, content_type, self.limits, query)
+        has_masks = self.answerer.has_masks
+        request = read_request(body, content_type, self.limits, query, has_masks=has_masks)
         params = request.params
-        answers = self.answerer.answer(request.cells, params.score_threshold, params.max_detections)
+        answers = self.answerer.answer(
+            request.cells, params.score_threshold, params.max_detections, params.masks
+        )
         return json.dumps({"predictions": answers}).encode()
 
     def predict(

@@ -11,7 +11,7 @@ from email.parser import BytesHeaderParser
 from detreg.serving.content import COLUMN, Content
 from detreg.serving.errors import BadRequest
 from detreg.serving.limits import Limits
-from detreg.serving.params import PARAMS, parse_fields
+from detreg.serving.params import NUM_PARAMS, parse_fields
 
 _MAX_HEADER_BYTES = 4096
 _MAX_BOUNDARY_CHARACTERS = 200
@@ -34,7 +34,7 @@ def read_form(body: bytes, content_type: str, limits: Limits) -> Content:
     """
     cells: list[bytes] = []
     fields: list[tuple[str, str]] = []
-    for part in _read_parts(body, content_type, limits.max_images + len(PARAMS)):
+    for part in _read_parts(body, content_type, limits.max_images + NUM_PARAMS):
         if part.is_file or part.name == COLUMN:
             cells.append(part.data)
         else:

@@ -18,9 +18,11 @@ from detreg.defaults import MAX_DETECTIONS
 from detreg.files import compute_sha256
 from detreg.inference.card import Card
 from detreg.inference.detector import Detector
+from detreg.inference.masks import choose_mask_form
 from detreg.inference.model_files import MODEL_NAME
 from detreg.inference.outputs import OUTPUTS, Output
 from detreg.mlflow_models import ONNX_SHA256
+from detreg.serving.params import MASKS_PARAM
 
 REQUIREMENTS = ("mlflow", "numpy", "opencv-python-headless", "pandas", "pillow")
 """What the served model imports, beside onnxruntime.
@@ -132,6 +134,8 @@ def _build_signature(card: Card) -> ModelSignature:
         ParamSpec("score_threshold", DataType.double, card.score_threshold),
         ParamSpec("max_detections", DataType.long, MAX_DETECTIONS),
     ]
+    if card.has_masks:
+        params.append(ParamSpec(MASKS_PARAM, DataType.string, choose_mask_form(None, True)))
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema(columns),
@@ -140,7 +144,10 @@ def _build_signature(card: Card) -> ModelSignature:
 
 
 def _build_column(output: Output) -> ColSpec:
-    """Return the column of an output: for each image, an array with a row for each detection."""
+    """Return the column of an output: for each image, an array with a row for each detection.
+
+    That of a mask holds the coordinates of its polygons, which is its usual form.
+    """
     column_type = Array(_JSON_TYPES[output.dtype])
     for _ in output.detection_axes:
         column_type = Array(column_type)

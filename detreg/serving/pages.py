@@ -15,10 +15,11 @@ from pathlib import Path
 
 from detreg.defaults import MAX_DETECTIONS, MAX_PIXELS
 from detreg.inference.card import Card
+from detreg.inference.masks import choose_mask_form
 from detreg.report.theme import CLASS_COLORS, GRID, INK, MUTED_TEXT, RIGHT, WRONG
 from detreg.serving.cors import ORIGINS_VARIABLE
 from detreg.serving.limits import Limits
-from detreg.serving.params import PARAMS
+from detreg.serving.params import MASKS_PARAM, describe_params
 from detreg.serving.requests import CONTENT_TYPES
 
 _FOLDER = Path(__file__).parent
@@ -80,7 +81,7 @@ def _describe_model(card: Card, limits: Limits) -> dict[str, object]:
         "colors": list(CLASS_COLORS),
         "score_threshold": card.score_threshold,
         "max_detections": MAX_DETECTIONS,
-        "params": PARAMS,
+        "params": describe_params(card.has_masks),
         "content_types": list(CONTENT_TYPES),
         "limits": asdict(limits),
         "eid": card.eid,
@@ -101,8 +102,14 @@ def _describe_limits(limits: Limits) -> dict[str, int]:
 
 def _render_docs(card: Card, limits: Limits, origins: Sequence[str]) -> str:
     """Return the description of the server. All that comes from the model is escaped."""
-    defaults = {"score_threshold": f"{card.score_threshold:g}", "max_detections": MAX_DETECTIONS}
-    params = {name: f"{meaning} (default {defaults.get(name)})" for name, meaning in PARAMS.items()}
+    defaults = {
+        "score_threshold": f"{card.score_threshold:g}",
+        "max_detections": MAX_DETECTIONS,
+        MASKS_PARAM: choose_mask_form(None, card.has_masks),
+    }
+    params = {}
+    for name, meaning in describe_params(card.has_masks).items():
+        params[name] = f"{meaning} (default {defaults[name]})"
     classes = ", ".join(card.classes[:_MAX_CLASSES_SHOWN])
     if len(card.classes) > _MAX_CLASSES_SHOWN:
         classes += f" and {len(card.classes) - _MAX_CLASSES_SHOWN} more: see model.json"
@@ -114,6 +121,7 @@ def _render_docs(card: Card, limits: Limits, origins: Sequence[str]) -> str:
         "origins": escape(allowed),
         "content_types": _render_rows(CONTENT_TYPES),
         "params": _render_rows(params),
+        "masks": _read_file("docs_masks.html") if card.has_masks else "",
         "limits": _render_rows(_describe_limits(limits)),
     }
     # In one pass, so that a class whose name looks like a placeholder is not replaced.

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl
 from detreg.defaults import MAX_DETECTIONS
 from detreg.errors import UsageError
 from detreg.inference.detector import check_limits
+from detreg.inference.masks import MaskForm, choose_mask_form
 from detreg.serving.content import describe
 from detreg.serving.errors import BadRequest
 
@@ -17,6 +18,12 @@ PARAMS = {
     "max_detections": "most detections of one image",
 }
 """What a request may set, by name."""
+
+MASKS_PARAM = "masks"
+_MASKS_MEANING = (
+    "how masks are written: as polygons, as rle (COCO's run-length code), or not at all (none)"
+)
+NUM_PARAMS = len(PARAMS) + 1
 
 _MAX_NUMBER_CHARACTERS = 40
 _MAX_QUERY_FIELDS = 20
@@ -28,16 +35,25 @@ class RequestParams:
 
     score_threshold: float | None = None
     max_detections: int = MAX_DETECTIONS
+    masks: MaskForm = "none"
 
 
-def read_params(*sources: Mapping[str, object]) -> RequestParams:
-    """Return the params of all sources together.
+def describe_params(has_masks: bool) -> dict[str, str]:
+    """Return what a request may set, by name.
+
+    A model without masks takes `masks=none`, too, so that a client need not know which it asks.
+    """
+    return PARAMS | {MASKS_PARAM: _MASKS_MEANING} if has_masks else PARAMS
+
+
+def read_params(*sources: Mapping[str, object], has_masks: bool = False) -> RequestParams:
+    """Return the params of all sources together, for a model with or without masks.
 
     Raises BadRequest for names that are unknown or given twice, and for values out of range.
     """
     params: dict[str, object] = {}
     for source in sources:
-        _refuse_unknown(source)
+        _refuse_unknown(source, has_masks)
         for name, value in source.items():
             if name in params:
                 raise BadRequest(f"{name} is given twice: in the URL and in the body")
@@ -47,9 +63,10 @@ def read_params(*sources: Mapping[str, object]) -> RequestParams:
     max_detections = _read_max_detections(params.get("max_detections", MAX_DETECTIONS))
     try:
         check_limits(threshold or 0, max_detections)
+        masks = choose_mask_form(params.get(MASKS_PARAM), has_masks)
     except UsageError as error:
         raise BadRequest("; ".join(error.problems)) from error
-    return RequestParams(threshold, max_detections)
+    return RequestParams(threshold, max_detections, masks)
 
 
 def _read_threshold(value: object) -> float | None:
@@ -98,12 +115,13 @@ def _parse_number(text: str) -> object:
     return value if _is_number(value) else text
 
 
-def _refuse_unknown(params: Mapping[str, object]) -> None:
-    unknown = [name for name in params if name not in PARAMS]
+def _refuse_unknown(params: Mapping[str, object], has_masks: bool) -> None:
+    unknown = [name for name in params if name not in PARAMS and name != MASKS_PARAM]
     if unknown:
         shown = ", ".join(repr(name[:40]) for name in unknown[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise BadRequest(f"unknown params {shown}{more}: the params are {', '.join(PARAMS)}")
+        known = ", ".join(describe_params(has_masks))
+        raise BadRequest(f"unknown params {shown}{more}: the params are {known}")
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -34,9 +34,9 @@ class DetectionRequest:
 
 
 def read_request(
-    body: bytes, content_type: str, limits: Limits, query: str = ""
+    body: bytes, content_type: str, limits: Limits, query: str = "", *, has_masks: bool = False
 ) -> DetectionRequest:
-    """Read a body and the query of its URL.
+    """Read a body and the query of its URL, for a model with or without masks.
 
     Raises BadRequest for everything that is not a request for detections.
     """
@@ -46,7 +46,8 @@ def read_request(
         raise BadRequest("the input has no rows: send at least one image")
     if num_images > limits.max_images:
         raise BadRequest(f"the input has {num_images} rows: send at most {limits.max_images}")
-    return DetectionRequest(content.cells, read_params(parse_query(query), content.params))
+    params = read_params(parse_query(query), content.params, has_masks=has_masks)
+    return DetectionRequest(content.cells, params)
 
 
 def _read_content(body: bytes, content_type: str, limits: Limits) -> Content:
