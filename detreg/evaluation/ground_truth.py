@@ -3,15 +3,18 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO
+from faster_coco_eval.core import mask as rasterizer
 
 from detreg.errors import DataError
 from detreg.inference.detections import Detections
+from detreg.run_lengths import RunLengthMask
 
 UNKNOWN_CLASS = -1
 
@@ -22,7 +25,8 @@ class TruthImage:
 
     boxes is float64 (m, 4), xyxy in pixels; labels int64 (m,) are positions in
     GroundTruth.classes; crowd bool (m,) marks boxes around many objects, in which a detection is
-    neither right nor wrong.
+    neither right nor wrong. masks (m,) are the pixels of the objects, each None where it has no
+    mask; None where the whole split has none, or they were not loaded.
     """
 
     file: Path
@@ -31,6 +35,7 @@ class TruthImage:
     boxes: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
     crowd: npt.NDArray[np.bool_]
+    masks: tuple[RunLengthMask | None, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,40 @@ class GroundTruth:
         for annotation in content["annotations"]:
             objects[annotation["image_id"]].append(annotation)
 
+        has_masks = any(annotation.get("segmentation") for annotation in content["annotations"])
         images = {}
         for image in content["images"]:
-            images[image["id"]] = _make_image(image, objects[image["id"]], label_of)
+            made = _make_image(image, objects[image["id"]], label_of)
+            if has_masks:
+                made = replace(made, masks=_fill_masks(image, objects[image["id"]]))
+            images[image["id"]] = made
 
         # COCOeval writes into the annotations, so content that belongs to the caller is copied.
         coco = COCO(content, use_deepcopy=not is_ours)
         return cls(classes, images, coco)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether masks can be scored on the split."""
+        return any(image.masks is not None for image in self.images.values())
+
+    @cached_property
+    def coco_of_masks(self) -> COCO:
+        """COCO's index of the same objects with the code of their masks.
+
+        An object without a mask is a region to ignore, of its box.
+        """
+        masks = {image_id: iter(image.masks or ()) for image_id, image in self.images.items()}
+        sizes = {image_id: (image.height, image.width) for image_id, image in self.images.items()}
+        annotations = []
+        for annotation in self.coco.dataset["annotations"]:
+            mask = next(masks[annotation["image_id"]])
+            if mask is not None:
+                annotations.append({**annotation, "segmentation": mask.to_coco()})
+                continue
+            region = _fill_box(annotation["bbox"], *sizes[annotation["image_id"]])
+            annotations.append({**annotation, "segmentation": region.to_coco(), "iscrowd": 1})
+        return COCO({**self.coco.dataset, "annotations": annotations}, use_deepcopy=False)
 
     def count_boxes_per_class(self) -> dict[str, int]:
         """Count the boxes of each class, without crowds, because they are not scored."""
@@ -152,6 +184,36 @@ def _make_image(
         labels=np.array(labels, dtype=np.int64),
         crowd=np.array(crowd, dtype=bool),
     )
+
+
+def _fill_masks(
+    image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]
+) -> tuple[RunLengthMask | None, ...]:
+    """Return the masks of an image's objects, which the file has as polygons or as codes."""
+    height, width = image["height"], image["width"]
+    masks: list[RunLengthMask | None] = []
+    for annotation in annotations:
+        segmentation = annotation.get("segmentation")
+        if not segmentation:
+            masks.append(None)
+        elif isinstance(segmentation, Mapping) and isinstance(segmentation["counts"], str):
+            masks.append(RunLengthMask(height, width, segmentation["counts"]))
+        else:
+            masks.append(_fill(segmentation, height, width))
+    return tuple(masks)
+
+
+def _fill_box(box: Sequence[float], height: int, width: int) -> RunLengthMask:
+    """Return the pixels of a box x, y, width, height."""
+    x1, y1 = box[0], box[1]
+    x2, y2 = x1 + box[2], y1 + box[3]
+    return _fill([[x1, y1, x2, y1, x2, y2, x1, y2]], height, width)
+
+
+def _fill(segmentation: object, height: int, width: int) -> RunLengthMask:
+    """Return the pixels of polygons, or of a code that is not compressed, as pycocotools does."""
+    counts = rasterizer.segmToRle(segmentation, width, height)["counts"]
+    return RunLengthMask(height, width, counts if isinstance(counts, str) else counts.decode())
 
 
 def _relabel(
