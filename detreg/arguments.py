@@ -401,6 +401,12 @@ def _add_predict(subparsers: Subparsers) -> None:
         choices=("coco", "voc", "yolo", "labelstudio"),
         help="labels to correct in an annotation tool, beside predictions.json, which is coco",
     )
+    parser.add_argument(
+        "--masks",
+        choices=("polygons", "rle", "none"),
+        help="how masks are written (default: polygons, where the model has masks); none leaves "
+        "them out of the drawings, too",
+    )
 
 
 def _add_show(subparsers: Subparsers) -> None:

@@ -327,6 +327,7 @@ def predict(arguments: argparse.Namespace) -> int:
         arguments.score_threshold,
         arguments.max_detections,
         arguments.format,
+        arguments.masks,
     )
     result = predict_images(request)
     print_problems(result.problems)

@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from detreg.errors import DataError, UsageError, quote
 from detreg.inference.outputs import MASK_SIDE
-from detreg.loops import Points, join_loops
-from detreg.run_lengths import RunLengthMask, Runs, compress_runs, join_spans
+from detreg.mask_patches import MaskPatch, find_runs, trace_polygon, trace_polygons
+from detreg.run_lengths import RunLengthMask, compress_runs
 
 Positions = NDArray[np.integer] | NDArray[np.bool_]
 """Which detections: their positions, or whether each is meant."""
@@ -21,11 +20,6 @@ MASK_FORMS: tuple[MaskForm, ...] = get_args(MaskForm)
 
 IN_MASK = 0.5
 """A pixel belongs to an object from this probability on."""
-
-_FINENESS = 2
-"""Points of a polygon lie between those of a grid this many times finer than the pixels."""
-_MAX_SHIFT = 0.75
-"""Points of that grid that a simpler polygon may lie beside the exact one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +81,7 @@ class Masks:
         width, height = self.size
         masks = []
         for patch in self.to_patches():
-            runs = _find_runs(patch, height, width)
+            runs = find_runs(patch, height, width)
             masks.append(RunLengthMask(height, width, compress_runs(runs)))
         return masks
 
@@ -97,9 +91,22 @@ class Masks:
         A part with holes is one polygon, whose lines to the holes are gone forth and back. They lie
         at most a pixel beside the mask's border. A mask without a pixel has none.
         """
-        return [_trace_polygons(patch) for patch in self.to_patches()]
+        return [trace_polygons(patch) for patch in self.to_patches()]
 
-    def to_patches(self) -> list["Patch"]:
+    def to_single_polygons(self) -> list[list[float]]:
+        """Return one polygon for each mask, whose parts are joined as holes are; [] for no pixel.
+
+        It is for formats in which an object has one polygon.
+        """
+        return [trace_polygon(patch) for patch in self.to_patches()]
+
+    def scale(self, factor: int) -> "Masks":
+        """Return the masks of an image that is enlarged by a factor."""
+        width, height = self.size
+        boxes = self.boxes * np.float32(factor)
+        return Masks(self.probabilities, boxes, (width * factor, height * factor))
+
+    def to_patches(self) -> list[MaskPatch]:
         """Return the part of each mask that lies inside its box and the image."""
         width, height = self.size
         patches = []
@@ -110,7 +117,7 @@ class Masks:
             # Two products of matrices, since the weights of rows and columns are independent. The
             # pixels of a column are neighbors in memory, as run-length code needs them.
             values = columns @ (probabilities.T.astype(np.float32) @ rows.T)
-            patches.append(Patch(left, top, (values >= IN_MASK).T))
+            patches.append(MaskPatch(left, top, (values >= IN_MASK).T))
         return patches
 
 
@@ -130,15 +137,6 @@ def choose_mask_form(asked: object, has_masks: bool) -> MaskForm:
     raise UsageError(f"masks must be one of {', '.join(MASK_FORMS)}, got {quote(asked)}")
 
 
-@dataclass(frozen=True, eq=False)
-class Patch:
-    """The pixels (rows, columns) of a part of an image, whose first one is at `left`, `top`."""
-
-    left: int
-    top: int
-    pixels: NDArray[np.bool_]
-
-
 def _interpolate(low: float, high: float, size: int) -> tuple[int, NDArray[np.float32]]:
     """Return the first pixel of an axis whose center is in a grid, and weights (pixels, cells).
 
@@ -153,47 +151,3 @@ def _interpolate(low: float, high: float, size: int) -> tuple[int, NDArray[np.fl
     places = (centers - low) * (MASK_SIDE / (high - low)) - 0.5
     distances = np.abs(places[:, None] - np.arange(MASK_SIDE))
     return first, np.maximum(1 - distances, 0).astype(np.float32)
-
-
-def _find_runs(patch: Patch, height: int, width: int) -> Runs:
-    """Return the runs of a mask in an image of a height and width, without unfolding it."""
-    # Down the columns, as the code goes; a zero above and below each ends the spans in it.
-    columns = np.pad(patch.pixels.T, ((0, 0), (1, 1)))
-    pixels = columns.reshape(-1)
-    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
-    edge_columns, edge_rows = np.divmod(edges, columns.shape[1])
-    places = (patch.left + edge_columns) * height + patch.top + edge_rows
-    starts, ends = places[::2], places[1::2]
-
-    # A span that reaches the bottom goes on where the next column's begins at the top.
-    span_starts = np.setdiff1d(starts, ends, assume_unique=True)
-    span_ends = np.setdiff1d(ends, starts, assume_unique=True)
-    return join_spans(span_starts, span_ends, height * width)
-
-
-def _trace_polygons(patch: Patch) -> list[list[float]]:
-    """Return the polygons of the parts of a mask, in pixels of the image."""
-    # OpenCV's contours run through the centers of pixels. Those of the finer grid lie a quarter of
-    # a pixel inside the border and around every center, so a line of single pixels has an area.
-    fine = np.repeat(np.repeat(patch.pixels.view(np.uint8), _FINENESS, 0), _FINENESS, 1)
-    contours, hierarchy = cv2.findContours(fine, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    loops_by_part: dict[int, list[Points]] = {}
-    for number, contour in enumerate(contours):
-        # A hole names its part; parts come before and after their holes.
-        parent = int(hierarchy[0, number, 3])
-        loop = _simplify(contour)
-        part = loops_by_part.setdefault(number if parent < 0 else parent, [])
-        part.insert(0 if parent < 0 else len(part), loop)
-
-    polygons = []
-    for _, loops in sorted(loops_by_part.items()):
-        points = (join_loops(loops) + 0.5) / _FINENESS + (patch.left, patch.top)
-        polygons.append(points.reshape(-1).tolist())
-    return polygons
-
-
-def _simplify(contour: NDArray[np.int32]) -> Points:
-    """Return a contour with fewer points, unless nothing would be left of its area."""
-    simple = cv2.approxPolyDP(contour, _MAX_SHIFT, closed=True)
-    chosen = simple if cv2.contourArea(simple) > 0 else contour
-    return chosen.reshape(-1, 2).astype(np.int64)

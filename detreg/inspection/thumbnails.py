@@ -6,16 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageColor, ImageDraw
+from PIL import Image, ImageDraw
 
 from detreg.data.boxes import Corners
 from detreg.data.outlines import Outline
 from detreg.errors import DetregError
 from detreg.inference.images import read_image
 from detreg.inspection.places import Place
+from detreg.mask_patches import MaskPatch, cut_patch
 from detreg.report.canvas import Canvas
+from detreg.report.drawing import tint_mask
 from detreg.report.theme import WRONG
-from detreg.run_lengths import decode_runs, parse_runs
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,9 +31,6 @@ OTHER = "#FFFFFF"
 RIM = "#22272E"
 _OUTSIDE = np.array([-1.0, -1.0, 1.0, 1.0])
 """From a box to its rim, in pixels of the thumbnail."""
-
-_TINT = 0.45
-"""How much of a mask's color is in its pixels."""
 
 MIN_HIGHLIGHT = 18
 """Pixels of a thumbnail under which a highlighted box gets a larger one around it."""
@@ -94,24 +92,19 @@ def _tint(pixels: Pixels, masks: Sequence[DrawnMask]) -> Pixels:
     """Return an image whose objects are tinted in the colors of their masks."""
     tinted = pixels.copy() if masks else pixels
     for mask in masks:
-        is_inside = _fill(mask.outline, pixels.shape[1], pixels.shape[0])
-        color = np.array(ImageColor.getrgb(mask.color), np.float64)
-        mixed = (1 - _TINT) * tinted[is_inside] + _TINT * color
-        tinted[is_inside] = mixed.astype(np.uint8)
+        tint_mask(tinted, _fill(mask.outline, pixels.shape[1], pixels.shape[0]), mask.color)
     return tinted
 
 
-def _fill(outline: Outline, width: int, height: int) -> npt.NDArray[np.bool_]:
-    """Return the pixels (height, width) of a checked mask, as far as drawings are exact."""
+def _fill(outline: Outline, width: int, height: int) -> MaskPatch:
+    """Return the pixels of a checked mask, as far as drawings are exact."""
     if outline.mask is not None:
-        runs = parse_runs(outline.mask)
-        if runs is not None:
-            return decode_runs(runs, height, width)
+        return cut_patch(outline.mask)
 
     filled = Image.new("1", (width, height))
     for polygon in outline.polygons:
         ImageDraw.Draw(filled).polygon(list(polygon), fill=1)
-    return np.asarray(filled)
+    return MaskPatch(0, 0, np.asarray(filled))
 
 
 def _draw(pixels: Pixels, boxes: Sequence[DrawnBox], path: Path) -> Path:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from detreg.report.drawing import Label, write_labels
+from detreg.mask_patches import MaskPatch
+from detreg.report.drawing import Label, tint_mask, write_labels
 from detreg.report.theme import INK
 
 MIN_SIDE = 480
@@ -46,6 +47,17 @@ class Canvas:
         method = cv2.INTER_AREA if self._scale < 1 else cv2.INTER_LINEAR
         resized = cv2.resize(image, size, interpolation=method)
         self._image = Image.fromarray(resized)
+        self._draw = ImageDraw.Draw(self._image)
+
+    def draw_masks(self, masks: Sequence[tuple[MaskPatch, str]]) -> None:
+        """Tint the pixels of masks in their colors, the last one on top; to be called first."""
+        if not masks:
+            return
+        pixels = np.array(self._image)
+        height, width = pixels.shape[:2]
+        for patch, color in masks:
+            tint_mask(pixels, _scale_patch(patch, self._scale, (width, height)), color)
+        self._image = Image.fromarray(pixels)
         self._draw = ImageDraw.Draw(self._image)
 
     def draw_box(self, box: Box, color: str, width: int) -> None:
@@ -108,6 +120,24 @@ class Canvas:
         """
         x1, y1, x2, y2 = (box * self._scale).tolist()
         return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+
+def _scale_patch(patch: MaskPatch, scale: float, size: tuple[int, int]) -> MaskPatch:
+    """Return a mask on an image that is scaled, within its size (width, height)."""
+    rows, columns = patch.pixels.shape
+    limits = np.array(size)
+    start = np.round(np.array([patch.left, patch.top]) * scale).astype(int).clip(0, limits)
+    end = np.round(np.array([patch.left + columns, patch.top + rows]) * scale).astype(int)
+    scaled_size = end.clip(start, limits) - start
+    left, top = start.tolist()
+    if patch.pixels.size == 0 or scaled_size.min() == 0:
+        return MaskPatch(left, top, np.zeros((0, 0), np.bool_))
+    # As the image is scaled; half a pixel or more belongs to the mask.
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    coverage = cv2.resize(
+        patch.pixels.astype(np.float32), scaled_size.tolist(), interpolation=method
+    )
+    return MaskPatch(left, top, coverage >= 0.5)
 
 
 def _split_into_dashes(line: Line) -> list[Line]:

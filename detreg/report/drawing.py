@@ -1,6 +1,6 @@
-"""Boxes with names and scores, drawn on an image with OpenCV alone: for predict, reports and pages.
+"""Boxes and masks with names and scores, drawn on an image: for predict, reports and pages.
 
-OpenCV 5 brings a font of its own that has the letters of most alphabets.
+It takes OpenCV alone. OpenCV 5 brings a font of its own that has the letters of most alphabets.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detreg.errors import make_printable
+from detreg.mask_patches import MaskPatch
 from detreg.report.labels import Corners, place_labels
 from detreg.report.theme import choose_text_color, get_class_color, parse_color
 
@@ -31,8 +32,17 @@ LINE_SHARE = 240
 MIN_LINE_WIDTH = 2
 RIM_SHARE = 3
 """The width of a box's lines, divided by that of the rims on both sides, of a pixel at least."""
+MASK_OPACITY = 0.45
+"""How much of the color of a mask is in its pixels; the rest is the image's."""
 ELLIPSIS = "\u2026"
 MAX_NAME_LENGTH = 100
+
+
+class DrawableMasks(Protocol):
+    """The masks of detections that have some."""
+
+    def to_patches(self) -> Sequence[MaskPatch]:
+        """Return the pixels of each."""
 
 
 class DrawableDetections(Protocol):
@@ -54,6 +64,10 @@ class DrawableDetections(Protocol):
     def names(self) -> list[str]:
         """The class name of each detection."""
 
+    @property
+    def masks(self) -> DrawableMasks | None:
+        """Their masks, None without."""
+
 
 @dataclass(frozen=True)
 class Label:
@@ -71,15 +85,19 @@ class Label:
 def draw_detections(image: Image, detections: DrawableDetections) -> Image:
     """Return a copy of an image with a box, class name and score for each detection.
 
-    Lines and texts grow with the image. A class has the same color in every image. Texts neither
-    cover each other nor leave the image; where there is no room for all, the best detections have
-    theirs.
+    Masks are translucent, under all boxes. Lines and texts grow with the image. A class has the
+    same color in every image. Texts neither cover each other nor leave the image; where there is no
+    room for all, the best detections have theirs.
     """
     drawn = image.copy()
     corners: list[list[int]] = detections.boxes.round().astype(int).tolist()
     colors = [get_class_color(label) for label in detections.labels.tolist()]
 
     # The best detection is drawn last, on top of the others, and all texts on top of all boxes.
+    if detections.masks is not None:
+        patches = detections.masks.to_patches()
+        for patch, color in zip(reversed(patches), reversed(colors), strict=True):
+            tint_mask(drawn, patch, color)
     for box, color in zip(reversed(corners), reversed(colors), strict=True):
         _draw_box(drawn, box, color)
 
@@ -90,6 +108,15 @@ def draw_detections(image: Image, detections: DrawableDetections) -> Image:
         labels.append(Label((x1, y1, x2, y2), name, score, colors[index]))
     write_labels(drawn, labels)
     return drawn
+
+
+def tint_mask(image: Image, patch: MaskPatch, color: str) -> None:
+    """Tint the pixels of a mask, which must lie inside the image, in a color #rrggbb."""
+    rows, columns = patch.pixels.shape
+    part = image[patch.top : patch.top + rows, patch.left : patch.left + columns]
+    own_color = np.array(parse_color(color), np.float32)
+    mixed = (1 - MASK_OPACITY) * part[patch.pixels] + MASK_OPACITY * own_color
+    part[patch.pixels] = mixed.round().astype(np.uint8)
 
 
 def write_labels(image: Image, labels: Sequence[Label]) -> None:

@@ -27,7 +27,7 @@ def name_output(folder: Path, number: int, file: Path, suffix: str) -> Path:
 
 
 def write_drawn(image: Pixels, detections: Detections, path: Path) -> None:
-    """Write an image with its boxes as JPEG."""
+    """Write an image with its boxes and masks as JPEG."""
     drawn = Image.fromarray(draw_enlarged(image, detections))
     drawn.save(path, quality=JPEG_QUALITY)
 
@@ -41,4 +41,6 @@ def draw_enlarged(image: Pixels, detections: Detections) -> Pixels:
     height, width = image.shape[:2]
     size = (width * factor, height * factor)
     enlarged = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-    return draw_detections(enlarged, replace(detections, boxes=detections.boxes * factor))
+    masks = None if detections.masks is None else detections.masks.scale(factor)
+    larger = replace(detections, boxes=detections.boxes * factor, masks=masks)
+    return draw_detections(enlarged, larger)

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detreg.defaults import MAX_DETECTIONS
@@ -12,6 +12,7 @@ from detreg.files import is_video, write_atomically
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector, check_limits
 from detreg.inference.images import read_image
+from detreg.inference.masks import MaskForm, choose_mask_form
 from detreg.progress import Progress, can_redraw, show_progress
 from detreg.tasks.drawn_images import name_output, write_drawn
 from detreg.tasks.images import find_images
@@ -32,6 +33,8 @@ class PredictRequest:
     score_threshold: None stands for the model's own.
     format: of labels that are written beside `predictions.json`: "voc", "yolo" or "labelstudio";
         "coco" is that file alone.
+    masks: how masks are written; None stands for polygons from a model that has some, and without
+        masks, nothing of them is drawn.
     """
 
     model: str
@@ -40,13 +43,15 @@ class PredictRequest:
     score_threshold: float | None = None
     max_detections: int = MAX_DETECTIONS
     format: str = COCO
+    masks: MaskForm | None = None
 
 
 def predict_images(request: PredictRequest) -> PredictResult:
     """Write `predictions.json`, and each image and video with its boxes, into a folder.
 
     There is one row for each detection in an image: image_id, file_name, category_id,
-    category_name, bbox as x, y, width, height in pixels, score. A file that cannot be read becomes
+    category_name, bbox as x, y, width, height in pixels, score, and from a model with masks
+    segmentation. A file that cannot be read becomes
     a problem of the result. Where this is interrupted, the rows of the images before are written.
 
     Raises NotFoundError where there is no image, UsageError for URLs, numbers out of range and
@@ -60,9 +65,10 @@ def predict_images(request: PredictRequest) -> PredictResult:
     if threshold is None:
         threshold = detector.card.score_threshold
     check_limits(threshold, request.max_detections)
+    masks = choose_mask_form(request.masks, detector.has_masks)
     request.out.mkdir(parents=True, exist_ok=True)
 
-    result = PredictResult(request.out / "predictions.json", threshold)
+    result = PredictResult(request.out / "predictions.json", threshold, masks)
     try:
         with show_progress() as progress:
             progress.begin("predicting", len(files))
@@ -130,6 +136,8 @@ def _predict_image(
 
     # Unlike a call of the detector, a batch leaves no pixels with what is found.
     (detections,) = detector.batch([image], result.score_threshold, request.max_detections)
+    if result.masks == "none":
+        detections = replace(detections, masks=None)
     write_drawn(image, detections, name_output(request.out, number, file, ".jpg"))
     height, width = image.shape[:2]
     result.add_image(LabeledImage(file, (width, height), detections), number)
@@ -149,6 +157,7 @@ def _predict_video(
         drawn=name_output(request.out, number, file, ".mp4"),
         score_threshold=result.score_threshold,
         max_detections=request.max_detections,
+        masks=result.masks,
     )
     total = 0
     done = 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detreg.errors import make_printable
 from detreg.inference.detections import CocoRow, Detections
+from detreg.inference.masks import MaskForm
 
 MAX_CLASSES_SHOWN = 20
 
@@ -24,6 +25,7 @@ class PredictResult:
     """What was found and written so far.
 
     file: predictions.json.
+    masks: how masks are written, "none" also from a model without masks.
     rows: its content.
     images: what else is needed for the labels of another format.
     prelabels: the file or folder of these labels.
@@ -35,6 +37,7 @@ class PredictResult:
 
     file: Path
     score_threshold: float
+    masks: MaskForm
     rows: list[CocoRow] = field(default_factory=list)
     images: list[LabeledImage] = field(default_factory=list)
     prelabels: Path | None = None
@@ -48,7 +51,7 @@ class PredictResult:
 
     def add_image(self, image: LabeledImage, number: int) -> None:
         """Add the detections of one image."""
-        for row in image.detections.to_coco(number):
+        for row in image.detections.to_coco(number, self.masks):
             self.rows.append({"file_name": str(image.file), **row})
         self.images.append(image)
         self.num_images += 1

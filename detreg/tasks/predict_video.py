@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
+from detreg.inference.masks import MaskForm
+from detreg.inference.outputs import MASKS
 from detreg.tasks.drawn_images import draw_enlarged
 from detreg.tasks.video_files import Frame, VideoReader, VideoWriter
 
@@ -25,6 +27,7 @@ class VideoRequest:
     drawn: Path
     score_threshold: float
     max_detections: int
+    masks: MaskForm
 
 
 def predict_video(
@@ -53,7 +56,8 @@ def predict_video(
             found = detector.batch(
                 [frame.image for frame in batch], request.score_threshold, request.max_detections
             )
-            for frame, detections in zip(batch, found, strict=True):
+            for frame, whole in zip(batch, found, strict=True):
+                detections = whole if request.masks != "none" else replace(whole, masks=None)
                 drawn = draw_enlarged(frame.image, detections)
                 # A file that has no frame leaves no output.
                 if lines is None or writer is None:
@@ -62,7 +66,7 @@ def predict_video(
                     writer = VideoWriter(request.drawn, reader.rate, (width, height))
                     stack.callback(writer.close)
                 writer.write(drawn)
-                lines.write(f"{json.dumps(_describe_frame(frame, detections))}\n")
+                lines.write(f"{json.dumps(_describe_frame(frame, detections, request.masks))}\n")
                 count(detections)
             if lines is not None:
                 lines.flush()
@@ -75,10 +79,10 @@ def predict_video(
     )
 
 
-def _describe_frame(frame: Frame, detections: Detections) -> dict[str, object]:
+def _describe_frame(frame: Frame, detections: Detections, masks: MaskForm) -> dict[str, object]:
     """Return the detections of a frame as a served model answers them, with the frame's place."""
     boxes = [[round(x, DECIMALS) for x in box] for box in detections.boxes.tolist()]
-    return {
+    described: dict[str, object] = {
         "frame": frame.index,
         "seconds": round(frame.seconds, 3),
         "boxes": boxes,
@@ -86,3 +90,6 @@ def _describe_frame(frame: Frame, detections: Detections) -> dict[str, object]:
         "labels": detections.labels.tolist(),
         "class_names": detections.names,
     }
+    if detections.masks is not None:
+        described[MASKS.name] = detections.write_masks(masks)
+    return described

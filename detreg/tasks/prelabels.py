@@ -1,7 +1,8 @@
 """What a model finds, as labels to correct in an annotation tool.
 
 `voc` and `yolo` are datasets that tools open, and that `detreg check` reads; `labelstudio` is a
-file of tasks with predictions.
+file of tasks with predictions. Masks become polygons in `yolo` and `labelstudio`, one for each
+object; `voc` has boxes alone.
 """
 
 import json
@@ -16,16 +17,19 @@ from detreg.data.copied_images import check_space, name_files
 from detreg.data.images import AnnotatedImage, DatasetImage
 from detreg.data.label_studio import (
     make_image_url,
+    make_polygon_region,
     make_prediction,
     make_region,
     render_labeling_config,
 )
+from detreg.data.outlines import Outline, find_corners
 from detreg.files import write_atomically
 from detreg.inference.detections import Detections
 from detreg.report.theme import get_class_color
 from detreg.tasks.predict_result import LabeledImage
 
 LABEL_STUDIO = "labelstudio"
+YOLO = "yolo"
 SPLIT = "train"
 """The split of the dataset: to correct it is to make a training set."""
 
@@ -44,38 +48,62 @@ def write_prelabels(
 
     folder = out / format
     folder.mkdir(parents=True, exist_ok=True)
-    splits = {SPLIT: _make_dataset_images(images)}
+    splits = {SPLIT: _make_dataset_images(images, has_polygons=format == YOLO)}
     check_space(splits, folder)
     formats.write(format, folder, classes, splits)
     return folder
 
 
-def _make_dataset_images(images: Sequence[LabeledImage]) -> list[AnnotatedImage]:
+def _make_dataset_images(
+    images: Sequence[LabeledImage], has_polygons: bool
+) -> list[AnnotatedImage]:
+    """Return what a format's `write` takes, where it has polygons, with those of the masks."""
     listed = []
     for image in images:
         width, height = image.size
-        boxes = _make_boxes(image.detections)
-        listed.append(DatasetImage(image.file.absolute(), width, height, "", boxes))
+        boxes, outlines = _make_labels(image.detections, has_polygons)
+        listed.append(DatasetImage(image.file.absolute(), width, height, "", boxes, outlines))
     if not listed:
         return []
 
     # What tells images of one name apart are the folders below the one that holds all.
     common = Path(os.path.commonpath([image.path.parent for image in listed]))
-    names = name_files(listed, common)
-    return [
-        AnnotatedImage(name, image.path, image.width, image.height, image.boxes)
-        for name, image in zip(names, listed, strict=True)
-    ]
+    named = []
+    for name, image in zip(name_files(listed, common), listed, strict=True):
+        outlines = {place: mask for place, mask in enumerate(image.masks) if mask is not None}
+        named.append(
+            AnnotatedImage(name, image.path, image.width, image.height, image.boxes, outlines)
+        )
+    return named
 
 
-def _make_boxes(detections: Detections) -> tuple[Box, ...]:
+def _make_labels(
+    detections: Detections, has_polygons: bool
+) -> tuple[tuple[Box, ...], tuple[Outline | None, ...]]:
+    """Return the boxes of detections, and the outline of each that has a mask with a pixel.
+
+    The box of such a detection is the one around its polygon, as whoever reads polygons finds it.
+    """
+    polygons = _trace_masks(detections) if has_polygons else [[]] * len(detections)
     boxes = []
-    for corners, name in zip(detections.boxes.tolist(), detections.names, strict=True):
-        x1, y1, x2, y2 = round_corners(corners)
+    outlines = []
+    for corners, name, polygon in zip(
+        detections.boxes.tolist(), detections.names, polygons, strict=True
+    ):
+        around = find_corners(polygon) if polygon else corners
+        x1, y1, x2, y2 = round_corners(around)
         # Under a thousandth of a pixel, which no label can be.
         if x2 > x1 and y2 > y1:
             boxes.append(Box((x1, y1, x2, y2), name))
-    return tuple(boxes)
+            outlines.append(Outline((polygon,)) if polygon else None)
+    return tuple(boxes), tuple(outlines)
+
+
+def _trace_masks(detections: Detections) -> list[list[float]]:
+    """Return one polygon for each detection, [] without a mask."""
+    if detections.masks is None:
+        return [[]] * len(detections)
+    return detections.masks.to_single_polygons()
 
 
 def _write_label_studio(
@@ -87,7 +115,8 @@ def _write_label_studio(
         file.write(json.dumps([_make_task(image) for image in images], indent=1).encode())
 
     colors = [get_class_color(label) for label in range(len(classes))]
-    config = render_labeling_config(classes, colors)
+    has_masks = any(image.detections.masks is not None for image in images)
+    config = render_labeling_config(classes, colors, has_polygons=has_masks)
     (out / "label_studio.xml").write_text(config, encoding="utf-8")
     return path
 
@@ -95,9 +124,14 @@ def _write_label_studio(
 def _make_task(image: LabeledImage) -> dict[str, Any]:
     detections = image.detections
     scores = detections.scores.tolist()
+    polygons = _trace_masks(detections)
     regions = []
     for index, corners in enumerate(detections.boxes.tolist()):
-        region = make_region(f"box-{index}", corners, detections.names[index], image.size)
+        name = detections.names[index]
+        if polygons[index]:
+            region = make_polygon_region(f"mask-{index}", polygons[index], name, image.size)
+        else:
+            region = make_region(f"box-{index}", corners, name, image.size)
         regions.append({**region, "score": round(scores[index], 4)})
     # The least sure box says how much there is to correct; without a box there is no doubt.
     least_sure = min(scores, default=0.0)
