@@ -61,19 +61,18 @@ def _make_dataset_images(
     listed = []
     for image in images:
         width, height = image.size
-        boxes, outlines = _make_labels(image.detections, has_polygons)
-        listed.append(DatasetImage(image.file.absolute(), width, height, "", boxes, outlines))
+        boxes, masks = _make_labels(image.detections, has_polygons)
+        listed.append(DatasetImage(image.file.absolute(), width, height, "", boxes, masks))
     if not listed:
         return []
 
     # What tells images of one name apart are the folders below the one that holds all.
     common = Path(os.path.commonpath([image.path.parent for image in listed]))
     named = []
-    for name, image in zip(name_files(listed, common), listed, strict=True):
-        outlines = {place: mask for place, mask in enumerate(image.masks) if mask is not None}
-        named.append(
-            AnnotatedImage(name, image.path, image.width, image.height, image.boxes, outlines)
-        )
+    for name, labeled in zip(name_files(listed, common), listed, strict=True):
+        outlines = {place: mask for place, mask in enumerate(labeled.masks) if mask is not None}
+        size = (labeled.width, labeled.height)
+        named.append(AnnotatedImage(name, labeled.path, *size, labeled.boxes, outlines))
     return named
 
 
@@ -84,9 +83,10 @@ def _make_labels(
 
     The box of such a detection is the one around its polygon, as whoever reads polygons finds it.
     """
-    polygons = _trace_masks(detections) if has_polygons else [[]] * len(detections)
-    boxes = []
-    outlines = []
+    no_polygons: list[list[float]] = [[]] * len(detections)
+    polygons = _trace_masks(detections) if has_polygons else no_polygons
+    boxes: list[Box] = []
+    outlines: list[Outline | None] = []
     for corners, name, polygon in zip(
         detections.boxes.tolist(), detections.names, polygons, strict=True
     ):
