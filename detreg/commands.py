@@ -155,7 +155,7 @@ def train(arguments: argparse.Namespace) -> JsonObject:
     )
     flags = to_changed_texts(continued) | to_changed_texts(options)
     print(_describe_training(result, flags, invocation))
-    return asdict(result)
+    return result.to_json()
 
 
 def _get_values(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
@@ -181,8 +181,11 @@ def _describe_training(
     showing = f"{find_program('detreg')} show {model}"
     serving = _format_serving(model, invocation)
     continuing = format_training_command(result.template, continued, invocation)
+    scores = f"mAP {result.mAP:.3f}   mAP_50 {result.mAP_50:.3f}"
+    if result.segm_mAP is not None:
+        scores += f"   segm_mAP {result.segm_mAP:.3f}   segm_mAP_50 {result.segm_mAP_50 or 0:.3f}"
     return f"""
-mAP {result.mAP:.3f}   mAP_50 {result.mAP_50:.3f}   of the exported model on the val split
+{scores}   of the exported model on the val split
 run (eid) {result.run_id}
 registered {result.model_name} version {result.model_version} as {result.alias}: {result.reason}
 
@@ -219,7 +222,7 @@ def sweep(arguments: argparse.Namespace) -> JsonObject:
     invocation = Invocation.find()
     result = run_sweep(wanted)
     print(_describe_sweep(result, invocation))
-    return asdict(result)
+    return result.to_json()
 
 
 def _describe_sweep(result: "SweepResult", invocation: Invocation) -> str:
@@ -279,7 +282,8 @@ def evaluate(arguments: argparse.Namespace) -> JsonObject:
 
     invocation = Invocation.find()
     result = evaluate_model(arguments.model, arguments.data, arguments.split)
-    scores = f"mAP {result.get('mAP', 0):.4f}   mAP_50 {result.get('mAP_50', 0):.4f}"
+    names = ["mAP", "mAP_50", *(name for name in ("segm_mAP", "segm_mAP_50") if name in result)]
+    scores = "   ".join(f"{name} {result.get(name, 0):.4f}" for name in names)
     print(f"{scores}   on {arguments.split} of {arguments.data}")
     figures = [
         f"{name} {result[name]:.3f}" for name in ("precision", "recall", "f1") if name in result

@@ -25,3 +25,7 @@ MAX_DETECTIONS = 100
 FEW_IMAGES = "few_images"
 PUBLISHED = "published"
 """The values of the run option `recipe`."""
+
+BOX_METRIC = "mAP"
+MASK_METRIC = "segm_mAP"
+"""What a training may go by, as MLflow has it: the mAP of boxes, that of masks."""

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from detreg.defaults import FEW_IMAGES, PUBLISHED
+from detreg.defaults import BOX_METRIC, FEW_IMAGES, MASK_METRIC, PUBLISHED
 from detreg.errors import UsageError, quote
 from detreg.model_names import find_name_problem, make_model_name
 from detreg.operating_rule import F1, parse_operating_rule
-from detreg.params import boolean, choice, integer, integer_or_auto, number_or_auto, text
+from detreg.params import AUTO, boolean, choice, integer, integer_or_auto, number_or_auto, text
 from detreg.promotion_rule import BETTER, parse_promotion_rule
 
 
@@ -38,8 +38,15 @@ class RunOptions:
         0,
         200,
         1,
-        help="Epochs without a better val mAP before training stops; 0 never stops early, auto "
-        "is a third of num_epochs, at least 5",
+        help="Epochs without a better score on val (metric) before training stops; 0 never stops "
+        "early, auto is a third of num_epochs, at least 5",
+    )
+    metric: str = choice(
+        AUTO,
+        BOX_METRIC,
+        MASK_METRIC,
+        help="Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto "
+        "is segm_mAP where masks are trained, and mAP in a sweep that searches masks",
     )
     precision: str = choice(
         "auto",
@@ -105,6 +112,18 @@ class RunOptions:
     def choose_model_name(self, template: str, dataset: str) -> str:
         """Return the name under which a template that was trained on a dataset is registered."""
         return self.registered_model_name or make_model_name(template, dataset)
+
+    def choose_metric(self, *, has_masks: bool) -> str:
+        """Return the metric of a training, of boxes alone or with masks."""
+        if self.metric != AUTO:
+            return self.metric
+        return MASK_METRIC if has_masks else BOX_METRIC
+
+    def find_metric_problems(self, *, has_masks: bool) -> list[str]:
+        """Return what is wrong with the metric of a training, of boxes alone or with masks."""
+        if self.metric != MASK_METRIC or has_masks:
+            return []
+        return [f"metric={MASK_METRIC} needs a training with masks=true; metric=auto needs none"]
 
     def find_problems(self) -> list[str]:
         """Return what is wrong beside the domains of the single values."""

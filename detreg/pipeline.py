@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from detreg import torchrun
@@ -33,7 +32,7 @@ def train(template: str, **values: Any) -> dict[str, Any]:
     set_mlflow_defaults()
     chosen = find_template(template)
     params, options = parse_settings(chosen, values)
-    return asdict(train_template(chosen, params, options))
+    return train_template(chosen, params, options).to_json()
 
 
 def parse_settings(
@@ -69,6 +68,8 @@ def _parse_settings(
     except UsageError as error:
         problems += error.problems
 
+    if not problems:
+        problems += options.find_metric_problems(has_masks=params.has_masks)
     if problems:
         raise UsageError(problems)
     return params, options

@@ -3,19 +3,20 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from detreg.data.dataset import Dataset
 from detreg.data.summary import describe_dataset
-from detreg.defaults import SCORE_THRESHOLD
+from detreg.defaults import MASK_METRIC, SCORE_THRESHOLD
 from detreg.errors import RefusedError, UndeliveredError, UnreachableError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.model_speed import ModelSpeed, measure_speed
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.report_plots import NO_TRAINING, TrainingCourse
+from detreg.evaluation.scores import score_masks_if_any
 from detreg.evaluation.split_numbers import NUMBERS_FILE, read_map_interval
 from detreg.export.card_file import replace_card
 from detreg.export.parity import ParityResult, measure_parity
@@ -65,10 +66,10 @@ NUM_REPORTED_IMAGES = 6
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The end of a training, as `--json` prints it.
+    """The end of a training, which `--json` prints in the form of `to_json`.
 
-    mAP is that of the exported model on the val split, from 0 to 1; score_threshold is that of its
-    card.
+    mAP is that of the exported model on the val split, from 0 to 1, and segm_mAP that of its masks,
+    None where it has none; score_threshold is that of its card.
     """
 
     run_id: str
@@ -85,6 +86,18 @@ class TrainingResult:
     reason: str
     dataset_digest: str
     score_threshold: float
+    segm_mAP: float | None = None
+    segm_mAP_50: float | None = None
+    segm_mAP_75: float | None = None
+
+    def get_score(self, metric: str) -> float:
+        """Return the mAP or the segm_mAP; 0 where it has none."""
+        score = self.segm_mAP if metric == MASK_METRIC else self.mAP
+        return score or 0.0
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields by name, without scores of masks where there are none."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -168,7 +181,10 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     print(f"Parity: {parity.summary}", flush=True)
     scores = parity.exported
     run.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
-    evaluations = [SplitEvaluation("val", truth, predictions, scores)]
+    mask_scores = score_masks_if_any(truth, predictions)
+    if mask_scores is not None:
+        run.log_metrics(mask_scores.as_metrics() | mask_scores.as_class_metrics("val"))
+    evaluations = [SplitEvaluation("val", truth, predictions, scores, mask_scores=mask_scores)]
     if "test" in job.dataset.splits:
         evaluations.append(evaluate_test_split(run, job.dataset, detector))
     point = choose_operating_point(run, job.options, job.dataset.classes, evaluations)
@@ -211,6 +227,9 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
         reason=registered.reason,
         dataset_digest=job.dataset.digest,
         score_threshold=threshold,
+        segm_mAP=None if mask_scores is None else mask_scores.mAP,
+        segm_mAP_50=None if mask_scores is None else mask_scores.mAP_50,
+        segm_mAP_75=None if mask_scores is None else mask_scores.mAP_75,
     )
 
 

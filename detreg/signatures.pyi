@@ -26,6 +26,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -56,7 +57,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time
@@ -92,6 +94,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -123,7 +126,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time
@@ -158,6 +162,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -188,7 +193,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time
@@ -226,6 +232,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -259,7 +266,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time
@@ -298,6 +306,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -332,7 +341,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time
@@ -371,6 +381,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -405,7 +416,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time
@@ -445,6 +457,7 @@ def train(
     registered_model_name: str | PathLike[str] | Literal["none"] | None = None,
     recipe: Literal["few_images", "published"] = "few_images",
     patience: int | Literal["auto"] | None = 0,
+    metric: Literal["auto", "mAP", "segm_mAP"] = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     num_workers: int | Literal["auto"] | None = None,
     cache: Literal["auto", "ram", "disk", "off"] = "auto",
@@ -480,7 +493,8 @@ def train(
     seed: Seed of everything random
     registered_model_name: Name in the MLflow model registry; none is the template's and the dataset's, such as yolox-boats
     recipe: What per_item_lrate=auto and frozen_stages=auto take, and when Mosaic ends: few_images is for some hundred to some thousand images, published is as the base model was trained
-    patience: Epochs without a better val mAP before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    patience: Epochs without a better score on val (metric) before training stops; 0 never stops early, auto is a third of num_epochs, at least 5
+    metric: Score on val by which an epoch is the best: mAP of boxes, or segm_mAP of masks; auto is segm_mAP where masks are trained, and mAP in a sweep that searches masks
     precision: Numbers in which backbone, neck and dense head are trained; auto takes bf16 where the machine computes in it and trial steps are faster, else fp32; fp16 needs a GPU
     num_workers: Processes that load images; 0 loads in the training process, auto goes by the cores that this process may use
     cache: Where the pixels of images are kept between epochs and trainings: auto in files that fit into half of the free memory, disk in files whatever the memory, ram in shared memory while the training runs; off reads each image anew every time

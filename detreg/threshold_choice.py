@@ -11,7 +11,7 @@ from detreg.evaluation.operating_point import find_operating_point, measure_figu
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation
 from detreg.evaluation.score_curve import judge_detections
-from detreg.evaluation.scores import score
+from detreg.evaluation.scores import score, score_masks_if_any
 from detreg.inference.detector import Detector
 from detreg.inference.operating_point import OperatingPoint
 from detreg.options import RunOptions
@@ -27,8 +27,11 @@ def evaluate_test_split(run: Run, dataset: Dataset, detector: Detector) -> Split
     truth = GroundTruth.load(dataset.splits["test"].annotations)
     predictions = predict_split(detector, truth)
     scores = score(truth, predictions)
+    mask_scores = score_masks_if_any(truth, predictions)
     run.log_metrics(scores.as_metrics("test"))
-    return SplitEvaluation("test", truth, predictions, scores)
+    if mask_scores is not None:
+        run.log_metrics(mask_scores.as_metrics("test"))
+    return SplitEvaluation("test", truth, predictions, scores, mask_scores=mask_scores)
 
 
 def choose_operating_point(

@@ -25,7 +25,7 @@ def make_checkpoint(classes: tuple[str, ...] = ("boat", "car")) -> Checkpoint:
         classes=classes,
         epoch=3,
         best_epoch=2,
-        best_mAP=0.25,
+        best_score=0.25,
         history=(EpochMetrics(1, {"loss": 2.0, "lr": 0.1}, {"mAP": 0.25}),),
         training={"optimizer": {"state": {}}, "ema_steps": 7},
     )
@@ -45,7 +45,7 @@ def test_a_checkpoint_is_read_as_it_was_written(tmp_path: Path) -> None:
     read = load_checkpoint(path)
     assert torch.equal(read.state_dict["backbone.conv.weight"], WEIGHT)
     assert read.classes == written.classes
-    assert (read.epoch, read.best_epoch, read.best_mAP) == (3, 2, 0.25)
+    assert (read.epoch, read.best_epoch, read.best_score) == (3, 2, 0.25)
     assert read.history == written.history
     assert read.training == written.training
 

@@ -35,5 +35,14 @@ def test_the_first_of_equal_epochs_is_the_best() -> None:
         is_best.append(history.is_last_best)
 
     assert is_best == [True, True, False, False, True]
-    assert (history.best_epoch, history.best_mAP) == (5, 0.4)
+    assert (history.best_epoch, history.best_score) == (5, 0.4)
     assert len(history.entries) == 5
+
+
+def test_a_training_with_masks_goes_by_their_score() -> None:
+    history = TrainingHistory(metric="segm_mAP")
+    for epoch, (mAP, segm_mAP) in enumerate(((0.1, 0.3), (0.5, 0.2), (0.4, 0.4)), start=1):
+        history.add(EpochMetrics(epoch, val={"mAP": mAP, "segm_mAP": segm_mAP}))
+    assert (history.best_epoch, history.best_score, history.last_score) == (3, 0.4, 0.4)
+    assert history.entries[0].to_first_charts()["Progress/segm_mAP"] == 0.3
+    assert "Progress/segm_mAP" not in EpochMetrics(1, val={"mAP": 0.5}).to_first_charts()

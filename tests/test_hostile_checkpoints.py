@@ -46,7 +46,7 @@ def read_good_content(tmp_path: Path) -> Content:
         classes=("boat", "car"),
         epoch=3,
         best_epoch=2,
-        best_mAP=0.25,
+        best_score=0.25,
         history=(EpochMetrics(1, {"loss": 2.0}, {"mAP": 0.25}),),
         training={"optimizer": {"state": {}}},
     )

@@ -212,7 +212,8 @@ def test_masks_are_compared_where_they_are_learned(
     params = template.resolve(given)
     with_masks = replace(dataset, masks_digest="0123456789abcdef")
     weights = InitialWeights("Starts from random weights")
-    job = Job(template, params, RunOptions(), with_masks, weights, Config({}))
+    options = RunOptions(metric="segm_mAP")  # what auto becomes
+    job = Job(template, params, options, with_masks, weights, Config({}))
     continued = replace(params, continue_from_eid=log_stopped_run(job, tmp_path))
 
     def describe(params: CommonParams, dataset: Dataset) -> str:
@@ -222,6 +223,9 @@ def test_masks_are_compared_where_they_are_learned(
     others = replace(dataset, masks_digest="fedcba9876543210")
     reason = "its masks are others (digest 0123456789abcdef, now fedcba9876543210)"
     assert reason in describe(continued, others)
+    by_boxes = RunOptions(metric="mAP")
+    chosen = choose_initial_weights(template, continued, with_masks, by_boxes)
+    assert "metric was segm_mAP, now mAP" in chosen.description
     without = replace(continued, masks=False)  # type: ignore[call-arg]
     assert "hyperparameters differ: masks was True, now False" in describe(without, dataset)
 

@@ -52,3 +52,30 @@ def test_amp_beside_a_precision_is_refused() -> None:
 def test_another_amp_is_refused_by_its_new_name() -> None:
     with pytest.raises(UsageError, match="amp must be true or false, got 'yes'; it is called prec"):
         parse_settings(YOLOX, {"amp": "yes"})
+
+
+FASTER_RCNN = TEMPLATES["faster_rcnn"]
+
+
+@pytest.mark.parametrize(
+    ("values", "metric"),
+    [
+        ({}, "mAP"),
+        ({"masks": True}, "segm_mAP"),
+        ({"masks": True, "metric": "mAP"}, "mAP"),
+        ({"masks": True, "metric": "segm_mAP"}, "segm_mAP"),
+    ],
+)
+def test_a_training_goes_by_its_masks_unless_told_otherwise(
+    values: dict[str, object], metric: str
+) -> None:
+    params, options = parse_settings(FASTER_RCNN, values)
+    assert options.choose_metric(has_masks=params.has_masks) == metric
+
+
+def test_the_score_of_masks_needs_masks() -> None:
+    problem = "metric=segm_mAP needs a training with masks=true"
+    with pytest.raises(UsageError, match=problem):
+        parse_settings(FASTER_RCNN, {"metric": "segm_mAP"})
+    with pytest.raises(UsageError, match=problem):
+        make_request((FASTER_RCNN,), {"metric": "segm_mAP", "space": "masks=true|false"})

@@ -85,9 +85,16 @@ def test_all_trials_of_a_template_have_one_precision() -> None:
 def test_masks_of_the_dataset_count_where_a_trial_may_learn_them() -> None:
     space = {"space": "masks=true|false per_item_lrate=1e-3:1e-2:log"}
     fixed = {"masks": "true", "space": "per_item_lrate=1e-3:1e-2:log"}
-    for values, expected in ((space, True), (fixed, True), ({}, False)):
-        request = make_request(parse_templates("faster_rcnn"), values)
-        assert request.space.may_have_masks == expected
+    for values, expected, metric in (
+        (space, True, "mAP"),
+        (fixed, True, "segm_mAP"),
+        (fixed | {"metric": "mAP"}, True, "mAP"),
+        ({}, False, "mAP"),
+    ):
+        plan = plan_sweep("faster_rcnn", **values)
+        assert plan.space.may_have_masks == expected
+        assert plan.metric == metric
+        assert plan.get_options("faster_rcnn").metric == (metric if expected else "auto")
 
     request = make_request(parse_templates("faster_rcnn"), fixed)
     names = {make_plan(request, DATASET_DIGEST, STORAGE, digest).name for digest in ("1", "2", "")}

@@ -41,7 +41,8 @@ MIN_SCORE = 0.3
 class SplitEvaluation:
     """A detector's predictions for a split, by image id, with their scores.
 
-    `name` is the split's: train, val or test. Confusion and galleries show detections with at least
+    `name` is the split's: train, val or test. `mask_scores` are None where split or predictions
+    have no masks. Confusion and galleries show detections with at least
     `score_threshold`.
     """
 
@@ -50,6 +51,7 @@ class SplitEvaluation:
     predictions: Mapping[int, Detections]
     scores: Scores
     score_threshold: float = MIN_SCORE
+    mask_scores: Scores | None = None
 
 
 def write_report(

@@ -7,7 +7,7 @@ workers share the jobs, and a killed one is retried, by the same rules as in the
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from optuna.study import Study
@@ -40,7 +40,7 @@ from detreg.tracking import runs
 from detreg.tracking.leftovers import settle_left_runs
 from detreg.tracking.runs import Run
 
-PUBLISHED_METRICS = ("mAP", "mAP_50", "mAP_75")
+PUBLISHED_METRICS = ("mAP", "mAP_50", "mAP_75", "segm_mAP", "segm_mAP_50", "segm_mAP_75")
 """Metrics of the exported best that the sweep's run has too."""
 MAX_REASONS = 5
 """Failed trials whose reasons are shown where none is complete."""
@@ -72,7 +72,8 @@ def finish_sweep(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResu
     best = _find_best(lineages)
     template, params = plan.suggest_params(best)
     defaults = _find_defaults(lineages, template.name)
-    print(f"Best: trial {best.number} with mAP {best.value:.4f}; registers it", flush=True)
+    score = f"{plan.metric} {best.value:.4f}"
+    print(f"Best: trial {best.number} with {score}; registers it", flush=True)
 
     final_study = _create_final_study(plan, study, best, defaults)
     _run_final_jobs(plan, final_study, logs)
@@ -91,10 +92,11 @@ def finish_sweep(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResu
         best_trial=best.number,
         best_run_id=best.user_attrs[studies.RUNS_ATTR][-1],
         template=template.name,
-        mAP=float(best.value or 0.0),
+        metric=plan.metric,
+        score=float(best.value or 0.0),
         hyperparameters=to_changed_texts(params),
-        defaults_mAP=None if defaults is None else defaults.value,
-        comparison=compare_with_defaults(best, defaults, final_trials),
+        defaults_score=None if defaults is None else defaults.value,
+        comparison=compare_with_defaults(best, defaults, final_trials, plan.metric),
         model_name=publication.model_name,
         model_version=publication.model_version,
         alias=publication.alias,
@@ -106,7 +108,7 @@ def finish_sweep(active: Run, plan: Plan, study: Study, logs: Path) -> SweepResu
 
 
 def _find_best(lineages: Sequence[Lineage]) -> FrozenTrial:
-    """Return the complete trial with the highest mAP; of equal ones the first."""
+    """Return the complete trial with the highest score; of equal ones the first."""
     complete = _get_complete_trials(lineages)
     if not complete:
         reasons = [
@@ -221,20 +223,20 @@ def _log_result(
     report = active.folder / "report"
     write_report(report, plan, study, result)
     metrics = publication.metrics | {
-        "val/mAP_best": result.mAP,
+        f"val/{result.metric}_best": result.score,
         "trials/complete": result.complete,
         "trials/pruned": result.pruned,
         "trials/failed": result.failed,
     }
-    if result.defaults_mAP is not None:
-        metrics["val/mAP_defaults"] = result.defaults_mAP
+    if result.defaults_score is not None:
+        metrics[f"val/{result.metric}_defaults"] = result.defaults_score
 
     def log_to(run: Run) -> None:
         run.log_metrics(metrics)
         run.set_tags(
             {"detreg.best_eid": result.best_run_id, "detreg.comparison": result.comparison}
         )
-        run.log_text(json.dumps(asdict(result), indent=2), "sweep.json")
+        run.log_text(json.dumps(result.to_json(), indent=2), "sweep.json")
         run.log_file(report, "report")
 
     log_to(active)

@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
+from detreg.defaults import BOX_METRIC
 from detreg.report.figure import (
     WIDTH,
     make_figure,
@@ -46,16 +47,18 @@ class _Column:
     """Texts beside the axis at equal distances, the first at 0 and the last at 1."""
 
 
-def draw_parallel_coordinates(trials: Sequence[FrozenTrial], best_number: int, path: Path) -> Path:
-    """Draw a line for each trial through its hyperparameters and its val mAP.
+def draw_parallel_coordinates(
+    trials: Sequence[FrozenTrial], best_number: int, path: Path, metric: str = BOX_METRIC
+) -> Path:
+    """Draw a line for each trial through its hyperparameters and its score, named `metric`.
 
-    Lines have the color of their mAP, and the best trial's is thick. A hyperparameter that a
+    Lines have the color of their score, and the best trial's is thick. A hyperparameter that a
     trial does not have, such as another template's, leaves a gap in its line.
     """
     scores = [get_best_score(trial) or 0.0 for trial in trials]
     scale = _make_scale(scores)
     columns = [_make_column(trials, name) for name in _list_names(trials)]
-    columns.append(_Column("val mAP", [float(scale(score)) for score in scores], labels=[]))
+    columns.append(_Column(f"val {metric}", [float(scale(score)) for score in scores], labels=[]))
 
     figure = make_figure(4.6, width=max(WIDTH, 1.4 + 1.6 * len(columns)))
     axes = figure.subplots()
@@ -77,7 +80,7 @@ def draw_parallel_coordinates(trials: Sequence[FrozenTrial], best_number: int, p
 
     color_bar = figure.colorbar(ScalarMappable(scale, COLORS), ax=axes, pad=0.02)
     color_bar.outline.set_visible(False)
-    color_bar.set_label("val mAP", color=MUTED)
+    color_bar.set_label(f"val {metric}", color=MUTED)
     note = f"Trial {best_number}, the best, is the thick line; darker lines scored higher"
     set_title(axes, "Values of the trials", note)
     return save_figure(figure, path)

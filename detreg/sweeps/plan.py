@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from detreg.defaults import PUBLISHED
 from detreg.options import RunOptions, SweepOptions
-from detreg.params import JsonValue, build, to_plain
+from detreg.params import AUTO, JsonValue, build, to_plain
 from detreg.sweeps.dimension import Suggester
 from detreg.sweeps.request import SweepRequest
 from detreg.sweeps.space import Space
@@ -84,6 +84,14 @@ class Plan:
         return f"{templates}-{self.dataset_digest[:8]}-{digest[:8]}"
 
     @property
+    def metric(self) -> str:
+        """The score on val by which trials are compared.
+
+        Where masks are searched, some trials have boxes only, and all are compared by boxes.
+        """
+        return self.options.choose_metric(has_masks=self.space.has_masks)
+
+    @property
     def templates(self) -> list[Template]:
         """The templates that are searched."""
         return [part.template for part in self.space.templates.values()]
@@ -119,6 +127,8 @@ class Plan:
         """
         values = to_plain(self.options)
         values["precision"] = self.precisions.get(template, self.options.precision)
+        if self.space.may_have_masks:
+            values["metric"] = self.metric
         if seed is not None:
             values["seed"] = seed
         return build(RunOptions, values)
@@ -126,8 +136,8 @@ class Plan:
     def _list_learned_options(self) -> dict[str, JsonValue]:
         """Return the run options that change what a trial learns.
 
-        A study keeps the name that detreg 0.1 gave it, which had `amp` in place of `precision`, and
-        no recipe but the published one.
+        A study keeps the name that detreg 0.1 gave it, which had `amp` in place of `precision`, no
+        recipe but the published one, and no metric but mAP.
         """
         options = to_plain(self.options)
         learned = {name: options[name] for name in options if name not in _NOT_LEARNED}
@@ -137,6 +147,8 @@ class Plan:
             learned["precision"] = precision
         if learned["recipe"] == PUBLISHED:
             del learned["recipe"]
+        if learned["metric"] == AUTO:
+            del learned["metric"]
         return learned
 
 

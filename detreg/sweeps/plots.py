@@ -8,25 +8,31 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
+from detreg.defaults import BOX_METRIC
 from detreg.report.figure import make_figure, save_figure, set_title, shorten_name, tidy_axes
 from detreg.report.theme import INK, MUTED, RIGHT, WRONG
 from detreg.sweeps.trial_text import get_best_score
 
 
-def draw_history(trials: Sequence[FrozenTrial], defaults_mAP: float | None, path: Path) -> Path:
-    """Draw the val mAP of each trial by its number, the best so far, and that of the defaults.
+def draw_history(
+    trials: Sequence[FrozenTrial],
+    defaults_score: float | None,
+    path: Path,
+    metric: str = BOX_METRIC,
+) -> Path:
+    """Draw the score of each trial by its number, the best so far, and that of the defaults.
 
-    Pruned trials are drawn at the best mAP that they had reached.
+    Pruned trials are drawn at the best score that they had reached. `metric` is the scores' name.
     """
     figure = make_figure(4)
     axes = figure.subplots()
 
     _plot_pruned(axes, trials)
     _plot_complete(axes, trials)
-    if defaults_mAP is not None:
-        axes.axhline(defaults_mAP, color=WRONG, linewidth=1.2, linestyle="--", label="defaults")
+    if defaults_score is not None:
+        axes.axhline(defaults_score, color=WRONG, linewidth=1.2, linestyle="--", label="defaults")
 
-    tidy_axes(axes, "Best val mAP of a trial", "Trial")
+    tidy_axes(axes, f"Best val {metric} of a trial", "Trial")
     # Some space above, so that the best points are not cut at the edge.
     _, top = axes.get_ylim()
     axes.set_ylim(0, top * 1.05)

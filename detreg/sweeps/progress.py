@@ -39,7 +39,7 @@ class Progress:
                 if not trial.state.is_finished() or trial.number in self._shown:
                     continue
                 self._shown.add(trial.number)
-                outcome = _describe_outcome(lineage, trial)
+                outcome = _describe_outcome(lineage, trial, self._plan.metric)
                 print(f"{outcome}  |  {self._describe_progress(lineages)}", flush=True)
 
     def _describe_progress(self, lineages: Sequence[Lineage]) -> str:
@@ -84,7 +84,7 @@ class Progress:
         return max(0.0, min(seconds, self._plan.deadline - time.time()))
 
 
-def _describe_outcome(lineage: Lineage, trial: FrozenTrial) -> str:
+def _describe_outcome(lineage: Lineage, trial: FrozenTrial, metric: str) -> str:
     """Return what came of one try of a lineage."""
     name = _name_trial(trial)
     values = format_values(trial.params)
@@ -95,10 +95,10 @@ def _describe_outcome(lineage: Lineage, trial: FrozenTrial) -> str:
         effort += f", {time_taken}"
 
     if trial.state is TrialState.COMPLETE:
-        return f"{name}  mAP {trial.value:.4f}  {values}  {effort}"
+        return f"{name}  {metric} {trial.value:.4f}  {values}  {effort}"
     if trial.state is TrialState.PRUNED:
         score = get_best_score(trial) or 0.0
-        return f"{name}  pruned at mAP {score:.4f}  {values}  {effort}"
+        return f"{name}  pruned at {metric} {score:.4f}  {values}  {effort}"
     # A failed try is final only if it is the lineage's last and is not retried.
     if trial is lineage.last and lineage.is_settled:
         return f"{name}  failed: {lineage.failure_reason}  {values}"

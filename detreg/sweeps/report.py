@@ -31,22 +31,26 @@ def write_report(folder: Path, plan: Plan, study: Study, result: SweepResult) ->
     page = Page(
         title=f"Sweep of {', '.join(plan.space.templates)}",
         subtitle=plan.name,
-        numbers={"best val mAP": result.mAP, "val mAP of the defaults": result.defaults_mAP},
+        numbers={
+            f"best val {result.metric}": result.score,
+            f"val {result.metric} of the defaults": result.defaults_score,
+        },
         facts=_list_facts(plan, result, trials),
         plots=_draw_plots(folder, trials, result),
-        table=[_make_row(lineage) for lineage in lineages],
+        table=[_make_row(lineage, result.metric) for lineage in lineages],
     )
     write_page(page, folder / "index.html")
 
 
 def _draw_plots(folder: Path, trials: Sequence[FrozenTrial], result: SweepResult) -> list[Path]:
     """Draw the figures for which there are enough trials, and return their files."""
-    plots = [draw_history(trials, result.defaults_mAP, folder / "history.png")]
+    metric = result.metric
+    plots = [draw_history(trials, result.defaults_score, folder / "history.png", metric)]
 
     scored = [trial for trial in trials if _has_score(trial)]
     if len(scored) > 1:
         path = folder / "parallel_coordinates.png"
-        plots.append(draw_parallel_coordinates(scored, result.best_trial, path))
+        plots.append(draw_parallel_coordinates(scored, result.best_trial, path, metric))
 
     importances = _compute_importances(scored)
     if importances:
@@ -120,7 +124,7 @@ def _describe_epochs(plan: Plan, trials: Sequence[FrozenTrial]) -> str:
     return f"{trained} of {unpruned} that the same trials take without pruning"
 
 
-def _make_row(lineage: Lineage) -> dict[str, str]:
+def _make_row(lineage: Lineage, metric: str) -> dict[str, str]:
     """Return a row of the table of trials."""
     trial = lineage.last
     score = get_best_score(trial)
@@ -136,7 +140,7 @@ def _make_row(lineage: Lineage) -> dict[str, str]:
     run_ids = trial.user_attrs.get(studies.RUNS_ATTR, [""])
     return {
         "trial": str(trial.number),
-        "val mAP": "" if score is None else f"{score:.4f}",
+        f"val {metric}": "" if score is None else f"{score:.4f}",
         "outcome": outcome,
         "epochs": str(len(trial.intermediate_values)),
         "time": format_time(trial),

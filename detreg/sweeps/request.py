@@ -87,6 +87,8 @@ def _make_request(chosen: tuple[Template, ...], values: Mapping[str, object]) ->
     try:
         recipe = run_options.recipe if run_options else FEW_IMAGES
         searched = parse_space(chosen, space_text, fixed, recipe)
+        if run_options:
+            problems += run_options.find_metric_problems(has_masks=searched.has_masks)
         if run_options and sweep_options and not problems:
             return SweepRequest(searched, run_options, sweep_options)
     except UsageError as error:

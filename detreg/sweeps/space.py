@@ -53,6 +53,11 @@ class TemplateSpace:
         dimension = self.dimensions.get("masks")
         if dimension is not None:
             return dimension.contains(True)
+        return self.has_masks
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every trial learns masks."""
         return bool(self.fixed.get("masks", False))
 
     def make_params(self, values: Mapping[str, Value]) -> CommonParams:
@@ -152,6 +157,11 @@ class Space:
     def may_have_masks(self) -> bool:
         """Whether a trial of any template may learn masks."""
         return any(part.may_have_masks for part in self.templates.values())
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every trial of every template learns masks."""
+        return all(part.has_masks for part in self.templates.values())
 
     def suggest(self, trial: Suggester) -> tuple[Template, dict[str, Value]]:
         """Return the template of a trial, and its hyperparameters that are not left at default."""

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import sqlalchemy
@@ -57,7 +57,7 @@ def sweep(template: str, **values: object) -> dict[str, object]:
     """
     set_mlflow_defaults()
     request = make_request(parse_templates(template), values)
-    return asdict(run_sweep(request))
+    return run_sweep(request).to_json()
 
 
 def run_sweep(request: SweepRequest) -> SweepResult:

@@ -24,5 +24,5 @@ def format_time(trial: FrozenTrial) -> str:
 
 
 def get_best_score(trial: FrozenTrial) -> float | None:
-    """Return the best val mAP that a trial has reported, or None if it has not ended an epoch."""
+    """Return the best score that a trial has reported, or None if it has not ended an epoch."""
     return max(trial.intermediate_values.values(), default=None)

@@ -4,7 +4,7 @@ A worker may die at any moment. What a trial writes, in this order:
 
 1. its number as the attribute `begun`, so that a silent worker is told from one that never began;
 2. its MLflow run, and the run's id as the attribute `runs`;
-3. after each epoch the checkpoint in the run, then the val mAP in the study;
+3. after each epoch the checkpoint in the run, then the score on val in the study;
 4. the end of its MLflow run, then its value in the study.
 
 A kill between two of these writes leaves the earlier ones. The next worker of the lineage resumes
@@ -13,7 +13,7 @@ from them (`train_trial`), so that no epoch with a checkpoint is trained twice.
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from detreg.training.epoch_metrics import EpochMetrics
 from detreg.training.job import log_job, prepare_job
 
 RunTrial = Callable[[Plan, Dataset, Trial], float]
-"""Does one trial and returns its val mAP."""
+"""Does one trial and returns its score on val."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class LeftCheckpoint:
 
 
 def run_search_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
-    """Train with the values that the sampler chooses; return the best val mAP.
+    """Train with the values that the sampler chooses; return the best score on val.
 
     The defaults are not pruned, because all others are compared with them.
     """
@@ -78,7 +78,7 @@ def run_search_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
 def run_final_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
     """Do a final job: register the best, or train a side again with another seed.
 
-    Returns the val mAP, which is the exported model's for the first.
+    Returns the score on val, which is the exported model's for the first.
     """
     job = read_job(trial)
     if job is None:
@@ -92,8 +92,8 @@ def run_final_trial(plan: Plan, dataset: Dataset, trial: Trial) -> float:
 
         options = plan.get_options(template.name)
         result = publish_trained_run(job.run_id, template, params, options, dataset)
-        retry_while_unreachable(lambda: trial.set_user_attr(PUBLISHED_ATTR, asdict(result)))
-        return result.mAP
+        retry_while_unreachable(lambda: trial.set_user_attr(PUBLISHED_ATTR, result.to_json()))
+        return result.get_score(plan.metric)
 
     training = TrialTraining(
         template=template,
@@ -112,7 +112,7 @@ TRIALS_BY_STAGE: Mapping[Stage, RunTrial] = {
 
 
 def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTraining) -> float:
-    """Train in an MLflow run of the trial's own; return the best val mAP of its epochs.
+    """Train in an MLflow run of the trial's own; return the best score of its epochs.
 
     A retry resumes from the latest checkpoint of its lineage's earlier runs. Where the dead worker
     had done all epochs, only the study is updated.
@@ -126,7 +126,7 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
     checkpoint = _find_checkpoint(earlier_runs)
     params = training.params
     if checkpoint is not None and checkpoint.epoch >= params.num_epochs:
-        return _finish_trained_trial(trial, checkpoint)
+        return _finish_trained_trial(trial, checkpoint, plan.metric)
 
     # Ended before the new run starts, so that a lineage never has two that are RUNNING.
     for eid in earlier_runs:
@@ -135,7 +135,7 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
         params = replace(params, continue_from_eid=checkpoint.run_id, load_from=None)
     job = prepare_job(training.template, params, training.options, dataset)
     if job.initial_weights.resume:
-        _report_missing_epochs(trial, job.initial_weights.resume.history)
+        _report_missing_epochs(trial, job.initial_weights.resume.history, plan.metric)
 
     after_epoch = EpochReporter(plan, trial, params.num_epochs, training.is_prunable)
     tags = job.tags | {runs.TRIAL: str(trial.number), runs.STUDY: trial.study.study_name}
@@ -148,7 +148,7 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
         retry_while_unreachable(lambda: trial.set_user_attr(studies.RUNS_ATTR, all_runs))
         log_job(active, job)
         fitted = engine.fit(job, active.folder, active, after_epoch)
-        _log_best(active, fitted)
+        _log_best(active, fitted, plan.metric)
         if after_epoch.is_pruned:
             epochs = f"after epoch {len(fitted.history)} of {params.num_epochs}"
             active.set_tags({runs.PRUNED: epochs})
@@ -156,7 +156,7 @@ def train_trial(plan: Plan, dataset: Dataset, trial: Trial, training: TrialTrain
     # Only here, because the MLflow run of a pruned trial ends as FINISHED, not as FAILED.
     if after_epoch.is_pruned:
         raise optuna.TrialPruned
-    return fitted.best_mAP
+    return fitted.best_score
 
 
 @dataclass
@@ -169,14 +169,14 @@ class EpochReporter:
     is_prunable: bool
     is_pruned: bool = False
 
-    def __call__(self, epoch: int, mAP: float) -> bool:
-        """Report an epoch's val mAP; whether training has to end with it.
+    def __call__(self, epoch: int, score: float) -> bool:
+        """Report an epoch's score on val; whether training has to end with it.
 
         Raises:
             KeyboardInterrupt: the sweep's budget is over.
             TakenOverError: the trial was taken for dead, and belongs to another worker.
         """
-        retry_while_unreachable(lambda: self.trial.report(mAP, epoch))
+        retry_while_unreachable(lambda: self.trial.report(score, epoch))
         # The defaults ask too, and ignore the answer: ASHA records each trial that asks, and
         # compares others with it.
         is_poor = retry_while_unreachable(self.trial.should_prune)
@@ -199,24 +199,24 @@ def _find_checkpoint(eids: Sequence[str]) -> LeftCheckpoint | None:
     return None
 
 
-def _finish_trained_trial(trial: Trial, checkpoint: LeftCheckpoint) -> float:
+def _finish_trained_trial(trial: Trial, checkpoint: LeftCheckpoint, metric: str) -> float:
     """Complete the writes of a worker that died between its last epoch and the trial's value."""
     # The checkpoint holds the history of all its epochs, whether or not they were reported.
     with tempfile.TemporaryDirectory() as folder:
         fitted = engine.load_fit_result(checkpoint.run_id, Path(folder))
-    _report_missing_epochs(trial, fitted.history)
-    _log_best(runs.Run(checkpoint.run_id, Path()), fitted)
+    _report_missing_epochs(trial, fitted.history, metric)
+    _log_best(runs.Run(checkpoint.run_id, Path()), fitted, metric)
     runs.end_run(checkpoint.run_id)
-    return fitted.best_mAP
+    return fitted.best_score
 
 
-def _log_best(run: runs.Run, fitted: engine.FitResult) -> None:
-    run.log_metrics({"val/mAP_best": fitted.best_mAP}, step=len(fitted.history))
+def _log_best(run: runs.Run, fitted: engine.FitResult, metric: str) -> None:
+    run.log_metrics({f"val/{metric}_best": fitted.best_score}, step=len(fitted.history))
 
 
-def _report_missing_epochs(trial: Trial, history: Sequence[EpochMetrics]) -> None:
+def _report_missing_epochs(trial: Trial, history: Sequence[EpochMetrics], metric: str) -> None:
     """Report the epochs of a checkpoint that the dead worker had not reported to the study."""
     reported = studies.get_trials(trial.study)[trial.number].intermediate_values
     for entry in history:
         if entry.epoch not in reported:
-            retry_while_unreachable(partial(trial.report, entry.mAP, entry.epoch))
+            retry_while_unreachable(partial(trial.report, entry.get_score(metric), entry.epoch))

@@ -1,16 +1,17 @@
 """Scores a model on a split of a dataset."""
 
+import sys
 from typing import Any
 
 from detreg.data.dataset import Dataset, load_dataset
-from detreg.errors import UsageError
+from detreg.errors import DataError, UsageError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.model_speed import measure_speed
 from detreg.evaluation.operating_point import measure_figures
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import MIN_SCORE, SplitEvaluation, write_report
 from detreg.evaluation.score_curve import judge_detections
-from detreg.evaluation.scores import score
+from detreg.evaluation.scores import score, score_masks_if_any
 from detreg.inference.detector import Detector
 from detreg.tracking import preflight, runs
 from detreg.tracking.experiments import use_dataset_experiment
@@ -26,15 +27,16 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     Raises UsageError where the dataset has no such split, and what loading the model or the data
     raises.
     """
-    dataset = load_dataset(data)
+    detector = Detector.load(model)
+    dataset = _load_dataset(data, with_masks=detector.has_masks)
     if split not in dataset.splits:
         raise UsageError(f"{data} has no split {split}: there are {', '.join(dataset.splits)}")
 
     preflight.check_stores()
-    detector = Detector.load(model)
     truth = GroundTruth.load(dataset.splits[split].annotations)
     predictions = predict_split(detector, truth)
     scores = score(truth, predictions)
+    mask_scores = score_masks_if_any(truth, predictions)
     # The scores are of all detections; at the operating point the report shows what a user sees.
     card = detector.card
     min_score = MIN_SCORE
@@ -43,7 +45,11 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
         min_score = card.score_threshold
         figures = measure_figures(judge_detections(truth, predictions), min_score)
         at_threshold = figures.as_metrics()
-    evaluation = SplitEvaluation(split, truth, predictions, scores, min_score)
+    evaluation = SplitEvaluation(split, truth, predictions, scores, min_score, mask_scores)
+    means, metrics = scores.as_metrics(), scores.as_metrics(split) | scores.as_class_metrics(split)
+    if mask_scores is not None:
+        means |= mask_scores.as_metrics()
+        metrics |= mask_scores.as_metrics(split) | mask_scores.as_class_metrics(split)
 
     name = choose_run_name(None, f"evaluate {model} on {dataset.name} {split}")
     tags = {
@@ -54,9 +60,7 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     with use_dataset_experiment(dataset), runs.start_run(name, tags) as run:
         run.log_params({"model": model, "data": data, "split": split})
         run.log_dataset(dataset)
-        run.log_metrics(
-            scores.as_metrics() | scores.as_metrics(split) | scores.as_class_metrics(split)
-        )
+        run.log_metrics(means | metrics)
         run.log_metrics({f"{split}/{name}": value for name, value in at_threshold.items()})
         _log_report(run, model, detector, dataset, evaluation)
 
@@ -66,9 +70,22 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
         "split": split,
         "dataset_digest": dataset.digest,
         "score_threshold": card.score_threshold,
-        **scores.as_metrics(),
+        **means,
         **at_threshold,
     }
+
+
+def _load_dataset(data: str, *, with_masks: bool) -> Dataset:
+    """Load a dataset, with its masks where they are wanted and it has usable ones."""
+    if with_masks:
+        try:
+            return load_dataset(data, masks=True)
+        except DataError as error:
+            # What is wrong with its boxes is raised below.
+            dataset = load_dataset(data)
+            print(f"Warning: masks are not scored: {error.problems[0]}", file=sys.stderr)
+            return dataset
+    return load_dataset(data)
 
 
 def _log_report(

@@ -169,7 +169,7 @@ class CheckpointingHook(Hook):
             classes=self.classes,
             epoch=epoch,
             best_epoch=self.history.best_epoch,
-            best_mAP=self.history.best_mAP,
+            best_score=self.history.best_score,
             history=tuple(self.history.entries),
             training=training,
         )

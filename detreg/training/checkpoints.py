@@ -53,9 +53,10 @@ class Checkpoint:
     """The state of a training after an epoch, or after a step within one.
 
     `state_dict` is what is scored and exported. `classes` is empty where a file from elsewhere
-    names none. `epoch` counts finished epochs, and `history` has one entry for each of them. `step`
-    counts the steps done in the epoch after these; 0 is the end of an epoch. Where it equals the
-    steps of an epoch, that epoch is still to be scored.
+    names none. `epoch` counts finished epochs, and `history` has one entry for each of them.
+    `best_score` is the score of the best one, by the metric of the training. `step` counts the
+    steps done in the epoch after these; 0 is the end of an epoch. Where it equals the steps of an
+    epoch, that epoch is still to be scored.
     `training` holds the `optimizer` and the `micro_batch` (train_loop.py); where an average of the
     weights is scored, also the `state_dict` of the network under training and `ema_steps`; within
     an epoch also the sums of the losses of its steps (loss_sums.py). It is None where the file
@@ -66,7 +67,7 @@ class Checkpoint:
     classes: tuple[str, ...] = ()
     epoch: int = 0
     best_epoch: int = 0
-    best_mAP: float = 0.0
+    best_score: float = 0.0
     history: tuple[EpochMetrics, ...] = ()
     training: dict[str, Any] | None = None
     step: int = 0
@@ -88,7 +89,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "step": checkpoint.step,
         "best_epoch": checkpoint.best_epoch,
-        "best_mAP": checkpoint.best_mAP,
+        # Whatever the metric is: earlier versions read it under this name.
+        "best_mAP": checkpoint.best_score,
         "history": [entry.to_row() for entry in checkpoint.history],
     }
     content = {
@@ -136,7 +138,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         classes=classes,
         epoch=reader.read_count("epoch"),
         best_epoch=reader.read_count("best_epoch"),
-        best_mAP=reader.read_score("best_mAP"),
+        best_score=reader.read_score("best_mAP"),
         history=reader.read_history(),
         training=read_training(path, content.get("training"), step),
         step=step,

@@ -61,11 +61,14 @@ gc.freeze()
 
 @dataclass(frozen=True)
 class FitResult:
-    """The end of a training: the file of its best checkpoint, and one entry for each epoch."""
+    """The end of a training: the file of its best checkpoint, and one entry for each epoch.
+
+    `best_score` is that of the job's metric.
+    """
 
     checkpoint: Path
     best_epoch: int
-    best_mAP: float
+    best_score: float
     history: tuple[EpochMetrics, ...]
 
 
@@ -79,8 +82,8 @@ def fit(
     """Train a job, with its files in `folder`, and log to `run`.
 
     A process that trains with the first one has no run, and writes nothing. `after_epoch` gets the
-    number of each epoch and its val mAP; where it returns True, training ends. Where the job takes
-    over a training that has ended, nothing is trained.
+    number of each epoch and its score on val; where it returns True, training ends. Where the job
+    takes over a training that has ended, nothing is trained.
 
     A signal ends the training after its step, with a checkpoint, and raises its exception then.
     Raises StoppedError when the loss is NaN or infinite, MemoryExhaustedError, and DataError where
@@ -98,7 +101,7 @@ def fit(
     runner.train_loop.on_shrink = lambda size: _report_shrink(runner, job, run, size)
 
     resume = job.initial_weights.resume
-    history = _begin_history(resume)
+    history = _begin_history(resume, job.metric)
     losses = LossMeter(resume)
     # Without a run these two are missing: all processes train and decide, the first one writes.
     saver, progress = None, None
@@ -133,7 +136,7 @@ def fit(
                 progress.close()
             if sys.exception() and not signals.is_urgent:
                 _upload_after_failure(saver)
-    return FitResult(folder / BEST, history.best_epoch, history.best_mAP, tuple(history.entries))
+    return FitResult(folder / BEST, history.best_epoch, history.best_score, tuple(history.entries))
 
 
 def _register_hooks(runner: Runner, *hooks: Hook | None) -> None:
@@ -194,13 +197,13 @@ def _take_over_training(job: Job, folder: Path, run: Run | None) -> FitResult:
         save_checkpoint(folder / LAST, last)
         save_checkpoint(folder / BEST, best)
         CheckpointUploader(run, folder).upload(last.progress)
-    return FitResult(folder / BEST, last.best_epoch, last.best_mAP, last.history)
+    return FitResult(folder / BEST, last.best_epoch, last.best_score, last.history)
 
 
-def _begin_history(resume: Checkpoint | None) -> TrainingHistory:
+def _begin_history(resume: Checkpoint | None, metric: str) -> TrainingHistory:
     if resume is None:
-        return TrainingHistory()
-    return TrainingHistory(list(resume.history), resume.best_epoch, resume.best_mAP)
+        return TrainingHistory(metric=metric)
+    return TrainingHistory(list(resume.history), resume.best_epoch, resume.best_score, metric)
 
 
 def _make_step_hooks(job: Job) -> list[Hook]:
@@ -262,7 +265,7 @@ def load_fit_result(run_id: str, folder: Path) -> FitResult:
 
     path = folder / BEST
     save_checkpoint(path, best)
-    return FitResult(path, last.best_epoch, last.best_mAP, last.history)
+    return FitResult(path, last.best_epoch, last.best_score, last.history)
 
 
 class _Runner(Runner):

@@ -181,9 +181,11 @@ class ProgressHook(Hook):
         self._bar.update()
         if is_check_due(runner):
             loss = self.losses.means["loss"]
-            best = max(self.history.best_mAP, 0)
+            best = max(self.history.best_score, 0)
             left = self._estimate_time_left(runner, runner.iter + 1)
-            self._bar.set_postfix_str(f"loss {loss:.3f}, best mAP {best:.3f}, {left} left")
+            self._bar.set_postfix_str(
+                f"loss {loss:.3f}, best {self.history.metric} {best:.3f}, {left} left"
+            )
 
     def after_train_epoch(self, runner: Runner) -> None:  # noqa: ARG002
         """Close the bar."""
@@ -196,7 +198,7 @@ class ProgressHook(Hook):
         left = self._estimate_time_left(runner, runner.iter)
         print(
             f"epoch {entry.epoch}/{runner.max_epochs}  loss {entry.train['loss']:.3f}  "
-            f"mAP {entry.mAP:.3f}{best}  {left} left",
+            f"{self.history.metric} {self.history.last_score:.3f}{best}  {left} left",
             file=sys.stderr,
             flush=True,
         )
@@ -217,7 +219,7 @@ class ProgressHook(Hook):
 
 
 class EarlyStopHook(Hook):
-    """Ends a training after `patience` epochs without a better mAP; 0 never does.
+    """Ends a training after `patience` epochs without a better score; 0 never does.
 
     Every process decides this from the same history, so that all end together.
     """
@@ -233,7 +235,7 @@ class EarlyStopHook(Hook):
         epochs_since_best = runner.epoch - self.history.best_epoch
         if self.patience and epochs_since_best >= self.patience:
             print(
-                f"Stops: no better mAP for {self.patience} epochs (patience)",
+                f"Stops: no better {self.history.metric} for {self.patience} epochs (patience)",
                 file=sys.stderr,
                 flush=True,
             )
@@ -241,7 +243,7 @@ class EarlyStopHook(Hook):
 
 
 class CallbackHook(Hook):
-    """Tells the caller of a training the number of each epoch and its val mAP.
+    """Tells the caller of a training the number of each epoch and its score on val.
 
     Where `after_epoch` returns True, the training ends. It may wait, for a database say, and the
     epoch's checkpoint is saved: so a signal ends it at once.
@@ -263,7 +265,7 @@ class CallbackHook(Hook):
         """Call back."""
         entry = self.history.entries[-1]
         with self.signals.let_through():
-            is_over = self.after_epoch(entry.epoch, entry.mAP)
+            is_over = self.after_epoch(entry.epoch, self.history.last_score)
         if is_over:
             runner.train_loop.stop_training = True
 

@@ -65,7 +65,8 @@ def choose_initial_weights(
 ) -> InitialWeights:
     """Return the weights that the hyperparameters ask for, read into memory.
 
-    Of the options, another `recipe` begins a new training, and `patience` may have ended one.
+    Of the options, another `recipe` or `metric` begins a new training, and `patience` may have
+    ended one.
 
     Raises NotFoundError, UnreachableError, UsageError or DataError; each says what to do instead.
     """
@@ -149,7 +150,7 @@ def _continue_run(
         best = load_checkpoint(runs.download_artifact(run_id, stored.best, folder / "best"))
         last = load_checkpoint(runs.download_artifact(run_id, stored.last, folder / "last"))
 
-    difference = _find_difference(before, template, params, dataset, options.recipe)
+    difference = _find_difference(before, template, params, dataset, options)
     is_finished = runs.get_run(run_id).info.status == "FINISHED"
     has_same_length = before["hyperparameters"].get("num_epochs") == params.num_epochs
     has_all_epochs = last.epoch >= params.num_epochs
@@ -203,7 +204,7 @@ def find_resumed_settings(
         return None
     same = replace(params, **autos)
     recipe = options.recipe if "recipe" in before.get("options", {}) else PUBLISHED
-    if _find_difference(before, template, same, dataset, recipe):
+    if _find_difference(before, template, same, dataset, replace(options, recipe=recipe)):
         return None
     return values, recipe
 
@@ -252,7 +253,7 @@ def _find_difference(
     template: Template,
     params: CommonParams,
     dataset: Dataset,
-    recipe: str,
+    options: RunOptions,
 ) -> str:
     """Return why a run cannot be resumed, or an empty text where it can.
 
@@ -268,8 +269,8 @@ def _find_difference(
 
     # Runs that did not write this yet were trained as published.
     old_recipe = before.get("options", {}).get("recipe", PUBLISHED)
-    if old_recipe != recipe:
-        return f"recipe was {old_recipe}, now {recipe}"
+    if old_recipe != options.recipe:
+        return f"recipe was {old_recipe}, now {options.recipe}"
 
     # Runs that did not write whether they learn masks yet learned none.
     old = {"masks": False} | before["hyperparameters"]
@@ -286,4 +287,10 @@ def _find_difference(
     if params.has_masks and before["masks_digest"] != dataset.masks_digest:
         old_digest = before["masks_digest"]
         return f"its masks are others (digest {old_digest}, now {dataset.masks_digest})"
+
+    # Its best checkpoint is the best by its metric. What was auto stands for the same now.
+    metric = options.choose_metric(has_masks=params.has_masks)
+    old_metric = before.get("options", {}).get("metric", AUTO)
+    if old_metric not in (AUTO, metric):
+        return f"metric was {old_metric}, now {metric}"
     return ""

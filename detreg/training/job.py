@@ -51,6 +51,11 @@ class Job:
         return self.template.choose_recipe(self.params, self.options.recipe, has_weights)
 
     @property
+    def metric(self) -> str:
+        """The score on val by which an epoch is the best."""
+        return self.options.choose_metric(has_masks=self.params.has_masks)
+
+    @property
     def tags(self) -> dict[str, str]:
         """The tags of the job's run."""
         tags = {

@@ -8,7 +8,7 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.scores import score
+from detreg.evaluation.scores import score, score_masks_if_any
 from detreg.inference.detections import MAX_DETECTIONS, Detections
 
 Sample = Mapping[str, Any]
@@ -46,7 +46,10 @@ def convert_predictions(
 
 @METRICS.register_module()
 class CocoScores(BaseMetric):
-    """COCO's box mAP after each epoch, by the same code that scores the exported model."""
+    """COCO's mAP after each epoch, by the same code that scores the exported model.
+
+    Of boxes, and where masks are trained, of masks.
+    """
 
     default_prefix = "val"
 
@@ -63,6 +66,11 @@ class CocoScores(BaseMetric):
             self.results.append((sample["img_id"], detections))
 
     def compute_metrics(self, results: list[tuple[int, Detections]]) -> dict[str, float]:
-        """Return `mAP`, `mAP_50` ... as fractions, without those that COCO leaves undefined."""
+        """Return `mAP`, `mAP_50` ... as fractions, without those that COCO leaves undefined.
+
+        Beside them `segm_mAP`, `segm_mAP_50` ... of masks.
+        """
         detections_by_image = dict(results)
-        return score(self.truth, detections_by_image).as_metrics()
+        metrics = score(self.truth, detections_by_image).as_metrics()
+        of_masks = score_masks_if_any(self.truth, detections_by_image)
+        return metrics if of_masks is None else metrics | of_masks.as_metrics()

@@ -16,7 +16,7 @@ from detreg.training.batch_size_choice import choose_batch_size
 from detreg.training.initial_weights import find_resumed_settings
 
 _PATIENT_SHARE = 1 / 3
-"""Of num_epochs, what patience=auto waits for a better mAP (docs/train.md)."""
+"""Of num_epochs, what patience=auto waits for a better score (docs/train.md)."""
 _LEAST_PATIENCE = 5
 
 
@@ -24,7 +24,8 @@ _LEAST_PATIENCE = 5
 class Settled:
     """Hyperparameters without `auto`, and `patience` as a number.
 
-    `reasons` says of each value that was not given so why it was taken, by its name.
+    Where masks are trained, `metric` is not `auto` either. `reasons` says of each value that was
+    not given so why it was taken, by its name.
     """
 
     params: CommonParams
@@ -60,6 +61,9 @@ def settle(
         options = replace(options, patience=patience)
         share = f"a third of num_epochs={params.num_epochs}"
         reasons["patience"] = f"{share}, at least {_LEAST_PATIENCE}"
+    if options.metric == AUTO and params.has_masks:
+        options = replace(options, metric=options.choose_metric(has_masks=True))
+        reasons["metric"] = "as masks are trained"
     return Settled(params, options, reasons)
 
 
