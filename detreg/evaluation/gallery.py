@@ -8,10 +8,12 @@ import numpy as np
 from detreg.evaluation.ground_truth import TruthImage
 from detreg.evaluation.outcomes import Outcome
 from detreg.evaluation.scenes import read_or_gray
+from detreg.mask_patches import MaskPatch, cut_patch
 from detreg.report.canvas import Canvas
 from detreg.report.drawing import Label
 from detreg.report.theme import get_class_color
 
+MISSED_COLOR = "#FFFFFF"
 CROWDED = 12
 """With more detections than this, only those that are wrong get a tag."""
 
@@ -66,12 +68,14 @@ def describe_outcome(outcome: Outcome) -> str:
 def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
     """Write an image as JPEG: objects dashed in white, detections in the color of their class.
 
-    What is wrong, a missed object or a false or confused detection, has a thick line.
+    What is wrong, a missed object or a false or confused detection, has a thick line. Masks are
+    those of the detections, and white ones of missed objects.
     """
     canvas = Canvas(read_or_gray(image))
     detections = outcome.detections
     names = detections.names
     colors = [get_class_color(label) for label in detections.labels.tolist()]
+    canvas.draw_masks(_list_masks(image, outcome, colors))
 
     # Of a confused pair, the first index is the detection's.
     wrong = {*outcome.false.tolist(), *outcome.confused[:, 0].tolist()}
@@ -91,3 +95,18 @@ def draw_outcome(image: TruthImage, outcome: Outcome, path: Path) -> Path:
             labels.append(Label((x1, y1, x2, y2), names[index], score, colors[index]))
     canvas.write_labels(labels)
     return canvas.save(path)
+
+
+def _list_masks(
+    image: TruthImage, outcome: Outcome, colors: Sequence[str]
+) -> list[tuple[MaskPatch, str]]:
+    """Return what masks there are, each with its color, the best detection last."""
+    masks = []
+    for index in outcome.missed.tolist():
+        mask = None if image.masks is None else image.masks[index]
+        if mask is not None:
+            masks.append((cut_patch(mask), MISSED_COLOR))
+    if outcome.detections.masks is not None:
+        patches = outcome.detections.masks.to_patches()
+        masks += reversed([*zip(patches, colors, strict=True)])
+    return masks

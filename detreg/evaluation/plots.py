@@ -199,9 +199,11 @@ def plot_per_class(
     boxes_per_class: Mapping[str, int],
     path: Path,
     intervals: Mapping[str, Interval | None] | None = None,
+    what: str = "each class",
 ) -> Path:
     """Plot each class's AP, best first, with its number of boxes, and its interval as a line.
 
+    what: of what it is the AP, for the title.
     Of many classes, the best and the poorest ones are shown.
     """
     ranked = sorted(
@@ -237,7 +239,7 @@ def plot_per_class(
     axes.grid(visible=False, axis="y")
     if any((intervals or {}).values()):
         note = f"Lines: 95 % of resamples of the images. {note}"
-    set_title(axes, "Average precision of each class", note)
+    set_title(axes, f"Average precision of {what}", note)
     return save_figure(figure, path)
 
 

@@ -1,7 +1,7 @@
 """The report of one split: the scores, where they come from, and what went right and wrong."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detreg.evaluation.error_kinds import find_errors
@@ -16,6 +16,7 @@ from detreg.evaluation.report_plots import (
     TrainingCourse,
     show_classes,
     show_costs,
+    show_masks,
     show_recalls,
     show_scores,
     show_speed,
@@ -41,9 +42,8 @@ MIN_SCORE = 0.3
 class SplitEvaluation:
     """A detector's predictions for a split, by image id, with their scores.
 
-    `name` is the split's: train, val or test. `mask_scores` are None where split or predictions
-    have no masks. Confusion and galleries show detections with at least
-    `score_threshold`.
+    `name` is the split's: train, val or test. Confusion and galleries show detections with at least
+    `score_threshold`. `mask_scores` is None where the split or the detector has no masks.
     """
 
     name: str
@@ -79,19 +79,21 @@ def write_report(
     judged = judge_detections(truth, predictions)
     label_errors = find_label_errors(truth, predictions)
     numbers = measure_numbers(truth, predictions, evaluation.scores, errors)
+    numbers = replace(numbers, mask_scores=evaluation.mask_scores)
 
     sections = [
         show_costs(numbers, folder),
         show_classes(truth, numbers, outcomes, rule, folder),
         show_scores(truth, numbers, judged, threshold, folder),
-        show_recalls(evaluation.scores),
+        show_masks(numbers, folder),
+        show_recalls(evaluation.scores, evaluation.mask_scores),
         show_speed(speed),
         show_training(course, folder),
     ]
     page = Page(
         title=title,
         subtitle=_describe_split(evaluation.name, truth),
-        numbers=_list_means(evaluation.scores),
+        numbers=_list_numbers(evaluation),
         lines=list_sentences(numbers),
         facts=facts or {},
         sections=sections,
@@ -116,6 +118,17 @@ def _describe_split(name: str, truth: GroundTruth) -> str:
     return (
         f"{name} split: {len(truth.images):,} images, {boxes:,} boxes, {len(truth.classes)} classes"
     )
+
+
+def _list_numbers(evaluation: SplitEvaluation) -> dict[str, float | None]:
+    """Return the numbers on top of the page."""
+    numbers = _list_means(evaluation.scores)
+    masks = evaluation.mask_scores
+    if masks is not None:
+        numbers["mAP of masks"] = masks.mAP
+        numbers["mAP of masks at IoU 0.50"] = masks.mAP_50
+        numbers["mAP of masks at IoU 0.75"] = masks.mAP_75
+    return numbers
 
 
 def _list_means(scores: Scores) -> dict[str, float | None]:

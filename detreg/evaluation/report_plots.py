@@ -16,6 +16,14 @@ from detreg.evaluation.scores import ALL, IOU_50, Scores
 from detreg.evaluation.split_numbers import SplitNumbers
 from detreg.report.section import Block, GalleryItem, Section
 
+MEAN_NAMES = {
+    "mAP": "mAP",
+    "mAP_50": "at IoU 0.50",
+    "mAP_75": "at IoU 0.75",
+    "mAP_s": "small objects",
+    "mAP_m": "medium objects",
+    "mAP_l": "large objects",
+}
 RECALL_NAMES = {
     "AR_1": "1 detection",
     "AR_10": "10 detections",
@@ -96,18 +104,47 @@ def show_scores(
     )
 
 
-def show_recalls(scores: Scores) -> Section:
+def show_masks(numbers: SplitNumbers, folder: Path) -> Section:
+    """Return the section on how well masks fit beside boxes, empty where there are none."""
+    heading = "Masks"
+    masks = numbers.mask_scores
+    if masks is None:
+        return Section(heading)
+    rows = []
+    for what, scores in (("boxes", numbers.scores), ("masks", masks)):
+        values = {text: _format_score(getattr(scores, name)) for name, text in MEAN_NAMES.items()}
+        rows.append({"": what, **values})
+    plot_file = folder / "per_class_masks.png"
+    boxes = numbers.boxes_per_class
+    return Section(
+        heading,
+        "COCO's scores of masks beside those of boxes: an object is found where the pixels of a "
+        "detection overlap its own by the IoU. The rest of the page judges boxes.",
+        table=rows,
+        plots=[plot_per_class(masks.per_class, boxes, plot_file, what="masks of each class")],
+    )
+
+
+def _format_score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def show_recalls(scores: Scores, mask_scores: Scores | None = None) -> Section:
     """Return the section with COCO's six average recalls; the six mAPs are on top of the page."""
-    row = {}
-    for name, text in RECALL_NAMES.items():
-        value = scores.average_recall.get(name)
-        row[text] = "-" if value is None else f"{value:.3f}"
+    rows = [_list_recalls(scores)]
+    if mask_scores is not None:
+        rows = [{"": "boxes", **rows[0]}, {"": "masks", **_list_recalls(mask_scores)}]
     return Section(
         "Average recall",
         "COCO's other six numbers: the share of objects that are found, over IoU 0.50 to 0.95, by "
         "the best 1, 10 and 100 detections of an image, and by size.",
-        table=[row],
+        table=rows,
     )
+
+
+def _list_recalls(scores: Scores) -> dict[str, str]:
+    recalls = scores.average_recall
+    return {text: _format_score(recalls.get(name)) for name, text in RECALL_NAMES.items()}
 
 
 def show_speed(speed: ModelSpeed | None) -> Section:

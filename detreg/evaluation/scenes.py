@@ -10,10 +10,12 @@ from detreg.errors import DetregError
 from detreg.evaluation.error_kinds import FOUND, IGNORED, ErrorKind, ImageErrors
 from detreg.evaluation.ground_truth import GroundTruth, TruthImage
 from detreg.evaluation.matching import UNMATCHED
+from detreg.inference.detections import Detections
 from detreg.inference.images import read_image
-from detreg.report.canvas import Canvas
+from detreg.mask_patches import TOLERANCE, MaskPatch, cut_patch, trace_polygons
+from detreg.report.canvas import MAX_SIDE, Canvas
 from detreg.report.labels import Corners
-from detreg.report.scene import DetectionBox, ObjectBox, Scene
+from detreg.report.scene import DetectionBox, MaskPolygons, ObjectBox, Scene
 from detreg.report.theme import get_class_color
 
 Box = npt.NDArray[np.floating]
@@ -47,20 +49,31 @@ class ErrorPlace:
 def make_image_scene(image: TruthImage, errors: ImageErrors, classes: tuple[str, ...]) -> Scene:
     """Return a whole image with all its objects and detections; crowds are left out."""
     canvas = Canvas(read_or_gray(image))
+    tolerance = _choose_tolerance(image.width, image.height)
+    objects = []
+    for index, item in _list_objects(image, errors, classes):
+        objects.append(replace(item, mask=_trace_object(image, index, tolerance)))
+    detections = []
+    for index, box in _list_detections(errors, classes):
+        mask = _trace_detection(errors.detections, index, tolerance)
+        detections.append(replace(box, mask=mask))
     return Scene(
         name=image.file.name,
         jpeg=canvas.encode(MAX_BYTES),
         width=image.width,
         height=image.height,
-        objects=[item for _, item in _list_objects(image, errors, classes)],
-        detections=[box for _, box in _list_detections(errors, classes)],
+        objects=objects,
+        detections=detections,
     )
 
 
 def make_error_scene(
     truth: GroundTruth, place: ErrorPlace, errors: ImageErrors, note: str = ""
 ) -> Scene:
-    """Return the part of an image around an error, with the boxes that the error is about."""
+    """Return the part of an image around an error, with the boxes that the error is about.
+
+    Those have their masks, too.
+    """
     image = truth.images[place.image_id]
     meant = []
     if place.target != UNMATCHED:
@@ -68,21 +81,25 @@ def make_error_scene(
     if place.detection != UNMATCHED:
         meant.append(errors.detections.boxes[place.detection])
     window = choose_window(np.stack(meant), image.width, image.height)
+    left, top, right, bottom = window
+    tolerance = _choose_tolerance(right - left, bottom - top)
 
     objects = []
     for index, item in _list_objects(image, errors, truth.classes):
         is_aside = index != place.target
         if not is_aside or _has_center(item.corners, window):
             corners = _move(item.corners, window)
-            objects.append(replace(item, corners=corners, is_aside=is_aside))
+            mask = () if is_aside else _trace_object(image, index, tolerance, window)
+            objects.append(replace(item, corners=corners, is_aside=is_aside, mask=mask))
     detections = []
     for index, box in _list_detections(errors, truth.classes):
         is_aside = index != place.detection
         if not is_aside or _has_center(box.corners, window):
             corners = _move(box.corners, window)
-            detections.append(replace(box, corners=corners, is_aside=is_aside))
+            found = errors.detections
+            mask = () if is_aside else _trace_detection(found, index, tolerance, window)
+            detections.append(replace(box, corners=corners, is_aside=is_aside, mask=mask))
 
-    left, top, right, bottom = window
     pixels = crop(read_or_gray(image), window)
     return Scene(
         name=image.file.name,
@@ -164,6 +181,38 @@ def _list_detections(
         )
         boxes.append((index, box))
     return boxes
+
+
+def _choose_tolerance(width: int, height: int) -> float:
+    """Return by how many pixels polygons may be off, which no page shows: half of one of its own.
+
+    width, height: of what is shown, in pixels of the image.
+    """
+    return max(TOLERANCE, max(width, height) / MAX_SIDE / 2)
+
+
+def _trace_object(
+    image: TruthImage, index: int, tolerance: float, window: Window = (0, 0, 0, 0)
+) -> MaskPolygons:
+    """Return the polygons of an object's mask, as they are seen in a window; () without."""
+    mask = None if image.masks is None else image.masks[index]
+    return () if mask is None else _trace(cut_patch(mask), tolerance, window)
+
+
+def _trace_detection(
+    detections: Detections, index: int, tolerance: float, window: Window = (0, 0, 0, 0)
+) -> MaskPolygons:
+    """Return the polygons of a detection's mask, as they are seen in a window; () without."""
+    if detections.masks is None:
+        return ()
+    (patch,) = detections.masks.select(np.array([index])).to_patches()
+    return _trace(patch, tolerance, window)
+
+
+def _trace(patch: MaskPatch, tolerance: float, window: Window) -> MaskPolygons:
+    left, top = window[:2]
+    moved = MaskPatch(patch.left - left, patch.top - top, patch.pixels)
+    return trace_polygons(moved, tolerance)
 
 
 def _has_center(corners: Corners, window: Window) -> bool:

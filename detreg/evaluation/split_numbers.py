@@ -33,7 +33,7 @@ class SplitNumbers:
 
     `map_interval` and `class_intervals` hold 95 % of resamples of the images; None for a class
     without objects, and everywhere where there are too few images. `costs` begin with the kind of
-    error that costs most.
+    error that costs most. `mask_scores` is None without masks; all else is of boxes.
     """
 
     scores: Scores
@@ -41,6 +41,7 @@ class SplitNumbers:
     map_interval: Interval | None
     class_intervals: Mapping[str, Interval | None]
     costs: tuple[ErrorCost, ...]
+    mask_scores: Scores | None = None
 
 
 def measure_numbers(
@@ -92,7 +93,7 @@ def list_sentences(numbers: SplitNumbers) -> list[str]:
 def write_numbers(name: str, numbers: SplitNumbers, path: Path) -> Path:
     """Write all numbers of a split as a JSON file, and return its path."""
     scores = numbers.scores
-    per_class = {}
+    per_class: dict[str, dict[str, object]] = {}
     for class_name, value in scores.per_class.items():
         interval = numbers.class_intervals[class_name]
         per_class[class_name] = {
@@ -100,9 +101,14 @@ def write_numbers(name: str, numbers: SplitNumbers, path: Path) -> Path:
             "interval": None if interval is None else asdict(interval),
             "boxes": numbers.boxes_per_class[class_name],
         }
+        if numbers.mask_scores is not None:
+            per_class[class_name]["segm_AP"] = numbers.mask_scores.per_class[class_name]
+    means = _list_means(scores)
+    if numbers.mask_scores is not None:
+        means |= _list_means(numbers.mask_scores)
     content = {
         "split": name,
-        "means": {mean: getattr(scores, mean) for mean in MEANS} | dict(scores.average_recall),
+        "means": means,
         "mAP_interval": None if numbers.map_interval is None else asdict(numbers.map_interval),
         "classes": per_class,
         "errors": describe_costs(numbers.costs),
@@ -110,6 +116,12 @@ def write_numbers(name: str, numbers: SplitNumbers, path: Path) -> Path:
     with write_atomically(path) as file:
         file.write(json.dumps(content, indent=1).encode())
     return path
+
+
+def _list_means(scores: Scores) -> dict[str, float | None]:
+    """Return COCO's twelve numbers by their names, those of masks with their prefix."""
+    means = {name: getattr(scores, name) for name in MEANS} | dict(scores.average_recall)
+    return {f"{scores.prefix}{name}": value for name, value in means.items()}
 
 
 def read_map_interval(path: Path) -> Interval | None:

@@ -19,6 +19,7 @@ SCENE_STYLE = """
 .scene svg { width: 100%; max-height: 560px; display: block; background: #f3f4f6 }
 .scene rect { fill: none; vector-effect: non-scaling-stroke; pointer-events: all }
 .scene .box rect { stroke-width: 2px }
+.scene .mask { fill-opacity: 0.45; fill-rule: evenodd; pointer-events: none }
 .scene .wrong rect, .scene .missed rect { stroke-width: 4px }
 .scene .missed rect { stroke-dasharray: 7 4 }
 .scene .box text { display: none }
@@ -44,11 +45,16 @@ BASELINE = 0.95
 """Of a line, and from its upper border to the foot of its letters, in heights of the font."""
 
 
+MaskPolygons = Sequence[Sequence[float]]
+"""The parts of a mask, each x1, y1, x2, y2, ...; holes are in them."""
+
+
 @dataclass(frozen=True)
 class ObjectBox:
     """An object: `found_score` is that of the detection that finds it, 0 where none does.
 
     is_aside: whether it is drawn thinly, because the scene is about another box.
+    mask: empty where it has none, or none is drawn.
     """
 
     corners: Corners
@@ -56,6 +62,7 @@ class ObjectBox:
     color: str
     found_score: float
     is_aside: bool = False
+    mask: MaskPolygons = ()
 
 
 @dataclass(frozen=True)
@@ -68,11 +75,12 @@ class DetectionBox:
     score: float
     error: str
     is_aside: bool = False
+    mask: MaskPolygons = ()
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A JPEG with the boxes on it, in pixels of an image of `width` and `height`.
+    """A JPEG with the boxes and masks on it, in pixels of an image of `width` and `height`.
 
     is_crop: whether it shows a part of an image, and is small on the page.
     note: what stands under it, before its name.
@@ -208,7 +216,7 @@ def _render_object(
         f'data-class="{class_place}"'
     )
     text = _render_text(item.class_name, item.color, place, scene)
-    box = _render_box(item.corners, item.color) + text
+    box = _render_mask(item) + _render_box(item.corners, item.color) + text
     return f"<g {attributes}><title>{escape(item.class_name)}</title>{box}</g>"
 
 
@@ -225,13 +233,25 @@ def _render_detection(
         attributes += ' display="none"'
     text = _describe_detection(box)
     title = f"{text}, {box.error}" if box.error else text
-    drawn = _render_box(box.corners, box.color) + _render_text(text, box.color, place, scene)
+    label = _render_text(text, box.color, place, scene)
+    drawn = _render_mask(box) + _render_box(box.corners, box.color) + label
     return f"<g {attributes}><title>{escape(title)}</title>{drawn}</g>"
 
 
 def _join_styles(**applies: bool) -> str:
     """Return the CSS classes of a box: `box`, and those that apply."""
     return " ".join(["box", *(name for name, is_applied in applies.items() if is_applied)])
+
+
+def _render_mask(box: ObjectBox | DetectionBox) -> str:
+    """Return the path of a mask, under its box; empty without."""
+    if not box.mask:
+        return ""
+    parts = []
+    for polygon in box.mask:
+        points = " ".join(f"{round(value, 1):g}" for value in polygon)
+        parts.append(f"M{points}Z")
+    return f'<path class="mask" d="{"".join(parts)}" fill="{box.color}"/>'
 
 
 def _render_box(corners: Corners, color: str) -> str:

@@ -1,6 +1,7 @@
-"""Images as a training sees them, drawn with their boxes."""
+"""Images as a training sees them, drawn with their boxes and masks."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import numpy as np
 from mmdet.utils import register_all_modules
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from numpy.typing import NDArray
 
 from detreg.data.dataset import Dataset
+from detreg.mask_patches import MaskPatch
 from detreg.options import RunOptions
 from detreg.report.canvas import Canvas
 from detreg.report.drawing import Label
@@ -22,6 +25,7 @@ from detreg.templates.template import Template
 from detreg.training.compose import load_published_config
 from detreg.training.loaders import compose_train_loader
 from detreg.training.network import silence_libraries
+from detreg.training.object_masks import ObjectMasks
 
 NUM_IMAGES = 12
 SIDE = 400
@@ -69,6 +73,8 @@ def _draw(sample: dict[str, Any], classes: tuple[str, ...], path: Path) -> Galle
     labels = instances.labels.tolist()
 
     canvas = Canvas(pixels, min_side=SIDE, max_side=SIDE)
+    if "masks" in instances:
+        canvas.draw_masks(_list_masks(instances.masks, boxes, labels, pixels.shape[:2]))
     names = []
     for box, label in zip(boxes, labels, strict=True):
         color = get_class_color(label)
@@ -81,3 +87,27 @@ def _draw(sample: dict[str, Any], classes: tuple[str, ...], path: Path) -> Galle
     counts = [f"{count} {classes[label]}" for label, count in sorted(Counter(labels).items())]
     caption = ", ".join(counts) or "no object"
     return GalleryItem(canvas.save(path, MAX_BYTES), f"{width} x {height} px", caption)
+
+
+def _list_masks(
+    masks: ObjectMasks,
+    boxes: NDArray[np.float32],
+    labels: Sequence[int],
+    shape: tuple[int, int],
+) -> list[tuple[MaskPatch, str]]:
+    """Return the pixels of each mask inside its box, with the color of its class.
+
+    shape: of the training image, height and width in pixels.
+    """
+    listed = []
+    limits = np.array([shape[1], shape[0]] * 2)
+    for place in np.flatnonzero(masks.has_mask).tolist():
+        # As large as the box, so that a cell of the grid is a pixel.
+        corners = np.concatenate([np.floor(boxes[place, :2]), np.ceil(boxes[place, 2:])])
+        left, top, right, bottom = corners.clip(0, limits).astype(int).tolist()
+        if right > left and bottom > top:
+            box = np.array([[left, top, right, bottom]], np.float32)
+            drawn = masks.crop_and_resize(box, (bottom - top, right - left), np.array([place]))
+            patch = MaskPatch(left, top, drawn.masks[0].astype(np.bool_))
+            listed.append((patch, get_class_color(labels[place])))
+    return listed
