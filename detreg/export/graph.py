@@ -1,8 +1,8 @@
 """The network with everything around it as one ONNX graph.
 
 Input: uint8 RGB images. Outputs: those of inference/outputs.py. Inside: channel order and
-normalization, network, decoding (decode/), and one class-aware NMS, equal to MMDetection's own
-post-processing. Operators are standard ones of opset 17, for which onnxruntime has CUDA kernels;
+normalization, network, decoding (decode/), one class-aware NMS, equal to MMDetection's own
+post-processing, and the masks of what is left. Operators are standard ones of opset 17, for which onnxruntime has CUDA kernels;
 decoding and NMS stay float32.
 """
 
@@ -16,6 +16,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from detreg.export.decode.masks import DecodedMasks, decode_masks
 from detreg.export.decode.selection import DecodedBoxes
 from detreg.export.decode.table import DECODERS
 from detreg.files import write_atomically
@@ -34,9 +35,9 @@ _EXAMPLE_IMAGE = (640, 480)
 
 
 class DetectionGraph(nn.Module):
-    """A detector from uint8 images (n, height, width, 3) RGB to boxes, scores and labels.
+    """A detector from uint8 images (n, height, width, 3) RGB to boxes, scores, labels and masks.
 
-    Rows after the detections have score 0 and label -1. `has_fixed_size` says that all inputs have
+    Masks are there where the network has a branch for them. Rows after the detections have score 0 and label -1. `has_fixed_size` says that all inputs have
     the same height and width.
     """
 
@@ -58,8 +59,8 @@ class DetectionGraph(nn.Module):
         self.mean = nn.Buffer(mean, persistent=False)
         self.std = nn.Buffer(std, persistent=False)
 
-    def forward(self, images: Tensor) -> DecodedBoxes:
-        """Return boxes (n, k, 4), scores (n, k) and labels (n, k), best first."""
+    def forward(self, images: Tensor) -> DecodedBoxes | DecodedMasks:
+        """Return boxes (n, k, 4), scores (n, k), labels (n, k), and any masks, best first."""
         pixels = images.permute(0, 3, 1, 2)
         if self.is_bgr:
             pixels = pixels.flip(1)
@@ -75,7 +76,10 @@ class DetectionGraph(nn.Module):
         is_detection = scores > 0
         boxes = boxes * is_detection.unsqueeze(-1)
         labels = torch.where(is_detection, labels, torch.full_like(labels, LABELS.padding))
-        return DecodedBoxes(boxes, scores, labels)
+        detections = DecodedBoxes(boxes, scores, labels)
+        if not self.network.with_mask:
+            return detections
+        return decode_masks(self.network.roi_head, maps, detections)
 
 
 def export_onnx(

@@ -4,6 +4,7 @@ Training, export and serving take both from here, so that all of them see the sa
 """
 
 from detreg.inference.card import Card
+from detreg.inference.outputs import OUTPUTS
 from detreg.inference.preprocessing import Preprocessing
 from detreg.params import to_plain
 from detreg.templates.common_params import CommonParams
@@ -48,4 +49,7 @@ def make_card(
         dataset_digest=dataset_digest,
         score_threshold=score_threshold,
         detreg_version=__version__,
+        outputs=tuple(
+            output.name for output in OUTPUTS if params.has_masks or not output.is_optional
+        ),
     )

@@ -4,16 +4,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 from detreg.export.decode import selection
 from detreg.export.decode.anchors import decode_boxes, make_anchors
+from detreg.export.decode.regions import make_regions, pool_regions
 from detreg.export.decode.selection import DecodedBoxes, take_best, take_rows, zero_empty_boxes
 
 if TYPE_CHECKING:
     from mmdet.models.dense_heads import RPNHead
     from mmdet.models.detectors import TwoStageDetector
-    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 
 NMS_CANDIDATES = 5000
 """Best-scored pairs of proposal and class that enter NMS.
@@ -34,7 +33,8 @@ def decode_two_stage(
     proposals, objectness, _ = _find_proposals(network.rpn_head, maps, input_size, has_fixed_size)
     head, config = network.roi_head.bbox_head, network.test_cfg.rcnn
     num_images, num_proposals = objectness.shape
-    features = _pool_features(network.roi_head.bbox_roi_extractor, maps, proposals)
+    regions = make_regions(proposals, *proposals.shape[:2])
+    features = pool_regions(network.roi_head.bbox_roi_extractor, maps, regions)
     logits, deltas = head(features)
 
     # The last class is the background. Rows without a proposal get a score of 0.
@@ -89,37 +89,3 @@ def _find_proposals(
         float(config.nms.iou_threshold),
         int(config.max_per_img),
     )
-
-
-def _pool_features(
-    extractor: "SingleRoIExtractor", maps: tuple[Tensor, ...], proposals: Tensor
-) -> Tensor:
-    """Return features (n * k, channels, 7, 7) of proposals (n, k, 4), as SingleRoIExtractor does.
-
-    Each proposal is pooled from the level that fits its size.
-    """
-    num_images, num_proposals = proposals.shape[:2]
-    image_index = torch.arange(num_images, device=proposals.device).view(-1, 1, 1)
-    image_index = image_index.expand(-1, num_proposals, 1).to(proposals.dtype)
-    # roi_align takes the batch index as the first of five numbers.
-    rois = torch.cat((image_index, proposals), dim=2).reshape(-1, 5)
-
-    num_levels = len(extractor.roi_layers)
-    roi_levels = extractor.map_roi_levels(rois, num_levels)
-    positions = [(roi_levels == level).nonzero().squeeze(1) for level in range(num_levels)]
-    pooled = []
-    # The last maps may have no layer of their own: only proposals use them.
-    for feature_map, layer, own in zip(maps, extractor.roi_layers, positions, strict=False):
-        features = roi_align(
-            feature_map,
-            rois[own],
-            layer.output_size,
-            layer.spatial_scale,
-            layer.sampling_ratio,
-            layer.aligned,
-        )
-        pooled.append(features)
-
-    # The features are grouped by level: put them back in the order of the proposals.
-    order = torch.cat(positions)
-    return torch.zeros_like(torch.cat(pooled)).index_put((order,), torch.cat(pooled))

@@ -10,7 +10,7 @@ from detreg.inference.onnx_graph.operators import OPERATORS, OPSET
 from detreg.inference.onnx_graph.reading import read_graph
 from detreg.inference.onnx_graph.size import measure_graph
 from detreg.inference.onnx_graph.structure import Graph, Node, ValueInfo
-from detreg.inference.outputs import OUTPUTS
+from detreg.inference.outputs import MASKS, OUTPUTS
 
 INPUT = "images"
 
@@ -28,6 +28,8 @@ _MAX_ROWS = 10_000
 # classes a RetinaNet takes twelve times as much, and has weights of half a gigabyte.
 _IMAGE_BYTES, _PIXEL_BYTES = 512 << 20, 1024
 _IMAGE_OPERATIONS, _PIXEL_OPERATIONS = 60 * 10**9, 10**6
+# The masks of 300 detections, the most that there are, take 164 billion, whatever is found.
+_MASK_OPERATIONS = 200 * 10**9
 _FILE_BYTES_PER_PIXEL_BYTE = 1 << 16
 _FILE_BYTES_PER_PIXEL_OPERATION = 200
 
@@ -67,7 +69,9 @@ def check_size(graph: Graph, input_shape: Shape) -> None:
     pixel_bytes = _PIXEL_BYTES + graph.file_bytes // _FILE_BYTES_PER_PIXEL_BYTE
     pixel_operations = _PIXEL_OPERATIONS + graph.file_bytes // _FILE_BYTES_PER_PIXEL_OPERATION
     max_bytes = num_images * _IMAGE_BYTES + num_pixels * pixel_bytes
-    max_operations = num_images * _IMAGE_OPERATIONS + num_pixels * pixel_operations
+    has_masks = any(output.name == MASKS.name for output in graph.outputs)
+    image_operations = _IMAGE_OPERATIONS + (_MASK_OPERATIONS if has_masks else 0)
+    max_operations = num_images * image_operations + num_pixels * pixel_operations
     shape = f"{num_images} images of {width} x {height}"
     if size.peak_bytes > max_bytes:
         raise DataError(

@@ -116,6 +116,28 @@ def convolve(node: Node, inputs: Inputs) -> Array:
     return Array(shape, maps.dtype, has_bounds=maps.has_bounds)
 
 
+def convolve_transposed(node: Node, inputs: Inputs) -> Array:
+    """Let each element of maps make a window of new maps, whose sum is the result."""
+    maps, weights = get_input(node, inputs, 0), get_input(node, inputs, 1)
+    if len(maps.shape) != 4 or len(weights.shape) != 4 or weights.has_bounds:
+        raise DataError("ConvTranspose must have maps and weights with four axes")
+    # A filter that is not divided has no room for mistakes, and no export divides one.
+    group = node.get_int("group", 1)
+    if group != 1 or weights.shape[0] != maps.shape[1]:
+        raise DataError("ConvTranspose must have one group, and weights for each channel")
+    kernel = node.get_ints("kernel_shape", weights.shape[2:])
+    if kernel != weights.shape[2:]:
+        raise DataError("ConvTranspose has a kernel_shape that is not that of its weights")
+    strides, dilations, pads = _read_window(node, kernel)
+
+    sides = []
+    for axis, side in enumerate(maps.shape[2:]):
+        window = (kernel[axis] - 1) * dilations[axis] + 1
+        sides.append((side - 1) * strides[axis] + window - pads[axis] - pads[axis + 2])
+    shape = (maps.shape[0], weights.shape[1], *check_sizes(sides))
+    return Array(shape, maps.dtype, has_bounds=maps.has_bounds)
+
+
 def pool(node: Node, inputs: Inputs) -> Array:
     """Slide a window over maps."""
     maps = get_input(node, inputs, 0)
@@ -128,14 +150,7 @@ def pool(node: Node, inputs: Inputs) -> Array:
 
 def _slide(node: Node, sides: Shape, kernel: Shape) -> Shape:
     """Return the sides of what a window makes of maps."""
-    strides = node.get_ints("strides", (1, 1))
-    dilations = node.get_ints("dilations", (1, 1))
-    pads = node.get_ints("pads", (0, 0, 0, 0))
-    if (len(strides), len(dilations), len(pads)) != (2, 2, 4):
-        raise DataError(f"{node.operator} must have two strides and dilations, and four pads")
-    if min(*strides, *dilations, *kernel) < 1 or min(pads) < 0:
-        raise DataError(f"{node.operator} must have positive strides, dilations and sizes")
-
+    strides, dilations, pads = _read_window(node, kernel)
     rounds_up = node.get_int("ceil_mode", 0) != 0
     result = []
     for axis, side in enumerate(sides):
@@ -149,6 +164,18 @@ def _slide(node: Node, sides: Shape, kernel: Shape) -> Shape:
     if min(result) < 1:
         raise DataError(f"{node.operator} has a window that is larger than its maps")
     return tuple(result)
+
+
+def _read_window(node: Node, kernel: Shape) -> tuple[Shape, Shape, Shape]:
+    """Return strides, dilations and pads of a window."""
+    strides = node.get_ints("strides", (1, 1))
+    dilations = node.get_ints("dilations", (1, 1))
+    pads = node.get_ints("pads", (0, 0, 0, 0))
+    if (len(strides), len(dilations), len(pads)) != (2, 2, 4):
+        raise DataError(f"{node.operator} must have two strides and dilations, and four pads")
+    if min(*strides, *dilations, *kernel) < 1 or min(pads) < 0:
+        raise DataError(f"{node.operator} must have positive strides, dilations and sizes")
+    return strides, dilations, pads
 
 
 def multiply_matrices(node: Node, inputs: Inputs) -> Array:

@@ -38,6 +38,15 @@ def _count_convolution(node: Node, inputs: Inputs, outputs: tuple[Array, ...]) -
     return outputs[0].size * max(prod(weights.shape[1:]), _ELEMENT_COST)
 
 
+def _count_transposed_convolution(
+    node: Node,
+    inputs: Inputs,
+    outputs: tuple[Array, ...],  # noqa: ARG001
+) -> int:
+    maps, weights = get_input(node, inputs, 0), get_input(node, inputs, 1)
+    return maps.size * max(prod(weights.shape[1:]), _ELEMENT_COST)
+
+
 def _count_pooling(node: Node, inputs: Inputs, outputs: tuple[Array, ...]) -> int:  # noqa: ARG001
     return outputs[0].size * prod(node.get_ints("kernel_shape", ())) * _ELEMENT_COST
 
@@ -88,6 +97,11 @@ OPERATORS: Mapping[str, Operator] = {
         layers.convolve,
         ("dilations", "group", "kernel_shape", "pads", "strides"),
         _count_convolution,
+    ),
+    "ConvTranspose": Operator(
+        layers.convolve_transposed,
+        ("dilations", "group", "kernel_shape", "pads", "strides"),
+        _count_transposed_convolution,
     ),
     "Div": _ELEMENTWISE,
     "Equal": _ELEMENTWISE,
