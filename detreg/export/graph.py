@@ -2,8 +2,8 @@
 
 Input: uint8 RGB images. Outputs: those of inference/outputs.py. Inside: channel order and
 normalization, network, decoding (decode/), one class-aware NMS, equal to MMDetection's own
-post-processing, and the masks of what is left. Operators are standard ones of opset 17, for which onnxruntime has CUDA kernels;
-decoding and NMS stay float32.
+post-processing, and the masks of what is left. Operators are standard ones of opset 17, for which
+onnxruntime has CUDA kernels; decoding and NMS stay float32.
 """
 
 import tempfile
@@ -37,8 +37,8 @@ _EXAMPLE_IMAGE = (640, 480)
 class DetectionGraph(nn.Module):
     """A detector from uint8 images (n, height, width, 3) RGB to boxes, scores, labels and masks.
 
-    Masks are there where the network has a branch for them. Rows after the detections have score 0 and label -1. `has_fixed_size` says that all inputs have
-    the same height and width.
+    Masks are there where the network has a branch for them. Rows after the detections have score 0
+    and label -1. `has_fixed_size` says that all inputs have the same height and width.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.detector import Detector
 from detreg.templates.input_spec import InputSpec
 from detreg.templates.template import DecoderName
+from detreg.training.masks import MaskRoIHead
 
 Predictions = Mapping[int, Detections]
 """Detections by image id."""
@@ -62,13 +63,32 @@ class TrainedModel:
             return predict_split(Detector.load(path), truth)
 
     def predict_candidates(self, min_score: float) -> Predictions:
-        """Return every candidate over a score that MMDetection finds, without NMS or limit."""
+        """Return every candidate over a score that MMDetection finds, without NMS or limit.
+
+        They have no masks.
+        """
         config = DECODERS[self.decoder].get_selection_configs(self.network)[0]
         nms = config.nms.copy()
         nms.iou_threshold = 1.0
         no_limit = int(np.iinfo(np.int32).max)
-        with self.override_selection(score_thr=min_score, nms=nms, max_per_img=no_limit):
+        with (
+            self._leave_out_masks(),
+            self.override_selection(score_thr=min_score, nms=nms, max_per_img=no_limit),
+        ):
             return self.predict_all()
+
+    @contextmanager
+    def _leave_out_masks(self) -> Iterator[None]:
+        """Predict boxes only: there may be ten thousands, and each mask takes a small network."""
+        roi_head = getattr(self.network, "roi_head", None)
+        if not isinstance(roi_head, MaskRoIHead):
+            yield
+            return
+        roi_head.predicts_masks = False
+        try:
+            yield
+        finally:
+            roi_head.predicts_masks = True
 
     @contextmanager
     def override_selection(self, **values: object) -> Iterator[None]:
