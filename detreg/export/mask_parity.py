@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detreg.inference.detections import Detections
-from detreg.inference.masks import Patch
+from detreg.mask_patches import MaskPatch
 
 MIN_IOU = 0.98
 PIXEL_TOLERANCE = 1
@@ -47,7 +47,7 @@ def compare_masks(a: Detections, b: Detections, pairs: NDArray[np.int64]) -> Mas
     return MaskMatches(sum(are_equal), len(pairs))
 
 
-def _have_same_pixels(a: Patch, b: Patch) -> bool:
+def _have_same_pixels(a: MaskPatch, b: MaskPatch) -> bool:
     left, top = max(a.left, b.left), max(a.top, b.top)
     cut_a, cut_b = _cut(a, left, top), _cut(b, left, top)
     rows, columns = np.minimum(cut_a.shape, cut_b.shape)
@@ -57,6 +57,6 @@ def _have_same_pixels(a: Patch, b: Patch) -> bool:
     return union - common <= PIXEL_TOLERANCE or common >= MIN_IOU * union
 
 
-def _cut(patch: Patch, left: int, top: int) -> NDArray[np.bool_]:
+def _cut(patch: MaskPatch, left: int, top: int) -> NDArray[np.bool_]:
     """Return the pixels of a patch right of and below a point of its image."""
     return patch.pixels[max(top - patch.top, 0) :, max(left - patch.left, 0) :]
