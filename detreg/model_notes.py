@@ -6,7 +6,7 @@ Names of classes and datasets come from files that anyone may have written: they
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from detreg.data.dataset import Dataset
 from detreg.evaluation.bootstrap import Interval
@@ -27,8 +27,8 @@ _MEANS = ("mAP", "mAP_50", "mAP_75")
 class TrainedModelFacts:
     """What is known of an exported model when it is registered.
 
-    `name` is that of the registered model. `scores` are by split, from 0 to 1; `interval` is that
-    of the mAP on val, None where there are too few images.
+    `name` is that of the registered model. `scores` are by split, from 0 to 1, as `mask_scores` of
+    a model with masks; `interval` is that of the mAP on val, None where there are too few images.
     """
 
     run_id: str
@@ -40,6 +40,7 @@ class TrainedModelFacts:
     interval: Interval | None
     point: OperatingPoint
     best_epoch: int
+    mask_scores: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def size(self) -> str:
@@ -68,11 +69,12 @@ def describe_run(facts: TrainedModelFacts) -> str:
 def describe_version(facts: TrainedModelFacts) -> str:
     """Return the model card of a version, in which VERSION_MARK stands for its number."""
     uri = shlex.quote(f"models:/{facts.name}/{VERSION_MARK}")
+    masks = ", with their masks" if facts.params.has_masks else ""
     return "\n\n".join(
         [
             # The list of versions shows the beginning, as it is written.
             f"mAP {_format(facts.scores['val'].mAP)} on {escape(facts.dataset.name)}: "
-            f"{_describe_training(facts)}. It finds {_list_classes(facts.dataset.classes)}.",
+            f"{_describe_training(facts)}. It finds {_list_classes(facts.dataset.classes)}{masks}.",
             "**Scores**",
             "\n".join(f"- {line}" for line in _list_scores(facts)),
             _show_example(facts),
@@ -111,6 +113,8 @@ def _describe_score(facts: TrainedModelFacts) -> str:
     if "test" in facts.scores:
         test_images = facts.dataset.splits["test"].images
         line += f"; mAP {_format(facts.scores['test'].mAP)} on the {test_images} of test"
+    for name, scores in facts.mask_scores.items():
+        line += f"; masks: segm_mAP {_format(scores.mAP)} on {name}"
     return line
 
 
@@ -159,9 +163,14 @@ def _list_scores(facts: TrainedModelFacts) -> list[str]:
     lines = []
     for name, scores in facts.scores.items():
         images = facts.dataset.splits[name].images
-        means = ", ".join(f"{mean} {_format(getattr(scores, mean))}" for mean in _MEANS)
-        lines.append(f"{name}, {images} images: {means}")
+        lines.append(f"{name}, {images} images: {_list_means(scores)}")
+        if name in facts.mask_scores:
+            lines.append(f"{name}, masks: {_list_means(facts.mask_scores[name])}")
     return [*lines, *_describe_classes(facts.scores["val"]), _describe_threshold(facts)]
+
+
+def _list_means(scores: Scores) -> str:
+    return ", ".join(f"{scores.prefix}{name} {_format(getattr(scores, name))}" for name in _MEANS)
 
 
 def _show_example(facts: TrainedModelFacts) -> str:

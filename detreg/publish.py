@@ -295,13 +295,13 @@ def draw_course(job: Job, fitted: FitResult, folder: Path) -> TrainingCourse:
     """Draw images as the training saw them into a folder, and add the metrics of its epochs."""
     history = [entry.to_row() for entry in fitted.history]
     if job.dataset.splits["train"].images > MAX_PREVIEWED_IMAGES:
-        return TrainingCourse(history)
+        return TrainingCourse(history, metric=job.metric)
     folder.mkdir(parents=True, exist_ok=True)
     config = compose_loader_in_process(job)
     images = draw_images_of_loader(
         config, job.dataset.classes, job.options.seed, folder, NUM_REPORTED_IMAGES
     )
-    return TrainingCourse(history, images)
+    return TrainingCourse(history, images, job.metric)
 
 
 def collect_facts(run: Run, job: Job, judgment: Judgment) -> TrainedModelFacts:
@@ -316,6 +316,11 @@ def collect_facts(run: Run, job: Job, judgment: Judgment) -> TrainedModelFacts:
         interval=read_map_interval(run.folder / "report" / NUMBERS_FILE),
         point=judgment.point,
         best_epoch=judgment.fitted.best_epoch,
+        mask_scores={
+            evaluation.name: evaluation.mask_scores
+            for evaluation in judgment.evaluations
+            if evaluation.mask_scores is not None
+        },
     )
 
 

@@ -18,6 +18,7 @@ from detreg.inference.operating_point import OperatingPoint, ThresholdFigures
 from detreg.model_notes import TrainedModelFacts, describe_model, describe_run, describe_version
 from detreg.serving.packaging import log_model
 from detreg.templates import TEMPLATES
+from detreg.templates.faster_rcnn import FasterRcnnParams
 from detreg.tracking import runs
 from detreg.tracking.records import Description, Record, Registration
 from detreg.tracking.registered_model import add_descriptions
@@ -82,6 +83,23 @@ def test_a_version_has_a_model_card(facts: TrainedModelFacts) -> None:
     # A shell takes the name as it stands there.
     assert "mlflow models serve -m 'models:/my boats/%version%'" in card
     assert "models:/my boats@champion" in describe_model(facts)
+
+
+def test_a_model_with_masks_says_so(facts: TrainedModelFacts) -> None:
+    template = TEMPLATES["faster_rcnn"]
+    scores = replace(facts.scores["val"], mAP=0.5, prefix="segm_")
+    with_masks = replace(
+        facts,
+        template=template,
+        params=FasterRcnnParams(masks=True),
+        mask_scores={"val": scores},
+    )
+    assert "; masks: segm_mAP 0.500 on val" in describe_run(with_masks)
+    card = describe_version(with_masks)
+    assert "It finds balloon, boat, house, with their masks." in card
+    assert "- val, masks: segm_mAP 0.500, segm_mAP_50 0.929, segm_mAP_75 0.700\n" in card
+    for text in (describe_run(facts), describe_version(facts)):
+        assert "mask" not in text and "segm" not in text
 
 
 def test_what_is_not_known_is_left_out(facts: TrainedModelFacts) -> None:

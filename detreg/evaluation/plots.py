@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from detreg.evaluation.bootstrap import Interval
+from detreg.evaluation.scores import MASKS_PREFIX
 from detreg.report.figure import (
     add_legend,
     make_figure,
@@ -27,15 +28,15 @@ MAX_BARS = 30
 MAX_POINTS_WITH_MARKERS = 20
 
 
-def plot_training(history: History, path: Path) -> Path:
-    """Plot loss, mAP and learning rate by epoch, and mark the epoch with the best mAP."""
+def plot_training(history: History, path: Path, metric: str = "mAP") -> Path:
+    """Plot loss, mAP and learning rate by epoch, and mark the epoch that is best by the metric."""
     figure = make_figure(height=7.5)
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.6])
 
     _plot_losses(loss, history)
     _plot_accuracy(accuracy, history)
     _plot_learning_rate(rate, history)
-    _mark_best_epoch(loss, accuracy, rate, history)
+    _mark_best_epoch(loss, accuracy, rate, history, metric)
 
     rate.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
     rate.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -56,10 +57,13 @@ def _plot_losses(axes: Axes, history: History) -> None:
 
 
 def _plot_accuracy(axes: Axes, history: History) -> None:
-    for place, name in enumerate(("val/mAP", "val/mAP_50", "val/mAP_75")):
-        label = name.removeprefix("val/")
-        width = 2 if name == "val/mAP" else 1.2
-        _plot_metric(axes, history, name, label, get_class_color(place), width)
+    # Those of masks are dashed, in the color of those of boxes.
+    for style, prefix in (("-", ""), ("--", MASKS_PREFIX)):
+        for place, name in enumerate(("mAP", "mAP_50", "mAP_75")):
+            label = f"{prefix}{name}"
+            width = 2 if name == "mAP" else 1.2
+            color = get_class_color(place)
+            _plot_metric(axes, history, f"val/{label}", label, color, width, style)
 
     tidy_axes(axes, "Validation mAP")
     axes.set_ylim(0, 1)
@@ -75,7 +79,13 @@ def _plot_learning_rate(axes: Axes, history: History) -> None:
 
 
 def _plot_metric(
-    axes: Axes, history: History, name: str, label: str, color: str, width: float
+    axes: Axes,
+    history: History,
+    name: str,
+    label: str,
+    color: str,
+    width: float,
+    style: str = "-",
 ) -> None:
     """Plot one metric by epoch; epochs in which it was not logged are left out."""
     rows = [row for row in history if name in row]
@@ -87,27 +97,29 @@ def _plot_metric(
         color=color,
         label=label,
         linewidth=width,
+        linestyle=style,
         marker="o" if len(rows) <= MAX_POINTS_WITH_MARKERS else None,
         markersize=3,
     )
 
 
-def _mark_best_epoch(loss: Axes, accuracy: Axes, rate: Axes, history: History) -> None:
-    scored = [row for row in history if "val/mAP" in row]
+def _mark_best_epoch(loss: Axes, accuracy: Axes, rate: Axes, history: History, metric: str) -> None:
+    name = f"val/{metric}"
+    scored = [row for row in history if name in row]
     if not scored:
         return
-    best = max(scored, key=lambda row: row["val/mAP"])
-    epoch, mAP = best["epoch"], best["val/mAP"]
+    best = max(scored, key=lambda row: row[name])
+    epoch, value = best["epoch"], best[name]
 
     for axes in (loss, accuracy, rate):
         axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=":", zorder=0)
 
-    text = f"Best: epoch {epoch:.0f}, mAP {mAP:.3f}"
+    text = f"Best: epoch {epoch:.0f}, {metric} {value:.3f}"
     loss.set_title(text, loc="left", color=INK, fontsize=12)
     # Not clipped, so that the marker of the first or last epoch is whole.
     accuracy.plot(
         epoch,
-        mAP,
+        value,
         "o",
         color=get_class_color(0),
         markersize=8,

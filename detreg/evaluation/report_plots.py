@@ -42,10 +42,12 @@ class TrainingCourse:
     history: the metrics of each epoch under the names that are logged (epoch, train/loss, train/lr,
     val/mAP ...).
     images: some images as the training saw them.
+    metric: by which the best epoch was chosen, mAP or segm_mAP.
     """
 
     history: Sequence[Mapping[str, float]] = ()
     images: Sequence[GalleryItem] = ()
+    metric: str = "mAP"
 
 
 NO_TRAINING = TrainingCourse()
@@ -174,7 +176,9 @@ def show_speed(speed: ModelSpeed | None) -> Section:
 
 def show_training(course: TrainingCourse, folder: Path) -> Section:
     """Return the section on the course of the training, empty where there was none."""
-    plots = [plot_training(course.history, folder / "training.png")] if course.history else []
+    plots = []
+    if course.history:
+        plots.append(plot_training(course.history, folder / "training.png", course.metric))
     blocks = []
     if course.images:
         title = "The first images of the first epoch, as the training saw them"
