@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from detreg.data.image_hashes import IMAGE_HASHES, read_image_hashes
+from detreg.defaults import BOX_METRIC, MASK_METRIC
 from detreg.errors import DetregError, UnreachableError, summarize_error
 from detreg.evaluation.bootstrap import MatchedDetections
 from detreg.evaluation.comparison import compare_mean_ap
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
+from detreg.evaluation.scores import can_score_masks
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.redaction import redact
@@ -113,9 +115,13 @@ def _measure(version: NewVersion, champion: Candidate) -> Evidence:
     if predictions is None:
         predictions = predict_split(Detector.load(version.onnx_file), truth)
     own = {image_id: predictions[image_id] for image_id in chosen if image_id in predictions}
+    of_champion = predict_split(detector, truth)
+    by_masks = _wants_masks(version.run_id) and all(
+        can_score_masks(truth, found) for found in (of_champion, own)
+    )
     difference = compare_mean_ap(
-        MatchedDetections.match(truth, predict_split(detector, truth)),
-        MatchedDetections.match(truth, own),
+        MatchedDetections.match(truth, of_champion, by_masks=by_masks),
+        MatchedDetections.match(truth, own, by_masks=by_masks),
     )
     if difference.interval is None or difference.a is None or difference.b is None:
         raise _NotComparableError("the images that it was not trained on have no objects")
@@ -126,7 +132,13 @@ def _measure(version: NewVersion, champion: Candidate) -> Evidence:
         low=difference.interval.low,
         high=difference.interval.high,
         note=_describe_choice(len(whole.images), len(left), len(chosen)),
+        metric=MASK_METRIC if by_masks else BOX_METRIC,
     )
+
+
+def _wants_masks(run_id: str) -> bool:
+    """Whether a version with masks is judged by them: unless its run was told to go by boxes."""
+    return runs.get_run(run_id).data.params.get("metric") != BOX_METRIC
 
 
 def _load_champion(name: str, version: int) -> Detector:

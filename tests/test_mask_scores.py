@@ -12,8 +12,18 @@ from pycocotools import mask as reference
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detreg.evaluation.bootstrap import MatchedDetections
 from detreg.evaluation.ground_truth import GroundTruth
-from detreg.evaluation.scores import MEANS, RECALLS, score, score_masks, score_masks_if_any
+from detreg.evaluation.scores import (
+    ALL,
+    MEANS,
+    MEDIUM,
+    RECALLS,
+    SMALL,
+    score,
+    score_masks,
+    score_masks_if_any,
+)
 from detreg.inference.detections import Detections
 
 CLASSES = ("date", "fig", "hazelnut")
@@ -164,3 +174,15 @@ def test_masks_are_scored_where_split_and_predictions_have_some() -> None:
     assert score_masks_if_any(without, predictions) is None
     with pytest.raises(ValueError, match="must have masks"):
         score_masks(without, predictions)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_matched_masks_score_the_same(seed: int) -> None:
+    truth = GroundTruth.load(make_split(seed))
+    predictions = make_predictions(truth, seed + 100)
+    expected = score_masks(truth, predictions)
+    matched = MatchedDetections.match(truth, predictions, by_masks=True)
+    for area, name in ((ALL, "mAP"), (SMALL, "mAP_s"), (MEDIUM, "mAP_m")):
+        value = getattr(expected, name)
+        wanted = np.nan if value is None else value
+        assert matched.score_split(area).mean_ap == pytest.approx([wanted], abs=1e-9, nan_ok=True)

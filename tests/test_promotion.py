@@ -1,12 +1,13 @@
 """A new version against the champion, on the images that neither was trained on."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from toy_detector import CARD, write_toy_dataset, write_toy_model
+from toy_detector import CARD, CARD_WITH_MASKS, write_toy_dataset, write_toy_model
 
 from detreg import promotion
 from detreg.data.dataset import Dataset, load_dataset
@@ -17,7 +18,7 @@ from detreg.promotion import NewVersion, make_promotion, measure_evidence
 from detreg.promotion_rule import PromotionRule, parse_promotion_rule
 from detreg.serving.packaging import log_model
 from detreg.tracking import runs
-from detreg.tracking.decision import Candidate
+from detreg.tracking.decision import Candidate, Evidence
 from detreg.tracking.records import Registration
 from detreg.tracking.registry import register
 
@@ -94,6 +95,38 @@ def test_both_are_scored_on_the_same_images(
     assert (evidence.low > 0) == is_better
     assert (evidence.mAP == 1) == is_better
     assert measure_evidence(version, champions.poor) == evidence
+
+
+@pytest.mark.parametrize(("metric", "expected"), [("segm_mAP", 0.3), ("mAP", 1.0)])
+def test_versions_with_masks_are_compared_by_them_unless_told_otherwise(
+    champions: Champions, tmp_path: Path, metric: str, expected: float
+) -> None:
+    """The disc with a hole that is found in each box has an IoU of 0.61 with the whole of it."""
+    data = champions.data
+    annotations = tmp_path / "val.json"
+    content = json.loads(data.splits["val"].annotations.read_text())
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        right, bottom = x + width, y + height
+        annotation["segmentation"] = [[x, y, right, y, right, bottom, x, bottom]]
+    annotations.write_text(json.dumps(content))
+
+    name = f"masks {metric}"
+    version = replace(make_version(tmp_path, data), name=name, annotations=annotations)
+    write_toy_model(version.onnx_file, CARD_WITH_MASKS, limit=GOOD)
+    client = MlflowClient()
+    client.log_param(version.run_id, "metric", metric)
+    client.create_registered_model(name)
+    uri = log_model(write_toy_model(tmp_path / "champion.onnx", CARD_WITH_MASKS)).model_uri
+    registered = client.create_model_version(name, uri, champions.poor.run_id)
+    champion = replace(champions.poor, version=int(registered.version))
+
+    evidence = measure_evidence(version, champion)
+    assert (evidence.problem, evidence.metric) == ("", metric)
+    assert evidence.mAP == pytest.approx(expected, abs=0.01)
+    assert evidence.champion_mAP == pytest.approx(expected * 2 / 3, abs=0.01)
+    assert Evidence.from_json(evidence.to_json()) == evidence
+    assert ("metric" in json.loads(evidence.to_json())) == (metric == "segm_mAP")
 
 
 def test_images_that_the_champion_was_trained_on_are_left_out(

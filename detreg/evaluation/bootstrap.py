@@ -78,13 +78,14 @@ class MatchedDetections:
 
     @classmethod
     def match(
-        cls, truth: GroundTruth, predictions: Mapping[int, Detections]
+        cls, truth: GroundTruth, predictions: Mapping[int, Detections], *, by_masks: bool = False
     ) -> "MatchedDetections":
         """Match predictions, by image id, with a split, as scores.score does.
 
-        Raises DataError where predictions and split have no class in common.
+        `by_masks` matches masks, as scores.score_masks does. Raises DataError where predictions and
+        split have no class in common.
         """
-        matches = match_split(truth, predictions)
+        matches = match_split(truth, predictions, by_masks=by_masks)
         return cls(truth.classes, tuple(sorted(truth.images)), tuple(matches))
 
     def score_resamples(self, counts: npt.ArrayLike, area: int = ALL) -> ResampledScores:

@@ -24,6 +24,9 @@ AREA_RANGES = np.array([(0, 1e10), (0, 32**2), (32**2, 96**2), (96**2, 1e10)])
 MAX_DETECTIONS = 100
 """The best detections of each class and image that count."""
 
+Shapes = list[Any]
+"""Boxes x, y, width, height in pixels, or masks in COCO's run-length code: what overlaps."""
+
 
 @dataclass(frozen=True)
 class ClassMatches:
@@ -57,9 +60,9 @@ class ClassMatches:
 
 @dataclass(frozen=True)
 class _Objects:
-    """The objects of one class on one image: boxes are x, y, width, height in pixels."""
+    """The objects of one class on one image."""
 
-    boxes: Floats
+    shapes: Shapes
     is_crowd: Bools
     is_ignored: Bools
     """(4 area ranges, m): a crowd, or outside the range."""
@@ -74,12 +77,16 @@ class _ImageMatches:
     is_ignored: Bools
 
 
-def match_split(truth: GroundTruth, predictions: Mapping[int, Detections]) -> list[ClassMatches]:
+def match_split(
+    truth: GroundTruth, predictions: Mapping[int, Detections], *, by_masks: bool = False
+) -> list[ClassMatches]:
     """Match predictions, by image id, with the objects of a split, for each of its classes.
 
-    Raises DataError where predictions and split have no class in common.
+    `by_masks` compares masks, which both must have then, in place of boxes. Raises DataError where
+    predictions and split have no class in common.
     """
     aligned = truth.align(predictions)
+    objects_of_images = (truth.coco_of_masks if by_masks else truth.coco).imgToAnns
     image_ids = sorted(truth.images)
     label_of = {category: label for label, category in enumerate(sorted(truth.coco.getCatIds()))}
 
@@ -88,7 +95,7 @@ def match_split(truth: GroundTruth, predictions: Mapping[int, Detections]) -> li
     num_objects = np.zeros((len(truth.classes), len(AREA_RANGES), len(image_ids)), dtype=np.int64)
     for position, image_id in enumerate(image_ids):
         annotations: list[list[dict[str, Any]]] = [[] for _ in truth.classes]
-        for annotation in truth.coco.imgToAnns.get(image_id, []):
+        for annotation in objects_of_images.get(image_id, []):
             annotations[label_of[annotation["category_id"]]].append(annotation)
 
         found = aligned.get(image_id)
@@ -97,11 +104,14 @@ def match_split(truth: GroundTruth, predictions: Mapping[int, Detections]) -> li
             if not of_class and (is_of_class is None or not is_of_class.any()):
                 continue
 
-            objects = _read_objects(of_class)
+            objects = _read_objects(of_class, by_masks=by_masks)
             num_objects[label, :, position] = (~objects.is_ignored).sum(axis=1)
             if found is None or is_of_class is None or not is_of_class.any():
                 continue
-            matched = _match_image(found.boxes[is_of_class], found.scores[is_of_class], objects)
+            # Detections are sorted by score.
+            best = np.flatnonzero(is_of_class)[:MAX_DETECTIONS]
+            shapes, areas = _read_detections(found, best, by_masks=by_masks)
+            matched = _match_image(found.scores[best], shapes, areas, objects)
             matches[label].append(matched)
             positions[label] += [position] * len(matched.scores)
 
@@ -111,12 +121,13 @@ def match_split(truth: GroundTruth, predictions: Mapping[int, Detections]) -> li
     ]
 
 
-def _read_objects(annotations: Sequence[Mapping[str, Any]]) -> _Objects:
-    boxes = np.array([annotation["bbox"] for annotation in annotations], dtype=np.float64)
+def _read_objects(annotations: Sequence[Mapping[str, Any]], *, by_masks: bool) -> _Objects:
+    kind = "segmentation" if by_masks else "bbox"
+    shapes = [annotation[kind] for annotation in annotations]
     is_crowd = np.array([annotation["iscrowd"] for annotation in annotations], dtype=bool)
     areas = np.array([annotation["area"] for annotation in annotations], dtype=np.float64)
     is_ignored = is_crowd | _is_outside(areas)
-    return _Objects(boxes.reshape(-1, 4), is_crowd, is_ignored)
+    return _Objects(shapes, is_crowd, is_ignored)
 
 
 def _is_outside(areas: Floats) -> Bools:
@@ -124,37 +135,45 @@ def _is_outside(areas: Floats) -> Bools:
     return np.asarray((areas < AREA_RANGES[:, :1]) | (areas > AREA_RANGES[:, 1:]))
 
 
+def _read_detections(found: Detections, best: Ints, *, by_masks: bool) -> tuple[Shapes, Floats]:
+    """Return the shapes of detections, and their areas (n,) in pixels squared."""
+    if not by_masks:
+        boxes = found.boxes[best].astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        return boxes.tolist(), boxes[:, 2] * boxes[:, 3]
+
+    if found.masks is None:
+        raise ValueError("detections must have masks to be compared by them")
+    codes = [code.to_coco() for code in found.masks.select(best).to_run_lengths()]
+    return codes, np.array(mask.area(codes), np.float64)
+
+
 def _match_image(
-    corners: npt.NDArray[np.floating], scores: npt.NDArray[np.floating], objects: _Objects
+    scores: npt.NDArray[np.floating], shapes: Shapes, areas: Floats, objects: _Objects
 ) -> _ImageMatches:
-    """Match the detections of one class on one image; corners are xyxy (n, 4).
+    """Match the detections of one class on one image, best first; areas are (n,).
 
     In descending order of score, each detection takes the free object that it overlaps most. One
     that is ignored is taken only where no other satisfies; a crowd can be taken by many. This is
     pycocotools' evaluateImg for all area ranges and IoU thresholds at once.
     """
-    order = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
-    boxes = corners[order].astype(np.float64)
-    boxes[:, 2:] -= boxes[:, :2]
-
-    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS), len(boxes))
+    shape = (len(AREA_RANGES), len(IOU_THRESHOLDS), len(shapes))
     is_matched = np.zeros(shape, dtype=bool)
     is_ignored = np.zeros(shape, dtype=bool)
-    if len(objects.boxes):
+    if objects.shapes:
         crowd = objects.is_crowd.astype(int).tolist()
-        overlaps = np.asarray(mask.iou(boxes.tolist(), objects.boxes.tolist(), crowd))
-        is_taken = np.zeros((*shape[:2], len(objects.boxes)), dtype=bool)
+        overlaps = np.asarray(mask.iou(shapes, objects.shapes, crowd))
+        is_taken = np.zeros((*shape[:2], len(objects.shapes)), dtype=bool)
         for row in np.flatnonzero((overlaps >= IOU_THRESHOLDS[0]).any(axis=1)):
             best, has_object = _find_objects(overlaps[row], is_taken, objects)
             is_matched[..., row] = has_object
             ignored = np.take_along_axis(objects.is_ignored, best, axis=1)
             is_ignored[..., row] = has_object & ignored
-            areas, thresholds = np.nonzero(has_object)
-            is_taken[areas, thresholds, best[areas, thresholds]] = True
+            ranges, thresholds = np.nonzero(has_object)
+            is_taken[ranges, thresholds, best[ranges, thresholds]] = True
 
-    is_outside = _is_outside(boxes[:, 2] * boxes[:, 3])
-    is_ignored |= ~is_matched & is_outside[:, None]
-    return _ImageMatches(scores[order].astype(np.float64), is_matched & ~is_ignored, is_ignored)
+    is_ignored |= ~is_matched & _is_outside(areas)[:, None]
+    return _ImageMatches(scores.astype(np.float64), is_matched & ~is_ignored, is_ignored)
 
 
 def _find_objects(overlaps: Floats, is_taken: Bools, objects: _Objects) -> tuple[Ints, Bools]:

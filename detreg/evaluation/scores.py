@@ -128,8 +128,12 @@ def score_masks(truth: GroundTruth, predictions: Mapping[int, Detections]) -> Sc
 
 def score_masks_if_any(truth: GroundTruth, predictions: Mapping[int, Detections]) -> Scores | None:
     """Score masks where both the split and the predictions have some; None where they have not."""
-    have_masks = any(found.masks is not None for found in predictions.values())
-    return score_masks(truth, predictions) if truth.has_masks and have_masks else None
+    return score_masks(truth, predictions) if can_score_masks(truth, predictions) else None
+
+
+def can_score_masks(truth: GroundTruth, predictions: Mapping[int, Detections]) -> bool:
+    """Whether both a split and predictions have masks."""
+    return truth.has_masks and any(found.masks is not None for found in predictions.values())
 
 
 def _make_scores(

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from detreg.defaults import BOX_METRIC
 from detreg.promotion_rule import PromotionRule
 
 SCORE_DIGITS = 4
@@ -19,7 +20,8 @@ class Evidence:
     """What came of comparing a version with a champion, both scored on the same images.
 
     `low` and `high` are the ends of the 95 % interval of the version's mAP minus the champion's.
-    `problem` says why the two cannot be compared; then the numbers mean nothing.
+    `metric` says what these are: the mAP of boxes, or where both versions have masks, their
+    segm_mAP. `problem` says why the two cannot be compared; then the numbers mean nothing.
     """
 
     images: int = 0
@@ -30,10 +32,15 @@ class Evidence:
     note: str = ""
     """Which images they are, where not all of the val split."""
     problem: str = ""
+    metric: str = BOX_METRIC
 
     def to_json(self) -> str:
         """Return the text that the registry holds."""
-        return json.dumps(asdict(self))
+        content = asdict(self)
+        # Earlier versions know no metric but this one, and refuse what they do not know.
+        if self.metric == BOX_METRIC:
+            del content["metric"]
+        return json.dumps(content)
 
     @staticmethod
     def from_json(text: str) -> "Evidence":
@@ -114,8 +121,8 @@ def _decide_by_evidence(
     note = f" ({evidence.note})" if evidence.note else ""
     difference = evidence.mAP - evidence.champion_mAP
     figures = (
-        f"on the same {evidence.images:,} images{note}: mAP {evidence.mAP:.4f} against "
-        f"{evidence.champion_mAP:.4f}, {difference:+.4f} "
+        f"on the same {evidence.images:,} images{note}: {evidence.metric} {evidence.mAP:.4f} "
+        f"against {evidence.champion_mAP:.4f}, {difference:+.4f} "
         f"(95 % interval {evidence.low:+.4f} to {evidence.high:+.4f})"
     )
     is_accepted = rule.accepts(evidence.low)
