@@ -27,6 +27,7 @@ def test_each_batch_size_is_timed_until_time_is_up(
 ) -> None:
     model = write_toy_model(tmp_path / "toy.onnx")
     monkeypatch.setattr(model_speed, "TIME_LIMIT", 0.0)
+    monkeypatch.setattr(model_speed, "MAX_SECONDS", 1000.0)  # however busy the machine is
     speed = measure_speed(Detector.load(model), truth, num_bytes=2_500_000)
 
     assert speed is not None
@@ -38,6 +39,18 @@ def test_each_batch_size_is_timed_until_time_is_up(
     section = show_speed(speed)
     assert [row["images in a batch"] for row in section.table] == ["1", "8"]
     assert "2.5 MB" in section.explanation
+
+
+def test_a_slow_model_is_timed_with_one_image_at_a_time(
+    truth: GroundTruth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_toy_model(tmp_path / "toy.onnx")
+    monkeypatch.setattr(model_speed, "TIME_LIMIT", 0.0)
+    monkeypatch.setattr(model_speed, "MAX_SECONDS", 0.0)
+    speed = measure_speed(Detector.load(model), truth)
+
+    assert speed is not None
+    assert [batch.batch_size for batch in speed.batches] == [1]
 
 
 def test_a_split_without_images_is_not_timed(tmp_path: Path) -> None:

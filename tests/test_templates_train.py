@@ -1,6 +1,6 @@
 """Each template from end to end: trained, exported with parity, registered, served and resumed.
 
-On thirty small images, with a few steps.
+On ten small images, with a few steps.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 import detreg
 from detreg import Detector
 from detreg.data.dataset import load_dataset
+from detreg.data.sample import write_sample
 from detreg.inference.images import read_image
 from detreg.pipeline import parse_settings
 from detreg.templates import TEMPLATES
@@ -24,12 +25,14 @@ from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.compose import compose
 from detreg.training.network import build_network
 
+TRAIN_IMAGES = 7
+
 QUICK: dict[str, dict[str, Any]] = {
     # The published rate is for a trained backbone.
     "yolof": {"per_item_lrate": 1e-4},
     # The epoch ends with a batch of one image, on a last map of one cell. The losses of its spread
     # weights are so large that at a higher rate they grow until rounding decides what is found.
-    "ssd": {"batch_size": 3, "min_samples_per_epoch": 7, "per_item_lrate": 1e-9},
+    "ssd": {"batch_size": 3, "min_samples_per_epoch": TRAIN_IMAGES, "per_item_lrate": 1e-9},
 }
 
 OTHER_TEMPLATES = [name for name in TEMPLATES if name != "yolox"]
@@ -53,6 +56,14 @@ def write_ssd_checkpoint(data: Path, path: Path) -> Path:
     network = fill_with_dense_weights(template, params, network, config)
     save_checkpoint(path, Checkpoint(network.state_dict(), dataset.classes))
     return path
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a COCO dataset of seven training images, two to score and one to test."""
+    folder = tmp_path_factory.mktemp("few") / "few"
+    write_sample(folder, images=10, seed=1, size=(96, 80))
+    return folder
 
 
 @pytest.fixture
@@ -91,7 +102,7 @@ def assert_rates_follow_the_schedule(
 def test_a_template_is_trained_registered_served_and_resumed(
     name: str,
     store: str,
-    tiny: Path,
+    few: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     rates: Rates,
@@ -99,11 +110,11 @@ def test_a_template_is_trained_registered_served_and_resumed(
     values = SMALL[name] | QUICK.get(name, {})
     start: dict[str, Any] = {}
     if name == "ssd":
-        start["load_from"] = write_ssd_checkpoint(tiny, tmp_path / "spread.pth")
+        start["load_from"] = write_ssd_checkpoint(few, tmp_path / "spread.pth")
 
-    first = detreg.train(name, data=str(tiny), **values, **start)
+    first = detreg.train(name, data=str(few), **values, **start)
     assert first["parity_matched"] >= 0.99
-    assert first["model_name"] == f"{name}-tiny"
+    assert first["model_name"] == f"{name}-few"
     # After so few steps most find nothing, and what finds nothing does not become champion.
     finds_something = round(first["mAP"], 4) > 0
     assert first["alias"] == ("champion" if finds_something else "challenger")
@@ -112,8 +123,8 @@ def test_a_template_is_trained_registered_served_and_resumed(
     assert metrics.keys() >= {"train/loss", "val/mAP", "mAP", "test/mAP", "parity/matched"}
     assert np.isfinite(metrics["train/loss"])
 
-    detector = Detector.load(f"models:/{name}-tiny@{first['alias']}")
-    image = read_image(next(tiny.rglob("*.jpg")))
+    detector = Detector.load(f"models:/{name}-few@{first['alias']}")
+    image = read_image(next(few.rglob("*.jpg")))
     detections = detector(image, score_threshold=0.0)
     assert detections.class_names == ("balloon", "boat", "house")
     assert len(detections) <= 100
@@ -124,7 +135,7 @@ def test_a_template_is_trained_registered_served_and_resumed(
     rates.clear()
     capsys.readouterr()
     longer = values | {"num_epochs": 3, "continue_from_eid": first["run_id"]}
-    second = detreg.train(name, data=str(tiny), **longer)
+    second = detreg.train(name, data=str(few), **longer)
     assert f"Resumes run {first['run_id']} after epoch 2 of 3" in capsys.readouterr().out
     assert_rates_follow_the_schedule(name, values, rates, 2 * steps_per_epoch, 3 * steps_per_epoch)
 

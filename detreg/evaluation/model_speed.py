@@ -16,6 +16,8 @@ TIME_LIMIT = 0.6
 """Seconds for each batch size, warm-up aside: enough for a figure, too little for a benchmark."""
 MIN_RUNS = 3
 MAX_RUNS = 200
+MAX_SECONDS = 10.0
+"""A larger batch whose fewest runs would take longer is left out: a training waits for this."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,27 @@ class ModelSpeed:
 def measure_speed(
     detector: Detector, truth: GroundTruth, num_bytes: int | None = None
 ) -> ModelSpeed | None:
-    """Time a detector on a split's first image, None where there is none."""
+    """Time a detector on a split's first image, None where there is none.
+
+    A slow model is timed with one image at a time only.
+    """
     first = next(iter(truth.images.values()), None)
     if first is None:
         return None
     # Images of different sizes would not run together.
     image = read_image(first.file)
-    batches = [_time_batch(detector, [image] * batch_size) for batch_size in BATCH_SIZES]
+    batches: list[BatchSpeed] = []
+    for batch_size in BATCH_SIZES:
+        if batches and _estimate_seconds(batches[-1], batch_size) > MAX_SECONDS:
+            break
+        batches.append(_time_batch(detector, [image] * batch_size))
     return ModelSpeed(detector.device, tuple(batches), num_bytes)
+
+
+def _estimate_seconds(smaller: BatchSpeed, batch_size: int) -> float:
+    """Return the time of a batch's warm-up and fewest runs, if each image takes the same."""
+    seconds_per_image = smaller.median / 1000 / smaller.batch_size
+    return (1 + MIN_RUNS) * batch_size * seconds_per_image
 
 
 def _time_batch(detector: Detector, batch: Sequence[npt.NDArray[np.uint8]]) -> BatchSpeed:
