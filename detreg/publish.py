@@ -16,7 +16,6 @@ from detreg.evaluation.model_speed import ModelSpeed, measure_speed
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.report import SplitEvaluation, write_report
 from detreg.evaluation.report_plots import NO_TRAINING, TrainingCourse
-from detreg.evaluation.scores import score_masks_if_any
 from detreg.evaluation.split_numbers import NUMBERS_FILE, read_map_interval
 from detreg.export.card_file import replace_card
 from detreg.export.parity import ParityResult, measure_parity
@@ -181,7 +180,7 @@ def publish(run: Run, job: Job, fitted: FitResult) -> TrainingResult:
     print(f"Parity: {parity.summary}", flush=True)
     scores = parity.exported
     run.log_metrics(parity.as_metrics() | scores.as_metrics() | scores.as_class_metrics("val"))
-    mask_scores = score_masks_if_any(truth, predictions)
+    mask_scores = parity.exported_masks
     if mask_scores is not None:
         run.log_metrics(mask_scores.as_metrics() | mask_scores.as_class_metrics("val"))
     evaluations = [SplitEvaluation("val", truth, predictions, scores, mask_scores=mask_scores)]

@@ -22,6 +22,7 @@ from optuna.trial import Trial
 
 from detreg import templates
 from detreg.data.dataset import Dataset
+from detreg.defaults import BOX_METRIC
 from detreg.options import RunOptions
 from detreg.params import build
 from detreg.sweeps import study as studies
@@ -211,7 +212,10 @@ def _finish_trained_trial(trial: Trial, checkpoint: LeftCheckpoint, metric: str)
 
 
 def _log_best(run: runs.Run, fitted: engine.FitResult, metric: str) -> None:
-    run.log_metrics({f"val/{metric}_best": fitted.best_score}, step=len(fitted.history))
+    # Sweeps that remember the run compare it by boxes, whatever its own metric is.
+    best_by_boxes = max((entry.mAP for entry in fitted.history), default=0.0)
+    scores = {f"val/{BOX_METRIC}_best": best_by_boxes, f"val/{metric}_best": fitted.best_score}
+    run.log_metrics(scores, step=len(fitted.history))
 
 
 def _report_missing_epochs(trial: Trial, history: Sequence[EpochMetrics], metric: str) -> None:
