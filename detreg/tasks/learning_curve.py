@@ -105,6 +105,8 @@ class Settings:
             "patience": self.options.patience,
             "dataset": self.dataset.digest,
         }
+        if self.params.has_masks:
+            content |= {"masks": self.dataset.masks_digest, "metric": self.options.metric}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
