@@ -3,6 +3,8 @@
 import pickle
 import random
 from array import array
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,6 +24,7 @@ from detreg.defaults import PUBLISHED
 from detreg.params import build
 from detreg.run_lengths import RunLengthMask
 from detreg.templates import TEMPLATES
+from detreg.training import preview
 from detreg.training.object_masks import ObjectMasks
 from detreg.training.objects import (
     Objects,
@@ -239,3 +242,24 @@ def test_templates_that_learn_masks_mix_no_images() -> None:
     for template in with_masks:
         params = build(template.params, {"masks": True})
         assert not template.build_augmentation([], params).mixing
+
+
+def test_the_preview_of_training_images_shows_masks(tmp_path: Path) -> None:
+    objects, cells = make_objects(3)
+    assert objects.masks is not None
+    instances = InstanceData(
+        bboxes=torch.from_numpy(objects.boxes).float(),
+        labels=torch.zeros(len(objects.boxes), dtype=torch.int64),
+        masks=objects.masks,
+    )
+    gray = torch.full((3, HEIGHT, WIDTH), 128, dtype=torch.uint8)
+    sample = {"inputs": gray, "data_samples": SimpleNamespace(gt_instances=instances)}
+    item = preview._draw(sample, ("boat",), tmp_path / "training_1.jpg")
+
+    drawn = cv2.imread(str(item.file))
+    assert drawn is not None
+    resized = cv2.resize(cells.astype(np.float32), drawn.shape[1::-1])
+    is_tinted = np.abs(drawn.astype(int) - 128).sum(axis=2) > 30
+    # Boxes and texts are drawn over the mask, and never under its middle.
+    middle = cv2.erode((resized > 0.9).astype(np.uint8), np.ones((9, 9))) > 0
+    assert is_tinted[middle].mean() > 0.95

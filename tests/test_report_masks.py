@@ -11,11 +11,15 @@ import pytest
 
 from detreg.data.dataset import load_dataset
 from detreg.data.sample import write_sample
+from detreg.evaluation.error_kinds import find_errors
 from detreg.evaluation.gallery import draw_outcome
 from detreg.evaluation.ground_truth import GroundTruth, TruthImage
 from detreg.evaluation.outcomes import match_image
 from detreg.evaluation.report import SplitEvaluation, write_report
+from detreg.evaluation.report_plots import show_masks
+from detreg.evaluation.scenes import make_image_scene
 from detreg.evaluation.scores import score, score_masks
+from detreg.evaluation.split_numbers import measure_numbers, write_numbers
 from detreg.inference.detections import Detections
 from detreg.mask_patches import cut_patch
 
@@ -81,14 +85,17 @@ def test_masks_are_scored_and_drawn_beside_boxes(
 def test_a_report_of_boxes_says_nothing_of_masks(
     truth: GroundTruth, predictions: Predictions, tmp_path: Path
 ) -> None:
-    images = {key: replace(image, masks=None) for key, image in truth.images.items()}
     boxes = {key: replace(found, masks=None) for key, found in predictions.items()}
-    plain = replace(truth, images=images)
-    evaluation = SplitEvaluation("val", plain, boxes, score(plain, boxes))
-    files = write_report(tmp_path / "report", "title", evaluation)
-    page = files[0].read_text(encoding="utf-8")
-    assert "Masks" not in page and '<path class="mask"' not in page
-    assert "segm" not in (tmp_path / "report/numbers.json").read_text()
+    errors = find_errors(truth, boxes)
+    numbers = measure_numbers(truth, boxes, score(truth, boxes), errors)
+    assert show_masks(numbers, tmp_path).is_empty
+    assert "segm" not in write_numbers("val", numbers, tmp_path / "numbers.json").read_text()
+
+    image_id, image = next(iter(truth.images.items()))
+    scene = make_image_scene(replace(image, masks=None), errors[image_id], truth.classes)
+    assert scene.objects and scene.detections
+    assert not any(item.mask for item in scene.objects)
+    assert not any(box.mask for box in scene.detections)
 
 
 def test_masks_are_tinted_in_images_to_be_passed_on(
