@@ -39,7 +39,7 @@ def fill_with_dense_weights(
     outputs = _find_outputs(layers, class_outputs)
 
     with torch.no_grad():
-        if hasattr(network, "roi_head"):
+        if hasattr(network, "rpn_head"):
             # The proposals of an image look alike: to spread their scores by scaling would blow
             # up the noise of rounding.
             for layer, is_class in outputs.items():

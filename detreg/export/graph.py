@@ -23,7 +23,7 @@ from detreg.files import write_atomically
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.onnx_graph.check import INPUT
 from detreg.inference.onnx_graph.operators import OPSET
-from detreg.inference.outputs import BATCH, LABELS
+from detreg.inference.outputs import BATCH, LABELS, OUTPUTS
 from detreg.templates.input_spec import InputSpec
 from detreg.templates.template import DecoderName
 
@@ -139,7 +139,12 @@ def _trace(graph: DetectionGraph, example: Tensor, output_names: Sequence[str]) 
         )
         model = onnx.load(path)
 
-    # The exporter does not see that TopK makes this size constant.
+    # The exporter does not see that TopK makes this size constant, and those of a mask.
+    axes_of = {output.name: output.axes for output in OUTPUTS}
     for output in model.graph.output:
-        output.type.tensor_type.shape.dim[1].dim_value = num_rows
+        dimensions = output.type.tensor_type.shape.dim
+        dimensions[1].dim_value = num_rows
+        for dimension, size in zip(dimensions, axes_of[output.name], strict=True):
+            if isinstance(size, int):
+                dimension.dim_value = size
     return model

@@ -14,8 +14,8 @@ MASK_LAYER = ClassLayer(r"roi_head\.mask_head\.conv_logits\.(weight|bias)")
 _POSITIVES = 16
 """The most boxes of a training image that a single-stage template learns masks from.
 
-Of twice as many a step learns hardly more, since most lie on the same objects, and takes twice as
-long where the network is small: each box costs as much as 3,000 pixels of the smallest network."""
+More would mostly lie on the same objects, and each costs as much as 3,000 pixels of the smallest
+network."""
 
 
 def add_to_two_stages(roi_head: Config, num_classes: int) -> Config:
