@@ -174,7 +174,7 @@ def export(name: str, folder: Path, classes: tuple[str, ...], rows: int) -> Path
     """Write the file of a network with random weights that finds at most so many rows."""
     template = TEMPLATES[name]
     params, _ = parse_settings(template, SMALL[name] | VALUES)
-    network = build_network(compose_model(template, len(classes), **to_plain(params)), None)
+    network: Any = build_network(compose_model(template, len(classes), **to_plain(params)), None)
     network.test_cfg.get("rcnn", network.test_cfg).max_per_img = rows
     return write_file(network, name, classes, folder)
 
@@ -185,7 +185,8 @@ def export_and_predict(name: str, folder: Path) -> Exported:
     template = TEMPLATES[name]
     params, options = parse_settings(template, SMALL[name] | VALUES)
     config = compose(template, template.resolve(params), dataset, options)
-    network = fill_with_dense_weights(template, params, build_network(config.model, None), config)
+    network: Any = build_network(config.model, None)
+    fill_with_dense_weights(template, params, network, config)
     nn.init.normal_(network.roi_head.mask_head.conv_logits.weight, std=1.0)
 
     trained = dict(predict(network, config.val_dataloader, dataset.classes))
