@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from test_bootstrap import match
 from test_scores import make_predictions, make_split
-from toy_detector import CARD, write_toy_dataset, write_toy_model
+from toy_detector import CARD, CARD_WITH_MASKS, write_toy_dataset, write_toy_model
 
 from detreg import cli
 from detreg.evaluation.comparison import Difference, compare_mean_ap, compare_models
@@ -136,6 +136,29 @@ def test_a_split_that_is_not_there_is_refused(
 ) -> None:
     error = compare(capsys, *models, "--data", str(data), "--split", "test", exit_code=2)
     assert "has no split test: there are train, val" in error
+
+
+def test_masks_are_compared_where_both_models_and_the_data_have_some(
+    capsys: pytest.CaptureFixture[str], data: Path, models: tuple[str, str], tmp_path: Path
+) -> None:
+    masked = write_toy_dataset(tmp_path / "masked", [BRIGHT, DIM] * 4, has_masks=True)
+    paths = [tmp_path / "poor.onnx", tmp_path / "good.onnx"]
+    for path, limit in zip(paths, (200, 100), strict=True):
+        write_toy_model(path, CARD_WITH_MASKS, limit=limit)
+    a, b = map(str, paths)
+
+    content = compare(capsys, a, b, "--data", str(masked))
+    assert isinstance(content, dict)
+    of_masks = content["segm_mAP"]
+    assert 0 < of_masks["a"] < of_masks["b"] < content["mAP"]["b"]
+    run = runs.get_run(content["run_id"])
+    assert run.data.metrics["difference/segm_mAP"] == of_masks["difference"]
+    page = runs.download_artifact(content["run_id"], "report/index.html", tmp_path).read_text()
+    assert "<td>mAP of masks</td>" in page
+
+    for others in ((a, b, "--data", str(data)), (models[0], b, "--data", str(masked))):
+        content = compare(capsys, *others)
+        assert isinstance(content, dict) and "segm_mAP" not in content
 
 
 def test_differences_are_those_of_the_scores() -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detreg.data.boxes import Box as LabeledBox
 from detreg.data.formats import write
 from detreg.data.images import AnnotatedImage
+from detreg.data.outlines import Outline
 from detreg.inference.card import METADATA_KEY, Card
 from detreg.inference.outputs import OUTPUTS
 from detreg.inference.preprocessing import Preprocessing
@@ -142,17 +143,24 @@ def encode_image(image: NDArray[np.uint8], suffix: str = ".png") -> bytes:
 
 
 def write_toy_dataset(
-    folder: Path, brightness: Sequence[int], first: int = 0, first_of_train: int = 1000
+    folder: Path,
+    brightness: Sequence[int],
+    first: int = 0,
+    first_of_train: int = 1000,
+    has_masks: bool = False,
 ) -> Path:
     """Write a COCO dataset whose val split has an image with one boat for each brightness.
 
     The train split has two images. Images differ by their place and brightness, so that a dataset
-    can have images of another one: `first` and `first_of_train` are the first places.
+    can have images of another one: `first` and `first_of_train` are the first places. Masks fill
+    their boxes.
     """
     splits = {
         "train": [_make_toy_image(first_of_train + place, 255) for place in range(2)],
         "val": [_make_toy_image(first + place, value) for place, value in enumerate(brightness)],
     }
+    if has_masks:
+        splits = {name: [_add_mask(image) for image in images] for name, images in splits.items()}
     write("coco", folder, ("boat", "buoy"), splits)
     return folder
 
@@ -162,3 +170,8 @@ def _make_toy_image(place: int, brightness: int) -> AnnotatedImage:
     box = (left, top, left + 20, top + 12)
     content = encode_image(draw_image(64, 64, box, brightness))
     return AnnotatedImage(f"{place:04}.png", content, 64, 64, (LabeledBox(box, "boat"),))
+
+
+def _add_mask(image: AnnotatedImage) -> AnnotatedImage:
+    x1, y1, x2, y2 = image.boxes[0].corners
+    return replace(image, outlines={0: Outline(((x1, y1, x2, y1, x2, y2, x1, y2),))})

@@ -55,13 +55,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the scores of two models differ on so many images."""
+    """How the scores of two models differ on so many images.
+
+    `mask_mAP` is None unless both models and the images have masks; all else is of boxes.
+    """
 
     images: int
     mAP: Difference
     mAP_50: Difference
     per_class: Mapping[str, Difference]
     per_size: Mapping[str, Difference]
+    mask_mAP: Difference | None = None
 
 
 def compare_mean_ap(

@@ -177,9 +177,13 @@ def _list_differences(comparison: Comparison) -> dict[str, Difference]:
     if len(classes) > MAX_CLASSES:
         classes.sort(key=lambda item: -abs(item[1].value or 0.0))
         classes = classes[:MAX_CLASSES]
+    of_masks = {}
+    if comparison.mask_mAP is not None:
+        of_masks["mAP of masks"] = comparison.mask_mAP
     return {
         "mAP": comparison.mAP,
         "mAP_50": comparison.mAP_50,
+        **of_masks,
         **{f"mAP, {name}": difference for name, difference in comparison.per_size.items()},
         **{f"AP of {name}": difference for name, difference in classes},
     }

@@ -3,14 +3,14 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from detreg.data.dataset import Dataset, load_dataset
+from detreg.data.dataset import Dataset
 from detreg.errors import DataError, DetregError, UsageError
 from detreg.evaluation.bootstrap import MatchedDetections
-from detreg.evaluation.comparison import Comparison, Difference, compare_models
+from detreg.evaluation.comparison import Comparison, Difference, compare_mean_ap, compare_models
 from detreg.evaluation.comparison_page import (
     ComparedModel,
     describe_verdict,
@@ -20,11 +20,12 @@ from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.operating_point import find_threshold
 from detreg.evaluation.predictions import predict_split
 from detreg.evaluation.score_curve import judge_detections
-from detreg.evaluation.scores import make_metric_names
+from detreg.evaluation.scores import MASKS_PREFIX, can_score_masks, make_metric_names
 from detreg.inference.detections import Detections
 from detreg.inference.detector import Detector
 from detreg.inference.images import read_image
 from detreg.operating_rule import OperatingRule
+from detreg.tasks.scored_dataset import load_scored_dataset
 from detreg.tracking import preflight, runs
 from detreg.tracking.experiments import use_dataset_experiment
 from detreg.tracking.past_runs import find_dataset_origin
@@ -78,6 +79,9 @@ def compare_models_on_data(request: CompareRequest) -> ComparisonResult:
     predictions = [predict_split(detector, truth) for detector in detectors]
     matched = [MatchedDetections.match(truth, found) for found in predictions]
     comparison = compare_models(*matched)
+    if all(can_score_masks(truth, found) for found in predictions):
+        a, b = (MatchedDetections.match(truth, found, by_masks=True) for found in predictions)
+        comparison = replace(comparison, mask_mAP=compare_mean_ap(a, b))
 
     speeds = measure_speeds(detectors, truth)
     thresholds = [_find_threshold(truth, found) for found in predictions]
@@ -115,8 +119,9 @@ def _load_data(request: CompareRequest, detectors: Sequence[Detector]) -> Datase
 
     Raises UsageError where neither is known any more.
     """
+    with_masks = any(detector.has_masks for detector in detectors)
     if request.data is not None:
-        return load_dataset(request.data)
+        return load_scored_dataset(request.data, with_masks=with_masks)
 
     problems: list[str] = []
     for detector in reversed(detectors):
@@ -124,7 +129,7 @@ def _load_data(request: CompareRequest, detectors: Sequence[Detector]) -> Datase
         try:
             origin = find_dataset_origin(eid) if eid else None
             if origin is not None:
-                return load_dataset(origin)
+                return load_scored_dataset(origin, with_masks=with_masks)
         except DetregError as error:
             problems += error.problems
     reason = f" ({problems[0]})" if problems else ""
@@ -226,6 +231,10 @@ def _make_metrics(
     if comparison.mAP.interval is not None:
         values["difference/mAP_low"] = comparison.mAP.interval.low
         values["difference/mAP_high"] = comparison.mAP.interval.high
+    if comparison.mask_mAP is not None:
+        values[f"a/{MASKS_PREFIX}mAP"] = comparison.mask_mAP.a
+        values[f"b/{MASKS_PREFIX}mAP"] = comparison.mask_mAP.b
+        values[f"difference/{MASKS_PREFIX}mAP"] = comparison.mask_mAP.value
     metric_names = make_metric_names(comparison.per_class)
     for name, difference in comparison.per_class.items():
         values[f"difference/AP/{metric_names[name]}"] = difference.value
@@ -242,6 +251,9 @@ def _make_content(
     """Return what `--json` prints."""
     per_class = {name: _describe(part) for name, part in comparison.per_class.items()}
     per_size = {name.split()[0]: _describe(part) for name, part in comparison.per_size.items()}
+    of_masks = {}
+    if comparison.mask_mAP is not None:
+        of_masks[f"{MASKS_PREFIX}mAP"] = _describe(comparison.mask_mAP)
     return {
         "run_id": run.id,
         "a": request.a,
@@ -254,6 +266,7 @@ def _make_content(
         "verdict": describe_verdict(comparison),
         "mAP": _describe(comparison.mAP),
         "mAP_50": _describe(comparison.mAP_50),
+        **of_masks,
         "per_class": per_class,
         "per_size": per_size,
         "ms_per_image": {"a": models[0].ms_per_image, "b": models[1].ms_per_image},

@@ -1,10 +1,9 @@
 """Scores a model on a split of a dataset."""
 
-import sys
 from typing import Any
 
-from detreg.data.dataset import Dataset, load_dataset
-from detreg.errors import DataError, UsageError
+from detreg.data.dataset import Dataset
+from detreg.errors import UsageError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.model_speed import measure_speed
 from detreg.evaluation.operating_point import measure_figures
@@ -13,6 +12,7 @@ from detreg.evaluation.report import MIN_SCORE, SplitEvaluation, write_report
 from detreg.evaluation.score_curve import judge_detections
 from detreg.evaluation.scores import score, score_masks_if_any
 from detreg.inference.detector import Detector
+from detreg.tasks.scored_dataset import load_scored_dataset
 from detreg.tracking import preflight, runs
 from detreg.tracking.experiments import use_dataset_experiment
 from detreg.tracking.run_names import choose_run_name
@@ -28,7 +28,7 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     raises.
     """
     detector = Detector.load(model)
-    dataset = _load_dataset(data, with_masks=detector.has_masks)
+    dataset = load_scored_dataset(data, with_masks=detector.has_masks)
     if split not in dataset.splits:
         raise UsageError(f"{data} has no split {split}: there are {', '.join(dataset.splits)}")
 
@@ -73,19 +73,6 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
         **means,
         **at_threshold,
     }
-
-
-def _load_dataset(data: str, *, with_masks: bool) -> Dataset:
-    """Load a dataset, with its masks where they are wanted and it has usable ones."""
-    if with_masks:
-        try:
-            return load_dataset(data, masks=True)
-        except DataError as error:
-            # What is wrong with its boxes is raised below.
-            dataset = load_dataset(data)
-            print(f"Warning: masks are not scored: {error.problems[0]}", file=sys.stderr)
-            return dataset
-    return load_dataset(data)
 
 
 def _log_report(
