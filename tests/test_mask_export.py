@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from detreg.data.dataset import load_dataset
 from detreg.data.sample import write_sample
-from detreg.errors import RefusedError
+from detreg.errors import DataError, RefusedError
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.predictions import predict_split
 from detreg.export.decode.masks import decode_masks
@@ -39,9 +39,11 @@ from detreg.inference.onnx_graph.reading import read_graph
 from detreg.inference.outputs import OUTPUTS
 from detreg.params import to_plain
 from detreg.pipeline import parse_settings
+from detreg.tasks.export_checkpoint import export_checkpoint
 from detreg.templates import TEMPLATES
 from detreg.templates._masks import add_to_one_stage
 from detreg.templates.input_spec import IMAGENET
+from detreg.training.checkpoints import Checkpoint, save_checkpoint
 from detreg.training.compose import compose
 from detreg.training.network import build_network, predict
 
@@ -241,6 +243,17 @@ def test_the_longest_list_of_masks_is_within_the_limits(name: str, tmp_path: Pat
     for side in (64, 320, 1344):
         check_size(graph, (1, side, side, 3))
         check_size(graph, (8, side, side, 3))
+
+
+def test_a_checkpoint_is_exported_with_its_own_masks(tmp_path: Path) -> None:
+    template = TEMPLATES["faster_rcnn"]
+    out = str(tmp_path / "model.onnx")
+    for own, given, advice in (("mask_head", False, "add masks"), ("bbox_head", True, "leave out")):
+        weights = {f"roi_head.{own}.weight": torch.zeros(3)}
+        path = tmp_path / f"{own}.pth"
+        save_checkpoint(path, Checkpoint(weights, CLASSES))
+        with pytest.raises(DataError, match=advice):
+            export_checkpoint(template, {"load_from": str(path), "masks": given}, None, out)
 
 
 # What parity compares.

@@ -29,6 +29,7 @@ from detreg.training.compose import compose_network, load_published_config
 from detreg.training.initial_weights import load_named_weights
 from detreg.training.loaders import compose_scoring_loader
 from detreg.training.network import build_network, predict
+from detreg.training.transfer import has_mask_head
 
 
 def export_checkpoint(
@@ -78,6 +79,10 @@ def _build_network(template: Template, params: CommonParams, checkpoint: Checkpo
             f"{name}={value} does not name its classes (meta.dataset_meta.CLASSES): a label would "
             "be a number only"
         )
+
+    if params.has_masks != has_mask_head(checkpoint.state_dict):
+        advice = "finds boxes only: leave out masks" if params.has_masks else "has masks: add masks"
+        raise DataError(f"{name}={value} {advice}=true")
 
     published = load_published_config(template, params)
     config = compose_network(template, params, published, len(checkpoint.classes))

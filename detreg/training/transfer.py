@@ -143,12 +143,15 @@ def _check_backbone(fitting: dict[str, Tensor], misfits: Sequence[str]) -> None:
     raise DataError(f"nothing of the checkpoint's backbone fits this base model: {examples}")
 
 
+def has_mask_head(state_dict: Mapping[str, Tensor]) -> bool:
+    """Return whether a detector finds masks beside boxes."""
+    return any(name.startswith(_MASK_HEAD) for name in state_dict)
+
+
 def _lacks_masks_only(own: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
     """Return whether a network with masks gets the weights of a detector of boxes."""
-    wants_masks = any(name.startswith(_MASK_HEAD) for name in own)
-    has_masks = any(name.startswith(_MASK_HEAD) for name in others)
     finds_boxes = any("bbox_head." in name for name in others)
-    return wants_masks and finds_boxes and not has_masks
+    return has_mask_head(own) and finds_boxes and not has_mask_head(others)
 
 
 def _is_counter(name: str) -> bool:
