@@ -43,12 +43,16 @@ def cut_patch(mask: RunLengthMask) -> MaskPatch:
 def find_runs(patch: MaskPatch, height: int, width: int) -> Runs:
     """Return the runs of a mask in an image of a height and width, without unfolding it."""
     # Down the columns, as the code goes; a zero above and below each ends the spans in it.
-    columns = np.pad(patch.pixels.T, ((0, 0), (1, 1)))
+    rows = len(patch.pixels)
+    columns = np.zeros((patch.pixels.shape[1], rows + 2), np.bool_)
+    columns[:, 1:-1] = patch.pixels.T
     pixels = columns.reshape(-1)
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
     edge_columns, edge_rows = np.divmod(edges, columns.shape[1])
     places = (patch.left + edge_columns) * height + patch.top + edge_rows
     starts, ends = places[::2], places[1::2]
+    if rows < height:
+        return join_spans(starts, ends, height * width)
 
     # A span that reaches the bottom goes on where the next column's begins at the top.
     span_starts = np.setdiff1d(starts, ends, assume_unique=True)

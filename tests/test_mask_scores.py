@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detreg.evaluation.bootstrap import MatchedDetections
+from detreg.evaluation.coco_matches import encode_masks
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.evaluation.scores import (
     ALL,
@@ -186,3 +187,12 @@ def test_matched_masks_score_the_same(seed: int) -> None:
         value = getattr(expected, name)
         wanted = np.nan if value is None else value
         assert matched.score_split(area).mean_ap == pytest.approx([wanted], abs=1e-9, nan_ok=True)
+
+
+def test_codes_are_those_of_the_masks() -> None:
+    truth = GroundTruth.load(make_split(1))
+    for found in make_predictions(truth, 1).values():
+        assert found.masks is not None
+        codes = encode_masks(found.masks)
+        for code, mask in zip(codes, found.masks.to_run_lengths(), strict=True):
+            assert code == {"size": [HEIGHT, WIDTH], "counts": str(mask.counts).encode()}

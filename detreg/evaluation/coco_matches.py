@@ -13,6 +13,8 @@ from faster_coco_eval.core import mask
 
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.inference.detections import Detections
+from detreg.inference.masks import Masks
+from detreg.mask_patches import find_runs
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -144,8 +146,24 @@ def _read_detections(found: Detections, best: Ints, *, by_masks: bool) -> tuple[
 
     if found.masks is None:
         raise ValueError("detections must have masks to be compared by them")
-    codes = [code.to_coco() for code in found.masks.select(best).to_run_lengths()]
+    codes = encode_masks(found.masks.select(best))
     return codes, np.array(mask.area(codes), np.float64)
+
+
+def encode_masks(masks: Masks) -> list[dict[str, object]]:
+    """Return the codes of masks as pycocotools has them, with compressed runs as bytes.
+
+    The same as `to_run_lengths` in half of the time: many masks are scored.
+    """
+    if not len(masks):
+        return []
+    width, height = masks.size
+    codes = []
+    for patch in masks.to_patches():
+        runs = find_runs(patch, height, width)
+        codes.append({"size": [height, width], "counts": runs.tolist()})
+    compressed: list[dict[str, object]] = mask.frPyObjects(codes, height, width)
+    return compressed
 
 
 def _match_image(

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 
-from detreg.evaluation.coco_matches import MAX_DETECTIONS
+from detreg.evaluation.coco_matches import MAX_DETECTIONS, encode_masks
 from detreg.evaluation.ground_truth import GroundTruth
 from detreg.inference.detections import Detections
-from detreg.run_lengths import RunLengthMask
 
 Truth = GroundTruth | Path | Mapping[str, object]
 
@@ -252,14 +251,14 @@ def _make_mask_results(
     for image_id, detections in truth.align(predictions).items():
         # Others would not count, and it takes longer to make their codes than to score them.
         best = detections.select(_find_best(detections.labels))
-        masks: list[RunLengthMask] = [] if best.masks is None else best.masks.to_run_lengths()
-        columns = (masks, best.scores.tolist(), best.labels.tolist())
-        for mask, value, label in zip(*columns, strict=True):
+        codes = [] if best.masks is None else encode_masks(best.masks)
+        columns = (codes, best.scores.tolist(), best.labels.tolist())
+        for code, value, label in zip(*columns, strict=True):
             results.append(
                 {
                     "image_id": image_id,
                     "category_id": category_ids[label],
-                    "segmentation": mask.to_coco(),
+                    "segmentation": code,
                     "score": value,
                 }
             )

@@ -1,5 +1,6 @@
 """The masks of one image's detections: a grid of probabilities over each box, pasted on demand."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -143,8 +144,8 @@ def _interpolate(low: float, high: float, size: int) -> tuple[int, NDArray[np.fl
     low, high: where the grid lies; size: of the image, both in pixels.
     The weights of the cells are those of linear interpolation between the cells' centers.
     """
-    first = int(np.clip(np.ceil(low - 0.5), 0, size))
-    end = int(np.clip(np.floor(high - 0.5) + 1, first, size))
+    first = min(max(math.ceil(low - 0.5), 0), size)
+    end = min(max(math.floor(high - 0.5) + 1, first), size)
     if end == first:
         return first, np.zeros((0, MASK_SIDE), np.float32)
     centers = np.arange(first, end) + 0.5
