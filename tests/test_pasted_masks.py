@@ -63,16 +63,26 @@ def test_runs_are_those_of_pycocotools(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(8))
 def test_polygons_have_the_pixels_but_for_those_at_the_border(seed: int) -> None:
     masks = make_masks(seed, 4)
+    # As a network that has learned nothing: hundreds of parts and holes.
+    noise = np.random.default_rng(seed).random((1, 28, 28)).astype(np.float16)
+    grids = np.concatenate([noise, masks.probabilities[1:]])
+    masks = Masks(grids, masks.boxes, SIZE)
+    listed = zip(masks.to_arrays(), masks.to_polygons(), masks.to_single_polygons(), strict=True)
+    for array, polygons, polygon in listed:
+        assert array.any() == bool(polygons) == bool(polygon)
+        if polygon:
+            check_pixels(polygons, array)
+            check_pixels([polygon], array)
+
+
+def check_pixels(polygons: list[list[float]], array: NDArray[np.bool_]) -> None:
+    """Check that polygons are a mask (height, width), give or take the pixels at its border."""
     around = np.ones((3, 3), np.uint8)
-    for array, polygons in zip(masks.to_arrays(), masks.to_polygons(), strict=True):
-        assert array.any() == bool(polygons)
-        if not polygons:
-            continue
-        code = reference.merge(reference.frPyObjects(polygons, HEIGHT, WIDTH))
-        back = reference.decode(code).astype(bool)
-        pixels = array.astype(np.uint8)
-        assert not (back & (cv2.dilate(pixels, around) == 0)).any()
-        assert not (~back & (cv2.erode(pixels, around, borderValue=0) > 0)).any()
+    code = reference.merge(reference.frPyObjects(polygons, HEIGHT, WIDTH))
+    back = reference.decode(code).astype(bool)
+    pixels = array.astype(np.uint8)
+    assert not (back & (cv2.dilate(pixels, around) == 0)).any()
+    assert not (~back & (cv2.erode(pixels, around, borderValue=0) > 0)).any()
 
 
 def make_mask(pixels: NDArray[np.bool_]) -> Masks:
