@@ -21,6 +21,7 @@ from detreg.evaluation.scenes import make_image_scene
 from detreg.evaluation.scores import score, score_masks
 from detreg.evaluation.split_numbers import measure_numbers, write_numbers
 from detreg.inference.detections import Detections
+from detreg.inference.masks import Masks
 from detreg.mask_patches import cut_patch
 
 Predictions = dict[int, Detections]
@@ -126,3 +127,21 @@ def test_masks_are_tinted_in_images_to_be_passed_on(
         y, x = ((ys + patch.top) * scale).astype(int), ((xs + patch.left) * scale).astype(int)
         change = np.abs(drawn[one][y, x] - drawn[other][y, x]).sum(axis=1)
         assert np.median(change) > 20
+
+
+def test_a_mask_of_noise_takes_little_room_on_a_page(
+    truth: GroundTruth, predictions: Predictions
+) -> None:
+    image_id = max(truth.images, key=lambda key: len(truth.images[key].boxes))
+    image, found = truth.images[image_id], predictions[image_id].filter(max_detections=1)
+    grids = np.random.default_rng(0).random((1, 28, 28)).astype(np.float16)
+    boxes = np.array([[0, 0, *SIZE]], np.float32)
+    noisy = replace(found, boxes=boxes, masks=Masks(grids, boxes, SIZE))
+    assert noisy.masks is not None
+    (exact,) = noisy.masks.to_polygons()
+
+    errors = find_errors(truth, {image_id: noisy})
+    (detection,) = make_image_scene(image, errors[image_id], truth.classes).detections
+    numbers = [number for polygon in detection.mask for number in polygon]
+    assert 0 < len(numbers) < 1500 < sum(map(len, exact))
+    assert min(numbers) >= 0 and max(numbers[::2]) <= SIZE[0] and max(numbers[1::2]) <= SIZE[1]

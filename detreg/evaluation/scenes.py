@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +31,10 @@ CONTEXT = 2.4
 """The side of a crop, in sides of what it is about."""
 MIN_CROP = 48
 """Pixels of the image that a crop shows at least, so that there is something around a tiny box."""
+MAX_MASK_NUMBERS = 1000
+"""Of the polygons of a mask; one of more is noise, as a network has that has learned little."""
+COARSE_SIDE = 40
+"""Pixels of the longer side of such a mask as it is traced."""
 MIN_SHOWN_SCORE = 0.05
 """Under which no threshold of the page shows a detection: there may be hundreds of them."""
 
@@ -212,7 +217,24 @@ def _trace_detection(
 def _trace(patch: MaskPatch, tolerance: float, window: Window) -> MaskPolygons:
     left, top = window[:2]
     moved = MaskPatch(patch.left - left, patch.top - top, patch.pixels)
-    return trace_polygons(moved, tolerance)
+    polygons = trace_polygons(moved, tolerance)
+    is_noise = sum(map(len, polygons)) > MAX_MASK_NUMBERS
+    return _trace_coarsely(moved) if is_noise else polygons
+
+
+def _trace_coarsely(patch: MaskPatch) -> MaskPolygons:
+    """Return polygons of few points, such as a page can hold by the thousand."""
+    rows, columns = patch.pixels.shape
+    factor = max(rows, columns) / COARSE_SIDE
+    size = (max(round(columns / factor), 1), max(round(rows / factor), 1))
+    coverage = cv2.resize(patch.pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    scale = np.array([columns / size[0], rows / size[1]])
+
+    polygons = []
+    for polygon in trace_polygons(MaskPatch(0, 0, coverage >= 0.5)):
+        points = np.array(polygon).reshape(-1, 2) * scale + (patch.left, patch.top)
+        polygons.append(points.reshape(-1).tolist())
+    return polygons
 
 
 def _has_center(corners: Corners, window: Window) -> bool:
