@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -19,7 +20,6 @@ from detreg.inference.detections import MAX_DETECTIONS, Detections
 from detreg.inference.detector import Detector
 from detreg.templates.input_spec import InputSpec
 from detreg.templates.template import DecoderName
-from detreg.training.masks import MaskRoIHead
 
 Predictions = Mapping[int, Detections]
 """Detections by image id."""
@@ -80,15 +80,15 @@ class TrainedModel:
     @contextmanager
     def _leave_out_masks(self) -> Iterator[None]:
         """Predict boxes only: there may be ten thousands, and each mask takes a small network."""
-        roi_head = getattr(self.network, "roi_head", None)
-        if not isinstance(roi_head, MaskRoIHead):
+        network: Any = self.network
+        if not network.with_mask:
             yield
             return
-        roi_head.predicts_masks = False
+        network.roi_head.predicts_masks = False
         try:
             yield
         finally:
-            roi_head.predicts_masks = True
+            network.roi_head.predicts_masks = True
 
     @contextmanager
     def override_selection(self, **values: object) -> Iterator[None]:
