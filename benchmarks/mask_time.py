@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+import torch
 
 from detreg.export.graph import export_onnx
 from detreg.inference.from_template import make_card, make_preprocessing
@@ -46,6 +47,7 @@ def export_both(template: Template, folder: Path) -> tuple[list[Path], tuple[int
     no_weights = {name: "none" for name in SOURCES if name in get_params(template.params)}
     light: dict[str, Any] = LIGHT.get(template.name, {})
     values = {**light, **no_weights, "frozen_stages": 0}
+    torch.manual_seed(0)
     complete = build_from(template, build(template.params, {**values, "masks": True}))
 
     paths = []
