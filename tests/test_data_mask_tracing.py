@@ -6,6 +6,7 @@ import pytest
 from pycocotools import mask as reference
 
 from detreg.data.mask_tracing import trace_polygon
+from detreg.data.polygons import crosses_itself
 
 
 def fill(polygon: list[float], shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
@@ -27,6 +28,8 @@ def test_pixels_come_back(seed: int) -> None:
     polygon = trace_polygon(mask, (0, 0, width, height))
     assert polygon is not None
     assert np.array_equal(fill(polygon, mask.shape), mask)
+    # Whoever reads the dataset would be told to draw the polygon again.
+    assert not crosses_itself(np.array(polygon).reshape(-1, 2))
     assert (min(polygon[::2]), max(polygon[::2])) == (0, width)
     assert (min(polygon[1::2]), max(polygon[1::2])) == (0, height)
 

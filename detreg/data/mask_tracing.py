@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from detreg.data.boxes import Corners
-from detreg.loops import Points, join_loops
+from detreg.loops import MAX_NEAREST_LOOPS, Points, join_loops
 
 _MAX_CUT = 0.45
 """Pixels that a box may cut from the outer ones without reaching their centers."""
 
-_MAX_LOOPS = 64
 _MAX_POINTS = 20_000
-"""Masks of more loops or points are noise, or too detailed for one polygon."""
+"""Masks of more loops than `MAX_NEAREST_LOOPS` or more points are noise, or too detailed."""
 
 
 def trace_polygon(mask: npt.NDArray[np.bool_], box: Corners) -> list[float] | None:
@@ -26,7 +25,7 @@ def trace_polygon(mask: npt.NDArray[np.bool_], box: Corners) -> list[float] | No
     box. None for a mask without pixels, that reaches over its box, or that is too detailed.
     """
     loops = _trace_loops(mask)
-    if not loops or len(loops) > _MAX_LOOPS or sum(map(len, loops)) > _MAX_POINTS:
+    if not loops or len(loops) > MAX_NEAREST_LOOPS or sum(map(len, loops)) > _MAX_POINTS:
         return None
     points = _drop_straight_points(join_loops(loops)).astype(np.float64)
     # A box between pixels cuts the outer ones; their centers are inside.
