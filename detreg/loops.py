@@ -15,9 +15,9 @@ MAX_NEAREST_LOOPS = 64
 def join_loops(loops: Sequence[Points]) -> Points:
     """Return one loop of all, in which lines that are gone forth and back lead from one to another.
 
-    Such a line encloses nothing. Of up to `MAX_NEAREST_LOOPS` loops it lies between the places
-    where two are the nearest, so that no line crosses a loop: another loop on its way would be
-    nearer.
+    Such a line encloses nothing. Of up to `MAX_NEAREST_LOOPS` loops it lies between the points
+    where two are the nearest. So no line crosses a loop whose points lie close together: another
+    loop on its way would be nearer.
     """
     if len(loops) > MAX_NEAREST_LOOPS:
         return _join_from_left(loops)

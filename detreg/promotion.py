@@ -116,9 +116,8 @@ def _measure(version: NewVersion, champion: Candidate) -> Evidence:
         predictions = predict_split(Detector.load(version.onnx_file), truth)
     own = {image_id: predictions[image_id] for image_id in chosen if image_id in predictions}
     of_champion = predict_split(detector, truth)
-    by_masks = _wants_masks(version.run_id) and all(
-        can_score_masks(truth, found) for found in (of_champion, own)
-    )
+    can_score = all(can_score_masks(truth, found) for found in (of_champion, own))
+    by_masks = can_score and _wants_masks(version.run_id)
     difference = compare_mean_ap(
         MatchedDetections.match(truth, of_champion, by_masks=by_masks),
         MatchedDetections.match(truth, own, by_masks=by_masks),

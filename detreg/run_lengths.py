@@ -53,7 +53,7 @@ def parse_runs(mask: RunLengthMask) -> Runs | None:
     runs = _decompress(mask.counts) if isinstance(mask.counts, str) else _convert(mask.counts)
     if runs is None or len(runs) == 0 or runs.min() < 0 or runs.max() > _MAX_RUN:
         return None
-    # Billions of long runs would exceed the integers of their exact sum.
+    # Millions of long runs would exceed the integers of their exact sum.
     if runs.sum(dtype=np.float64) > 2 * _MAX_RUN:
         return None
     return runs if int(runs.sum()) == mask.height * mask.width else None

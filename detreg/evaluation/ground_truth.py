@@ -26,7 +26,7 @@ class TruthImage:
     boxes is float64 (m, 4), xyxy in pixels; labels int64 (m,) are positions in
     GroundTruth.classes; crowd bool (m,) marks boxes around many objects, in which a detection is
     neither right nor wrong. masks (m,) are the pixels of the objects, each None where it has no
-    mask; None where the whole split has none, or they were not loaded.
+    mask; None where the whole split has none.
     """
 
     file: Path
@@ -88,8 +88,11 @@ class GroundTruth:
     def coco_of_masks(self) -> COCO:
         """COCO's index of the same objects with the code of their masks.
 
-        An object without a mask is a region to ignore, of its box.
+        An object without a mask is a region to ignore, of its box. Raises ValueError where the
+        split has no masks.
         """
+        if not self.has_masks:
+            raise ValueError("the split must have masks, and its file has none")
         masks = {image_id: iter(image.masks or ()) for image_id, image in self.images.items()}
         sizes = {image_id: (image.height, image.width) for image_id, image in self.images.items()}
         annotations = []

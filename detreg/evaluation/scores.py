@@ -251,8 +251,9 @@ def _make_mask_results(
     for image_id, detections in truth.align(predictions).items():
         # Others would not count, and it takes longer to make their codes than to score them.
         best = detections.select(_find_best(detections.labels))
-        codes = [] if best.masks is None else encode_masks(best.masks)
-        columns = (codes, best.scores.tolist(), best.labels.tolist())
+        if best.masks is None:
+            raise ValueError(f"the detections of image {image_id} must have masks to be scored")
+        columns = (encode_masks(best.masks), best.scores.tolist(), best.labels.tolist())
         for code, value, label in zip(*columns, strict=True):
             results.append(
                 {

@@ -25,19 +25,19 @@ class MaskMatches:
 
     @property
     def matched_share(self) -> float:
-        """The part that has the same pixels, from 0 to 1; 0 where there is nothing to compare."""
-        return self.matched / self.total if self.total else 0.0
+        """The part that has the same pixels, from 0 to 1; 1 where there is nothing to compare."""
+        return self.matched / self.total if self.total else 1.0
 
     @property
     def summary(self) -> str:
         """The figures in words."""
-        return f"{self.matched} of the {self.total} masks of partners have an IoU of {MIN_IOU}"
+        return f"{self.matched} of the {self.total} masks of partners agree (IoU {MIN_IOU})"
 
 
 def compare_masks(a: Detections, b: Detections, pairs: NDArray[np.int64]) -> MaskMatches:
     """Compare the masks of one image's detections `a` and `b` at the positions `pairs` (k, 2).
 
-    Where only one side has masks, none of them match.
+    Where a side has no masks, none of them match.
     """
     if a.masks is None or b.masks is None:
         return MaskMatches(0, len(pairs))

@@ -146,7 +146,7 @@ def _interpolate(low: float, high: float, size: int) -> tuple[int, NDArray[np.fl
     """
     first = min(max(math.ceil(low - 0.5), 0), size)
     end = min(max(math.floor(high - 0.5) + 1, first), size)
-    if end == first:
+    if end == first or high <= low:
         return first, np.zeros((0, MASK_SIDE), np.float32)
     centers = np.arange(first, end) + 0.5
     places = (centers - low) * (MASK_SIDE / (high - low)) - 0.5

@@ -119,7 +119,7 @@ def _load_data(request: CompareRequest, detectors: Sequence[Detector]) -> Datase
 
     Raises UsageError where neither is known any more.
     """
-    with_masks = any(detector.has_masks for detector in detectors)
+    with_masks = all(detector.has_masks for detector in detectors)
     if request.data is not None:
         return load_scored_dataset(request.data, with_masks=with_masks)
 

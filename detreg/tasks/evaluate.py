@@ -27,12 +27,12 @@ def evaluate_model(model: str, data: str, split: str = "val") -> dict[str, Any]:
     Raises UsageError where the dataset has no such split, and what loading the model or the data
     raises.
     """
+    preflight.check_stores()
     detector = Detector.load(model)
     dataset = load_scored_dataset(data, with_masks=detector.has_masks)
     if split not in dataset.splits:
         raise UsageError(f"{data} has no split {split}: there are {', '.join(dataset.splits)}")
 
-    preflight.check_stores()
     truth = GroundTruth.load(dataset.splits[split].annotations)
     predictions = predict_split(detector, truth)
     scores = score(truth, predictions)

@@ -42,7 +42,6 @@ def add_to_one_stage(model: Config, num_classes: int) -> Config:
         "type": "MaxIoUAssigner",
         "pos_iou_thr": 0.5,
         "neg_iou_thr": 0.5,
-        "min_pos_iou": 0.5,
         "match_low_quality": False,
         "ignore_iof_thr": -1,
     }

@@ -49,7 +49,8 @@ class MaskHead(FCNMaskHead):
 class MaskRoIHead(StandardRoIHead):
     """The second stage of Mask R-CNN, with grids of probabilities in place of pasted masks.
 
-    Objects without a mask train boxes only. `predicts_masks=False` leaves masks out of predictions.
+    Objects without a mask train boxes only. While the attribute `predicts_masks` is false,
+    predictions have no masks.
     """
 
     predicts_masks = True
@@ -131,14 +132,20 @@ class MaskOnlyRoIHead(MaskRoIHead):
     ) -> dict[str, Tensor]:
         """Return the loss of the masks of a batch, with detections as proposals."""
         objects_of_images, ignored_of_images, _ = unpack_gt_instances(batch_data_samples)
-        samples = []
+        samples, teachers_of_images = [], []
         for detections, objects, ignored in zip(
             rpn_results_list, objects_of_images, ignored_of_images, strict=True
         ):
             proposals = InstanceData(priors=detections.bboxes)
-            assigned = self.bbox_assigner.assign(proposals, objects, ignored)
-            samples.append(self.bbox_sampler.sample(assigned, proposals, objects))
-        losses: dict[str, Tensor] = self.mask_loss(x, samples, None, objects_of_images)["loss_mask"]
+            # No box of the few that are sampled goes to an object that has nothing to teach.
+            teachers = objects[
+                torch.as_tensor(objects.masks.has_mask, device=objects.labels.device)
+            ]
+            assigned = self.bbox_assigner.assign(proposals, teachers, ignored)
+            samples.append(self.bbox_sampler.sample(assigned, proposals, teachers))
+            teachers_of_images.append(teachers)
+        mask_loss = self.mask_loss(x, samples, None, teachers_of_images)
+        losses: dict[str, Tensor] = mask_loss["loss_mask"]
         return losses
 
 

@@ -7,6 +7,7 @@ box. pycocotools' rule holds there: a cell belongs to a mask where its center do
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from faster_coco_eval.core import mask as rasterizer
@@ -76,9 +77,7 @@ class ObjectMasks:
 
     def transform(self, matrix: Matrix) -> "ObjectMasks":
         """Move all masks as the pixels of their image are moved."""
-        matrices = matrix[:, :2] @ self.matrices
-        matrices[:, :, 2] += matrix[:, 2]
-        return replace(self, matrices=matrices)
+        return replace(self, matrices=_combine(matrix, self.matrices))
 
     def pad(self, out_shape: tuple[int, int], pad_val: int = 0) -> "ObjectMasks":  # noqa: ARG002
         """Return the masks on a canvas, height and width, which is wider or higher."""
@@ -130,9 +129,9 @@ def _make_grid_matrix(box: NDArray[np.float64], shape: tuple[int, int]) -> Matri
 
 
 def _combine(second: Matrix, first: Matrix) -> Matrix:
-    """Return the matrix that does what one does, then what the other does."""
+    """Return the matrix, or the matrices, of what `first` does and then `second`."""
     combined = second[:, :2] @ first
-    combined[:, 2] += second[:, 2]
+    combined[..., 2] += second[:, 2]
     return combined
 
 
@@ -153,6 +152,15 @@ def _fill_polygons(polygons: Sequence[Polygon], matrix: Matrix, shape: tuple[int
     return cells
 
 
+@lru_cache(maxsize=1000)
+def _find_ends(mask: RunLengthMask) -> NDArray[np.int64]:
+    """Return the first pixel behind each run of a mask, which many boxes of an object ask for."""
+    runs = parse_runs(mask)
+    if runs is None:
+        raise ValueError("the runs of a mask of a canonical file must be those of its image")
+    return np.cumsum(runs)
+
+
 def _look_up(mask: RunLengthMask, matrix: Matrix, shape: tuple[int, int]) -> Cells:
     """Return the cells whose center lies in a pixel of the mask."""
     rows, columns = np.indices(shape)
@@ -161,11 +169,8 @@ def _look_up(mask: RunLengthMask, matrix: Matrix, shape: tuple[int, int]) -> Cel
     x, y = np.moveaxis(np.floor(pixels).astype(np.int64), -1, 0)
     is_inside = (x >= 0) & (x < mask.width) & (y >= 0) & (y < mask.height)
 
-    runs = parse_runs(mask)
-    if runs is None:
-        raise ValueError("the runs of a mask of a canonical file must be those of its image")
     # Pixels are numbered down the columns. Runs of zeros and of ones take turns, zeros first.
     numbers = np.where(is_inside, x * mask.height + y, 0)
-    run_of_pixel = np.searchsorted(np.cumsum(runs), numbers, side="right")
+    run_of_pixel = np.searchsorted(_find_ends(mask), numbers, side="right")
     is_one: Cells = is_inside & (run_of_pixel % 2 == 1)
     return is_one

@@ -33,9 +33,9 @@ def pool_regions(
     levels = extractor.map_roi_levels(regions, num_levels)
     positions = [(levels == level).nonzero().squeeze(1) for level in range(num_levels)]
     pooled = []
-    # The last maps may have no layer of their own: only proposals use them.
+    # The last maps may have no layer of their own: boxes alone use them.
     for feature_map, layer, own in zip(maps, extractor.roi_layers, positions, strict=False):
-        features = roi_align(
+        own_features = roi_align(
             feature_map,
             regions[own],
             layer.output_size,
@@ -43,8 +43,9 @@ def pool_regions(
             layer.sampling_ratio,
             layer.aligned,
         )
-        pooled.append(features)
+        pooled.append(own_features)
 
     # The features are grouped by level: put them back in the order of the regions.
     order = torch.cat(positions)
-    return torch.zeros_like(torch.cat(pooled)).index_put((order,), torch.cat(pooled))
+    features = torch.cat(pooled)
+    return torch.zeros_like(features).index_put((order,), features)
