@@ -418,6 +418,7 @@ def test_which_template_has_which_hyperparameter(template: Template) -> None:
         "anchor_ratios": {"yolof", "faster_rcnn", *RETINANETS},
         "use_perclass_regression": {"faster_rcnn", *RETINANETS},
         "use_focal_loss": RETINANETS,
+        "masks": {"faster_rcnn", *RETINANETS},
         "pretrain_base_data": {"msc10"},
     }
     params = get_params(template.params)
