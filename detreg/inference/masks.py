@@ -89,8 +89,8 @@ class Masks:
     def to_polygons(self) -> list[list[list[float]]]:
         """Return the polygons x1, y1, x2, y2, ... of each mask: one for each of its parts.
 
-        A part with holes is one polygon, whose lines to the holes are gone forth and back. They lie
-        at most a pixel beside the mask's border. A mask without a pixel has none.
+        A part with holes is one polygon, whose lines to the holes are gone forth and back. Polygons
+        lie at most a pixel beside the mask's border. A mask without a pixel has none.
         """
         return [trace_polygons(patch) for patch in self.to_patches()]
 

@@ -33,8 +33,8 @@ class PredictRequest:
     score_threshold: None stands for the model's own.
     format: of labels that are written beside `predictions.json`: "voc", "yolo" or "labelstudio";
         "coco" is that file alone.
-    masks: how masks are written; None stands for polygons from a model that has some, and without
-        masks, nothing of them is drawn.
+    masks: how masks are written; None is polygons if the model has masks. With "none" they are not
+        drawn either.
     """
 
     model: str
@@ -51,8 +51,8 @@ def predict_images(request: PredictRequest) -> PredictResult:
 
     There is one row for each detection in an image: image_id, file_name, category_id,
     category_name, bbox as x, y, width, height in pixels, score, and from a model with masks
-    segmentation. A file that cannot be read becomes
-    a problem of the result. Where this is interrupted, the rows of the images before are written.
+    segmentation. A file that cannot be read becomes a problem of the result. Where this is
+    interrupted, the rows of the images before are written.
 
     Raises NotFoundError where there is no image, UsageError for URLs, numbers out of range and
     labels of an earlier run, DataError for names of classes that a format cannot hold.
